@@ -1,0 +1,1 @@
+//! Bellows: every decision of the leader, pure

@@ -1,0 +1,1 @@
+//! Bellows: one raft member, synchronous

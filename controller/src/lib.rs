@@ -1,0 +1,1 @@
+//! Bellows: the live controller

@@ -1,0 +1,1 @@
+//! Bellows: the only language between processes

@@ -1,0 +1,1 @@
+//! Bellows: containers on Linux, synchronous, knows nothing of clusters

@@ -1,0 +1,1 @@
+//! Bellows: the laboratory, virtual time
