@@ -1,1 +1,3 @@
-//! Bellows: containers on Linux, synchronous, knows nothing of clusters
+//! Containers on Linux: synchronous, the only `unsafe` of the project, and it knows nothing of clusters.
+
+pub mod image;

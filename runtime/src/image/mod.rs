@@ -1,0 +1,1 @@
+//! The content store of images: load, verify, unpack, flatten, build, collect garbage.
