@@ -1,0 +1,112 @@
+//! What raft replicates: the declared world.
+
+pub mod command;
+pub mod spec;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AppId, Generation, NodeId, RevisionNumber, SpecDigest};
+use crate::time::Instant;
+use crate::units::Bytes;
+use command::{NodeState, Outcome};
+use spec::AppSpec;
+
+/// The declared world, the same on every member at the same log index.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// The cluster's name; empty until founded.
+    pub cluster: String,
+    /// Which life of the cluster; 0 until founded.
+    pub incarnation: u64,
+    /// After a restored backup: report, but order nothing.
+    pub observing: bool,
+    /// The highest id given out.
+    pub last_app: AppId,
+    /// The highest id given out.
+    pub last_node: NodeId,
+    /// Apps by id.
+    pub apps: BTreeMap<AppId, App>,
+    /// `(tenant, name)` of each app.
+    pub app_names: BTreeMap<(String, String), AppId>,
+    /// Nodes by id.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Images by name.
+    pub images: BTreeMap<String, Image>,
+    /// Join tokens: hash -> expiry.
+    pub tokens: BTreeMap<String, Instant>,
+    /// The latest idempotency keys with their requests' digest-like identity and answers, oldest first; bounded by `limits::KEPT_KEYS`.
+    pub keys: Vec<KeptAnswer>,
+}
+
+/// An app as declared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// Its id.
+    pub id: AppId,
+    /// Counts accepted changes.
+    pub generation: Generation,
+    /// What shall run.
+    pub current: Revision,
+    /// What ran before.
+    pub previous: Option<Revision>,
+    /// The last revision that was wholly ready.
+    pub last_good: Option<Revision>,
+    /// The wanted count: declared, or the last recorded of the policies.
+    pub wanted: u32,
+}
+
+/// One revision of an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Counted from 1.
+    pub number: RevisionNumber,
+    /// Of the canonical encoding.
+    pub digest: SpecDigest,
+    /// What.
+    pub spec: Box<AppSpec>,
+    /// When it was declared.
+    pub at: Instant,
+    /// By whom.
+    pub by: String,
+}
+
+/// A server that joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Unique name.
+    pub name: String,
+    /// The agent's random identity.
+    pub machine: String,
+    /// As told at the join.
+    pub labels: BTreeMap<String, String>,
+    /// What people want of it.
+    pub state: NodeState,
+    /// When it joined.
+    pub joined: Instant,
+}
+
+/// A stored image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// `sha256:<64 hex>` of the manifest.
+    pub digest: String,
+    /// Manifest, config and layers together.
+    pub size: Bytes,
+    /// When it was registered.
+    pub at: Instant,
+}
+
+/// An answered request, so that its repetition gets the same answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptAnswer {
+    /// The key.
+    pub key: String,
+    /// The change that was asked for.
+    pub change: command::Change,
+    /// What was answered.
+    pub outcome: Outcome,
+}
