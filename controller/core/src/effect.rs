@@ -174,4 +174,8 @@ pub enum EventKind {
     Leader,
     /// An image was stored or removed.
     ImageChanged,
+    /// A new revision takes over, is stuck, or has proved itself.
+    Rollout,
+    /// Replacement was slowed down, or is at full rate again.
+    Brake,
 }

@@ -288,6 +288,8 @@ pub struct ReplicaReport {
     pub running_for: Millis,
     /// Measured in the last interval.
     pub used: Resources,
+    /// What its start order set aside for it, so that a new leader counts it even when it knows no such revision.
+    pub resources: Resources,
     /// Why it was placed here, as ordered.
     pub reason: Reason,
     /// Set when it ended for good.

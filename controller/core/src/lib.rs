@@ -4,6 +4,7 @@ pub mod effect;
 pub mod ids;
 pub mod input;
 pub mod model;
+mod pairs;
 pub mod reason;
 pub mod time;
 pub mod units;

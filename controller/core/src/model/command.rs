@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::spec::AppSpec;
-use crate::ids::{AppId, Generation, NodeId, SpecDigest};
+use crate::ids::{AppId, Generation, NodeId, RevisionNumber, SpecDigest};
 use crate::time::Instant;
 use crate::units::Bytes;
 
@@ -68,6 +68,13 @@ pub enum Change {
     RecordWanted {
         /// By app.
         wanted: BTreeMap<AppId, u32>,
+    },
+    /// A rollout's verdict: every wanted copy of this revision was ready at once.
+    RecordGood {
+        /// The app.
+        app: AppId,
+        /// The revision that proved itself.
+        revision: RevisionNumber,
     },
     /// A server joined. The same machine that joins again under its name keeps its id.
     JoinNode {

@@ -29,6 +29,7 @@ pub struct Model {
     /// Apps by id.
     pub apps: BTreeMap<AppId, App>,
     /// `(tenant, name)` of each app.
+    #[serde(with = "crate::pairs")]
     pub app_names: BTreeMap<(String, String), AppId>,
     /// Nodes by id.
     pub nodes: BTreeMap<NodeId, Node>,
@@ -62,6 +63,8 @@ pub struct App {
 pub struct Revision {
     /// Counted from 1.
     pub number: RevisionNumber,
+    /// The first revision that runs the same thing: a change of counts, bounds or placement rules alone replaces no copy.
+    pub runs_since: RevisionNumber,
     /// Of the canonical encoding.
     pub digest: SpecDigest,
     /// What.
