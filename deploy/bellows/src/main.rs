@@ -1,2 +1,33 @@
-//! placeholder
-fn main() {}
+//! The executable `bellows`: what people type, what servers run.
+//!
+//! Reading order: [`cli`] (the tree of verbs), [`verbs`] (one module each), [`appfile`] (YAML to spec), [`connection`] (who we are,
+//! whom we talk to), [`output`] (tables and JSON), [`failure`] (exit codes and how errors read).
+//!
+//! Two hidden verbs, the launcher of containers and the demo app, are dispatched before anything else: neither may find itself in a
+//! process with threads or an async runtime.
+
+mod bench;
+mod cli;
+mod demo;
+mod dev;
+mod execution;
+mod failure;
+mod globals;
+mod units;
+mod verbs;
+
+use std::ffi::OsStr;
+use std::process::ExitCode;
+
+/// Hidden verb: a launcher process of the runtime, started by an agent.
+const LAUNCHER: &str = "runtime-launcher";
+/// Hidden verb: the demo app, started inside its containers.
+const DEMO: &str = "demo-app";
+
+fn main() -> ExitCode {
+    match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
+        Some(LAUNCHER) => std::process::exit(bellows_runtime::launch::launcher_main()),
+        Some(DEMO) => cli::demo(),
+        _ => cli::people(),
+    }
+}
