@@ -1,0 +1,43 @@
+//! What a controller is told once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where a controller lives and what it listens on.
+#[derive(Clone, Debug)]
+pub struct ControllerConfig {
+    /// Its own folder: raft's log, the authority's key, the administrator's credential. Only its owner may read it.
+    pub state: PathBuf,
+    /// gRPC over mutual TLS: operators, nodes, members, health and reflection on one port. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The web page, its live updates, `/metrics` and `/health`, over plain HTTP, read-only. Meant for loopback.
+    pub dashboard: SocketAddr,
+    /// Images: blobs in `<store>/blobs/sha256/<hex>`. May be shared with an agent on the same machine.
+    pub store: PathBuf,
+    /// The cluster's name; taken at the founding, ignored afterwards.
+    pub cluster: String,
+    /// Host names and addresses by which others reach this controller; they go into its certificate. The first one is in
+    /// the credential file. Empty: the address of `listen`, or 127.0.0.1 when that is all addresses.
+    pub advertise: Vec<String>,
+    /// Spreads election timeouts and breaks ties of placement.
+    pub seed: u64,
+}
+
+impl ControllerConfig {
+    /// The host that others are told, without a port.
+    pub(crate) fn advertised_host(&self) -> String {
+        match self.advertise.first() {
+            Some(host) => host.clone(),
+            None if self.listen.ip().is_unspecified() => "127.0.0.1".to_owned(),
+            None => self.listen.ip().to_string(),
+        }
+    }
+}
+
+/// As it stands in a URL: an IPv6 address in brackets.
+pub(crate) fn host_and_port(host: &str, port: u16) -> String {
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(address) => format!("[{address}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
