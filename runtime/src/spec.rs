@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SpecError {
     /// The id is used in file and cgroup names.
-    #[error(
-        "container id {0:?} must be 1 to 64 characters of a-z, 0-9, '.' and '-', and begin with a letter or digit"
-    )]
+    #[error("container id {0:?} must be 1 to 64 characters of a-z, 0-9, '.' and '-', and begin with a letter or digit")]
     Id(String),
     /// Host names have the kernel's length and DNS's letters.
     #[error("host name {0:?} must be 1 to 63 characters of a-z, A-Z, 0-9, '.' and '-'")]
@@ -80,11 +78,7 @@ impl ContainerId {
         let good = (1..=64).contains(&text.len())
             && text.bytes().all(|b| letter(b) || b == b'.' || b == b'-')
             && text.bytes().next().is_some_and(letter);
-        if good {
-            Ok(Self(text))
-        } else {
-            Err(SpecError::Id(text))
-        }
+        if good { Ok(Self(text)) } else { Err(SpecError::Id(text)) }
     }
 
     /// The id as text.
@@ -212,16 +206,9 @@ impl ContainerSpec {
         if !(1..=63).contains(&self.hostname.len()) || !self.hostname.bytes().all(letter) {
             return Err(SpecError::Hostname(self.hostname.clone()));
         }
-        for (what, path) in [
-            ("root", &self.root),
-            ("working directory", &self.working_dir),
-        ] {
+        for (what, path) in [("root", &self.root), ("working directory", &self.working_dir)] {
             if !path.is_absolute() {
-                return Err(SpecError::NotAbsolute {
-                    id: self.id.clone(),
-                    what,
-                    path: path.clone(),
-                });
+                return Err(SpecError::NotAbsolute { id: self.id.clone(), what, path: path.clone() });
             }
         }
         if self.args.first().is_none_or(String::is_empty) {
@@ -231,10 +218,7 @@ impl ContainerSpec {
     }
 
     fn check_strings(&self) -> Result<(), SpecError> {
-        let nul = |what| SpecError::Nul {
-            id: self.id.clone(),
-            what,
-        };
+        let nul = |what| SpecError::Nul { id: self.id.clone(), what };
         if self.args.iter().any(|a| a.contains('\0')) {
             return Err(nul("an argument"));
         }
@@ -244,15 +228,8 @@ impl ContainerSpec {
         if self.working_dir.as_os_str().as_encoded_bytes().contains(&0) {
             return Err(nul("the working directory"));
         }
-        match self
-            .env
-            .iter()
-            .find(|e| e.find('=').is_none_or(|at| at == 0))
-        {
-            Some(entry) => Err(SpecError::Environment {
-                id: self.id.clone(),
-                entry: entry.clone(),
-            }),
+        match self.env.iter().find(|e| e.find('=').is_none_or(|at| at == 0)) {
+            Some(entry) => Err(SpecError::Environment { id: self.id.clone(), entry: entry.clone() }),
             None => Ok(()),
         }
     }
@@ -260,10 +237,7 @@ impl ContainerSpec {
     fn check_user(&self) -> Result<(), SpecError> {
         let ids = [self.user.uid, self.user.gid];
         match ids.iter().chain(&self.user.groups).find(|id| **id > 65_535) {
-            Some(given) => Err(SpecError::OutsideRange {
-                id: self.id.clone(),
-                given: *given,
-            }),
+            Some(given) => Err(SpecError::OutsideRange { id: self.id.clone(), given: *given }),
             None => Ok(()),
         }
     }
@@ -284,12 +258,9 @@ impl ContainerSpec {
             ("open_files", l.open_files, 16),
         ];
         match least.iter().find(|(_, given, least)| given < least) {
-            Some((what, given, least)) => Err(SpecError::TooSmall {
-                id: self.id.clone(),
-                what,
-                given: *given,
-                least: *least,
-            }),
+            Some((what, given, least)) => {
+                Err(SpecError::TooSmall { id: self.id.clone(), what, given: *given, least: *least })
+            }
             None => Ok(()),
         }
     }

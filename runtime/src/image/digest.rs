@@ -33,9 +33,7 @@ impl Digest {
 
     /// From the 64 lower-case hexadecimal digits alone, as in a file name of the store.
     pub fn from_hex(digits: &str) -> Result<Self, NotADigest> {
-        let refused = || NotADigest {
-            given: digits.chars().take(80).collect(),
-        };
+        let refused = || NotADigest { given: digits.chars().take(80).collect() };
         if digits.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(refused());
         }
@@ -54,9 +52,7 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, NotADigest> {
         let digits = text.strip_prefix("sha256:").unwrap_or("");
-        Self::from_hex(digits).map_err(|_| NotADigest {
-            given: text.chars().take(80).collect(),
-        })
+        Self::from_hex(digits).map_err(|_| NotADigest { given: text.chars().take(80).collect() })
     }
 }
 
@@ -80,9 +76,7 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -93,25 +87,14 @@ mod tests {
     #[test]
     fn text_and_back() {
         let digest = Digest::of(b"");
-        assert_eq!(
-            digest.to_string(),
-            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
+        assert_eq!(digest.to_string(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(digest.to_string().parse(), Ok(digest));
     }
 
     #[test]
     fn what_is_not_a_digest() {
         let upper = format!("sha256:{}", "A".repeat(64));
-        for text in [
-            "",
-            "sha256:",
-            "sha256:00",
-            "md5:00",
-            "../../etc",
-            &upper,
-            &"a".repeat(64),
-        ] {
+        for text in ["", "sha256:", "sha256:00", "md5:00", "../../etc", &upper, &"a".repeat(64)] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }

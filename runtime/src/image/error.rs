@@ -71,9 +71,7 @@ pub enum Error {
         actual: Digest,
     },
     /// Content is shorter or longer than its descriptor says.
-    #[error(
-        "blob {digest} has {actual} bytes and should have {expected}: it was cut off on the way, fetch it again"
-    )]
+    #[error("blob {digest} has {actual} bytes and should have {expected}: it was cut off on the way, fetch it again")]
     WrongSize {
         /// The blob.
         digest: Digest,
@@ -213,27 +211,13 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Names operation and path of an I/O error.
-pub(super) fn io_error(
-    operation: &'static str,
-    path: impl Into<PathBuf>,
-) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn io_error(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
     let path = path.into();
-    move |source| Error::Io {
-        operation,
-        path,
-        source,
-    }
+    move |source| Error::Io { operation, path, source }
 }
 
 /// The same for rustix.
-pub(super) fn os_error(
-    operation: &'static str,
-    path: impl Into<PathBuf>,
-) -> impl FnOnce(rustix::io::Errno) -> Error {
+pub(super) fn os_error(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(rustix::io::Errno) -> Error {
     let path = path.into();
-    move |errno| Error::Io {
-        operation,
-        path,
-        source: errno.into(),
-    }
+    move |errno| Error::Io { operation, path, source: errno.into() }
 }

@@ -56,12 +56,8 @@ impl Encoding {
     fn of(media_type: &MediaType) -> Option<Self> {
         match media_type {
             MediaType::ImageLayer | MediaType::ImageLayerNonDistributable => Some(Self::Plain),
-            MediaType::ImageLayerGzip | MediaType::ImageLayerNonDistributableGzip => {
-                Some(Self::Gzip)
-            }
-            MediaType::ImageLayerZstd | MediaType::ImageLayerNonDistributableZstd => {
-                Some(Self::Zstd)
-            }
+            MediaType::ImageLayerGzip | MediaType::ImageLayerNonDistributableGzip => Some(Self::Gzip),
+            MediaType::ImageLayerZstd | MediaType::ImageLayerNonDistributableZstd => Some(Self::Zstd),
             MediaType::Other(text) => match text.as_str() {
                 DOCKER_LAYER => Some(Self::Plain),
                 DOCKER_LAYER_GZIP | DOCKER_FOREIGN_GZIP => Some(Self::Gzip),
@@ -93,19 +89,9 @@ pub(super) struct Parsed {
 impl Parsed {
     /// Config and layers, in the order to fetch them.
     pub(super) fn blobs(&self) -> Vec<Blob> {
-        let config = Blob {
-            digest: self.config,
-            bytes: Some(self.config_bytes),
-            kind: BlobKind::Config,
-        };
-        let layer = |layer: &LayerBlob| Blob {
-            digest: layer.digest,
-            bytes: Some(layer.bytes),
-            kind: BlobKind::Layer,
-        };
-        std::iter::once(config)
-            .chain(self.layers.iter().map(layer))
-            .collect()
+        let config = Blob { digest: self.config, bytes: Some(self.config_bytes), kind: BlobKind::Config };
+        let layer = |layer: &LayerBlob| Blob { digest: layer.digest, bytes: Some(layer.bytes), kind: BlobKind::Layer };
+        std::iter::once(config).chain(self.layers.iter().map(layer)).collect()
     }
 }
 
@@ -126,57 +112,35 @@ pub(super) fn is_manifest(descriptor: &Descriptor) -> Option<bool> {
 }
 
 pub(super) fn parse_index(digest: Digest, bytes: &[u8]) -> Result<ImageIndex> {
-    let index = ImageIndex::from_reader(bytes).map_err(|source| Error::Metadata {
-        what: "index",
-        digest,
-        source,
-    })?;
+    let index = ImageIndex::from_reader(bytes).map_err(|source| Error::Metadata { what: "index", digest, source })?;
     match index.schema_version() {
         2 => Ok(index),
         version => Err(unusable(
             digest,
-            format!(
-                "its index has schema version {version}, only 2 is known; save it with a current tool"
-            ),
+            format!("its index has schema version {version}, only 2 is known; save it with a current tool"),
         )),
     }
 }
 
 pub(super) fn parse_manifest(digest: Digest, bytes: &[u8], limits: &Limits) -> Result<Parsed> {
-    let manifest = ImageManifest::from_reader(bytes).map_err(|source| Error::Metadata {
-        what: "manifest",
-        digest,
-        source,
-    })?;
+    let manifest =
+        ImageManifest::from_reader(bytes).map_err(|source| Error::Metadata { what: "manifest", digest, source })?;
     if manifest.schema_version() != 2 {
         let version = manifest.schema_version();
         return Err(unusable(
             digest,
-            format!(
-                "its manifest has schema version {version}, only 2 is known; save it with a current tool"
-            ),
+            format!("its manifest has schema version {version}, only 2 is known; save it with a current tool"),
         ));
     }
     check_config_type(digest, manifest.config())?;
     let layers = manifest.layers();
     if layers.len() > limits.layers {
         let (found, limit) = (layers.len(), limits.layers);
-        return Err(unusable(
-            digest,
-            format!("it has {found} layers, {limit} are allowed; squash it"),
-        ));
+        return Err(unusable(digest, format!("it has {found} layers, {limit} are allowed; squash it")));
     }
-    let layers = layers
-        .iter()
-        .map(|layer| layer_blob(digest, layer, limits))
-        .collect::<Result<Vec<_>>>()?;
+    let layers = layers.iter().map(|layer| layer_blob(digest, layer, limits)).collect::<Result<Vec<_>>>()?;
     let config_bytes = bounded("config", manifest.config(), limits.metadata_bytes)?;
-    Ok(Parsed {
-        digest,
-        config: digest_of(manifest.config())?,
-        config_bytes,
-        layers,
-    })
+    Ok(Parsed { digest, config: digest_of(manifest.config())?, config_bytes, layers })
 }
 
 fn check_config_type(digest: Digest, config: &Descriptor) -> Result<()> {
@@ -185,9 +149,7 @@ fn check_config_type(digest: Digest, config: &Descriptor) -> Result<()> {
         MediaType::Other(text) if text == DOCKER_CONFIG => Ok(()),
         other => Err(unusable(
             digest,
-            format!(
-                "its config has the media type {other}: it is an artifact, not a container image"
-            ),
+            format!("its config has the media type {other}: it is an artifact, not a container image"),
         )),
     }
 }
@@ -201,33 +163,19 @@ fn layer_blob(image: Digest, layer: &Descriptor, limits: &Limits) -> Result<Laye
         );
         return Err(unusable(image, why));
     };
-    Ok(LayerBlob {
-        digest,
-        bytes: bounded("layer", layer, limits.blob_bytes)?,
-        encoding,
-    })
+    Ok(LayerBlob { digest, bytes: bounded("layer", layer, limits.blob_bytes)?, encoding })
 }
 
 fn bounded(what: &str, descriptor: &Descriptor, limit: u64) -> Result<u64> {
     match descriptor.size() {
         bytes if bytes <= limit => Ok(bytes),
-        _ => Err(Error::TooLarge {
-            what: format!("{what} {}", descriptor.digest()),
-            limit,
-        }),
+        _ => Err(Error::TooLarge { what: format!("{what} {}", descriptor.digest()), limit }),
     }
 }
 
 /// The config, checked to be for this machine and to have one content digest per layer.
-pub(super) fn parse_config(
-    image: &Parsed,
-    bytes: &[u8],
-) -> Result<(ImageConfiguration, Vec<Digest>)> {
-    let invalid = |source| Error::Metadata {
-        what: "config",
-        digest: image.config,
-        source,
-    };
+pub(super) fn parse_config(image: &Parsed, bytes: &[u8]) -> Result<(ImageConfiguration, Vec<Digest>)> {
+    let invalid = |source| Error::Metadata { what: "config", digest: image.config, source };
     let config = ImageConfiguration::from_reader(bytes).map_err(invalid)?;
     let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
     if os != "linux" || architecture != this_architecture() {
@@ -240,10 +188,7 @@ pub(super) fn parse_config(
     if config.rootfs().typ() != "layers" {
         return Err(unusable(
             image.digest,
-            format!(
-                "its root file system is of type `{}`, only `layers` is known",
-                config.rootfs().typ()
-            ),
+            format!("its root file system is of type `{}`, only `layers` is known", config.rootfs().typ()),
         ));
     }
     let diff_ids = config.rootfs().diff_ids();
@@ -254,10 +199,7 @@ pub(super) fn parse_config(
             format!("its manifest has {layers} layers and its config {listed}; build it again"),
         ));
     }
-    let diff_ids = diff_ids
-        .iter()
-        .map(|text| Ok(text.parse::<Digest>()?))
-        .collect::<Result<Vec<_>>>()?;
+    let diff_ids = diff_ids.iter().map(|text| Ok(text.parse::<Digest>()?)).collect::<Result<Vec<_>>>()?;
     Ok((config, diff_ids))
 }
 

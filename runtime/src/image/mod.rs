@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Reading order: [`store`] (what is kept, and how several processes share it), `source` (layouts and archives), `metadata`
-//! (manifest and config), `load`; then unpacking: `entry` (one archive member, checked), `plan` (decides, in memory, what an entry
+//! (manifest and config), `load`; then unpacking: `decode` (bytes to archive members, metered), `entry` (one member, checked), `plan` (decides, in memory, what an entry
 //! does to the tree: links are resolved here), `perform` (does it, below one folder descriptor, crossing no link), `unpack`.
 //! [`build`] goes the other way.
 //!
@@ -18,8 +18,11 @@
 
 mod blobs;
 pub mod build;
+mod choose;
 mod config;
+mod decode;
 mod digest;
+mod elf;
 mod entry;
 mod error;
 mod limits;

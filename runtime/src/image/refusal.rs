@@ -17,11 +17,7 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "layer {}: entry `{}` is refused: {}",
-            self.layer, self.entry, self.rule
-        )
+        write!(f, "layer {}: entry `{}` is refused: {}", self.layer, self.entry, self.rule)
     }
 }
 
@@ -36,17 +32,13 @@ pub enum Rule {
     )]
     AbsolutePath,
     /// The name has a `..`.
-    #[error(
-        "its path has a `..` and could leave the image's root; make the layer without such names"
-    )]
+    #[error("its path has a `..` and could leave the image's root; make the layer without such names")]
     ParentInPath,
     /// The name has no name in it.
     #[error("its name is empty; make the layer anew")]
     EmptyName,
     /// NUL, newline or another control character.
-    #[error(
-        "its name has a control character (such as NUL or newline); rename the file and build the image again"
-    )]
+    #[error("its name has a control character (such as NUL or newline); rename the file and build the image again")]
     ControlCharacter,
     /// The path is too long.
     #[error("its path has {found} bytes, {limit} are allowed; shorten it")]
@@ -79,28 +71,16 @@ pub enum Rule {
     #[error("it removes nothing that could exist; make the layer anew")]
     BadWhiteout,
     /// A path that leads through a file.
-    #[error(
-        "its path leads through `{through}`, which is not a folder; build the image again with one tool"
-    )]
+    #[error("its path leads through `{through}`, which is not a folder; build the image again with one tool")]
     ParentNotAFolder {
         /// The file on the way.
-        through: String,
-    },
-    /// A path that leads through a symbolic link that leads nowhere.
-    #[error(
-        "its path leads through the symbolic link `{through}`, which leads nowhere; add the folder that it points to before"
-    )]
-    DanglingParent {
-        /// The link.
         through: String,
     },
     /// A path through links to links to links.
     #[error("its path leads through more than 40 symbolic links; remove the loop")]
     LinkLoop,
     /// A symbolic link with more `..` than folders above it.
-    #[error(
-        "its target `{target}` climbs out of the image's root; point the link to a path inside the image"
-    )]
+    #[error("its target `{target}` climbs out of the image's root; point the link to a path inside the image")]
     EscapingLink {
         /// The target.
         target: String,
@@ -131,18 +111,11 @@ pub enum Rule {
         rule: Box<Rule>,
     },
     /// A device outside `/dev`.
-    #[error(
-        "it is a {kind} outside /dev; containers get their devices from the runtime, leave it out of the image"
-    )]
+    #[error("it is a {kind} outside /dev; containers get their devices from the runtime, leave it out of the image")]
     Device {
         /// `character device` or `block device`.
         kind: &'static str,
     },
-    /// A FIFO outside `/dev`.
-    #[error(
-        "it is a FIFO (named pipe); let the app make it when it starts, leave it out of the image"
-    )]
-    Fifo,
     /// A type of entry that tar readers do not agree on.
     #[error(
         "it is of a kind that is not known here (tar type `{kind}`); make the layer with GNU tar, bsdtar or an image builder"
@@ -202,9 +175,7 @@ pub enum Rule {
         limit: u64,
     },
     /// More files than allowed.
-    #[error(
-        "the image has more than {limit} files, folders and links; make it smaller, or raise the limit"
-    )]
+    #[error("the image has more than {limit} files, folders and links; make it smaller, or raise the limit")]
     TooManyInodes {
         /// Inodes allowed.
         limit: u64,

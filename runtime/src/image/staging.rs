@@ -29,12 +29,8 @@ impl Staging {
                 result => result.map_err(io_error("create the folder", &path))?,
             }
             let owner = File::open(&path).map_err(io_error("open the folder", &path))?;
-            lock(&owner, FlockOperation::LockExclusive)
-                .map_err(os_error("lock the folder", &path))?;
-            return Ok(Self {
-                path,
-                _owner: owner,
-            });
+            lock(&owner, FlockOperation::LockExclusive).map_err(os_error("lock the folder", &path))?;
+            return Ok(Self { path, _owner: owner });
         }
     }
 

@@ -107,40 +107,23 @@ impl Store {
         match fs::read_to_string(&path) {
             Ok(text) => self.known_version(&text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.begin(),
-            Err(source) => Err(Error::Io {
-                operation: "read",
-                path,
-                source,
-            }),
+            Err(source) => Err(Error::Io { operation: "read", path, source }),
         }
     }
 
     fn known_version(&self, text: &str) -> Result<()> {
         match text.trim().parse::<u32>() {
             Ok(found) if found <= VERSION => Ok(()),
-            Ok(found) => Err(Error::NewerStore {
-                path: self.root.clone(),
-                found,
-                known: VERSION,
-            }),
-            Err(_) => Err(Error::NotAStore {
-                path: self.root.clone(),
-                why: "its file `version` has no number".to_owned(),
-            }),
+            Ok(found) => Err(Error::NewerStore { path: self.root.clone(), found, known: VERSION }),
+            Err(_) => {
+                Err(Error::NotAStore { path: self.root.clone(), why: "its file `version` has no number".to_owned() })
+            }
         }
     }
 
     /// Writes the version file of a new store; refuses a folder that has other things in it.
     fn begin(&self) -> Result<()> {
-        let known = [
-            "lock",
-            "version.new",
-            "blobs",
-            "trees",
-            "locks",
-            "tmp",
-            "version",
-        ];
+        let known = ["lock", "version.new", "blobs", "trees", "locks", "tmp", "version"];
         for entry in fs::read_dir(&self.root).map_err(io_error("list", &self.root))? {
             let name = entry.map_err(io_error("list", &self.root))?.file_name();
             if !known.iter().any(|known| name == *known) {
@@ -151,11 +134,7 @@ impl Store {
             }
         }
         let _lock = self.lock(FlockOperation::LockExclusive)?;
-        replace_file(
-            &self.root.join("version"),
-            &self.root.join("version.new"),
-            format!("{VERSION}\n").as_bytes(),
-        )
+        replace_file(&self.root.join("version"), &self.root.join("version.new"), format!("{VERSION}\n").as_bytes())
     }
 
     /// Held until dropped.
@@ -165,21 +144,12 @@ impl Store {
 
     /// Serialises the unpacking of one image.
     pub(super) fn lock_tree(&self, digest: &Digest) -> Result<File> {
-        self.lock_file(
-            &self.root.join("locks").join(digest.hex()),
-            FlockOperation::LockExclusive,
-        )
+        self.lock_file(&self.root.join("locks").join(digest.hex()), FlockOperation::LockExclusive)
     }
 
     fn lock_file(&self, path: &Path, how: FlockOperation) -> Result<File> {
         let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path);
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = file.map_err(io_error("open", path))?;
         staging::lock(&file, how).map_err(os_error("lock", path))?;
         Ok(file)
@@ -208,14 +178,10 @@ impl Store {
     }
 
     /// Makes staged, verified, synced blobs visible.
-    pub(super) fn publish_blobs(
-        &self,
-        staged: impl IntoIterator<Item = (Digest, PathBuf)>,
-    ) -> Result<()> {
+    pub(super) fn publish_blobs(&self, staged: impl IntoIterator<Item = (Digest, PathBuf)>) -> Result<()> {
         let _lock = self.lock(FlockOperation::LockShared)?;
         for (digest, path) in staged {
-            fs::rename(&path, self.blob_path(&digest))
-                .map_err(io_error("publish the blob", &path))?;
+            fs::rename(&path, self.blob_path(&digest)).map_err(io_error("publish the blob", &path))?;
         }
         sync_folder(&self.root.join("blobs/sha256"))
     }
@@ -231,68 +197,43 @@ impl Store {
         let path = self.blob_path(digest);
         File::open(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::MissingBlob { digest: *digest },
-            _ => Error::Io {
-                operation: "open",
-                path,
-                source,
-            },
+            _ => Error::Io { operation: "open", path, source },
         })
     }
 
     /// The blob's size in bytes.
     pub fn blob_bytes(&self, digest: &Digest) -> Result<u64> {
         let file = self.open_blob(digest)?;
-        Ok(file
-            .metadata()
-            .map_err(io_error("look at", self.blob_path(digest)))?
-            .len())
+        Ok(file.metadata().map_err(io_error("look at", self.blob_path(digest)))?.len())
     }
 
     /// A manifest or config, verified again.
     pub(super) fn read_metadata(&self, what: &str, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.blob_path(digest);
-        let bytes = read_bounded(
-            &mut self.open_blob(digest)?,
-            &format!("{what} {digest}"),
-            self.limits.metadata_bytes,
-            &path,
-        )?;
+        let bytes =
+            read_bounded(&mut self.open_blob(digest)?, &format!("{what} {digest}"), self.limits.metadata_bytes, &path)?;
         match Digest::of(&bytes) {
             actual if actual == *digest => Ok(bytes),
-            actual => Err(Error::WrongDigest {
-                expected: *digest,
-                actual,
-            }),
+            actual => Err(Error::WrongDigest { expected: *digest, actual }),
         }
     }
 
     pub(super) fn read_manifest(&self, manifest: &Digest) -> Result<Parsed> {
-        metadata::parse_manifest(
-            *manifest,
-            &self.read_metadata("manifest", manifest)?,
-            &self.limits,
-        )
+        metadata::parse_manifest(*manifest, &self.read_metadata("manifest", manifest)?, &self.limits)
     }
 
     /// All blobs of an image in the order to send them: manifest, config, layers from the lowest. The manifest must be here.
     pub fn manifest_blobs(&self, manifest: &Digest) -> Result<Vec<Blob>> {
         let parsed = self.read_manifest(manifest)?;
-        let own = Blob {
-            digest: *manifest,
-            bytes: Some(self.blob_bytes(manifest)?),
-            kind: metadata::BlobKind::Manifest,
-        };
+        let own =
+            Blob { digest: *manifest, bytes: Some(self.blob_bytes(manifest)?), kind: metadata::BlobKind::Manifest };
         Ok(std::iter::once(own).chain(parsed.blobs()).collect())
     }
 
     /// What is still to be fetched of an image, in order. Only the manifest, as long as that is missing itself.
     pub fn missing_blobs(&self, manifest: &Digest) -> Result<Vec<Blob>> {
         if !self.has_blob(manifest)? {
-            return Ok(vec![Blob {
-                digest: *manifest,
-                bytes: None,
-                kind: metadata::BlobKind::Manifest,
-            }]);
+            return Ok(vec![Blob { digest: *manifest, bytes: None, kind: metadata::BlobKind::Manifest }]);
         }
         let mut missing = Vec::new();
         for blob in self.manifest_blobs(manifest)? {
@@ -308,9 +249,7 @@ impl Store {
         check_name(name)?;
         let lock = self.lock(FlockOperation::LockExclusive)?;
         if let Some(blob) = self.missing_blobs(manifest)?.first() {
-            return Err(Error::MissingBlob {
-                digest: blob.digest,
-            });
+            return Err(Error::MissingBlob { digest: blob.digest });
         }
         let mut names = self.names()?;
         names.insert(name.to_owned(), *manifest);
@@ -320,34 +259,22 @@ impl Store {
     fn names(&self) -> Result<BTreeMap<String, Digest>> {
         let path = self.root.join("names.json");
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|source| Error::DamagedStore { path, source }),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::DamagedStore { path, source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-            Err(source) => Err(Error::Io {
-                operation: "read",
-                path,
-                source,
-            }),
+            Err(source) => Err(Error::Io { operation: "read", path, source }),
         }
     }
 
     /// The caller shows that it holds the exclusive lock.
     fn write_names(&self, names: &BTreeMap<String, Digest>, _lock: &File) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(names).expect("a map of texts is always JSON");
-        replace_file(
-            &self.root.join("names.json"),
-            &self.root.join("names.json.new"),
-            &bytes,
-        )
+        replace_file(&self.root.join("names.json"), &self.root.join("names.json.new"), &bytes)
     }
 
     /// The image's manifest digest, from a name (`:latest` may be left out), a digest, or the beginning of one with at least 4 digits.
     pub fn resolve(&self, reference: &str) -> Result<Digest> {
         let names = self.names()?;
-        if let Some(digest) = names
-            .get(reference)
-            .or_else(|| names.get(&format!("{reference}:latest")))
-        {
+        if let Some(digest) = names.get(reference).or_else(|| names.get(&format!("{reference}:latest"))) {
             return Ok(*digest);
         }
         if let Ok(digest) = reference.parse::<Digest>()
@@ -360,31 +287,18 @@ impl Store {
 
     /// All names, in order.
     pub fn list(&self) -> Result<Vec<Listed>> {
-        self.names()?
-            .into_iter()
-            .map(|(name, digest)| self.describe(name, digest))
-            .collect()
+        self.names()?.into_iter().map(|(name, digest)| self.describe(name, digest)).collect()
     }
 
     fn describe(&self, name: String, digest: Digest) -> Result<Listed> {
         let unpacked = self.is_unpacked(&digest)?;
-        let mut listed = Listed {
-            name,
-            digest,
-            bytes: None,
-            layers: None,
-            unpacked,
-        };
+        let mut listed = Listed { name, digest, bytes: None, layers: None, unpacked };
         if !self.has_blob(&digest)? {
             return Ok(listed);
         }
         listed.layers = Some(self.read_manifest(&digest)?.layers.len());
         if self.missing_blobs(&digest)?.is_empty() {
-            listed.bytes = self
-                .manifest_blobs(&digest)?
-                .iter()
-                .map(|blob| blob.bytes)
-                .sum();
+            listed.bytes = self.manifest_blobs(&digest)?.iter().map(|blob| blob.bytes).sum();
         }
         Ok(listed)
     }
@@ -393,11 +307,7 @@ impl Store {
     pub fn remove(&self, name: &str) -> Result<Digest> {
         let lock = self.lock(FlockOperation::LockExclusive)?;
         let mut names = self.names()?;
-        let name = if names.contains_key(name) {
-            name.to_owned()
-        } else {
-            format!("{name}:latest")
-        };
+        let name = if names.contains_key(name) { name.to_owned() } else { format!("{name}:latest") };
         let Some(digest) = names.remove(&name) else {
             return Err(unknown(name.trim_end_matches(":latest"), &names));
         };
@@ -411,11 +321,7 @@ impl Store {
     }
 
     /// The same with another grace for fresh blobs.
-    pub fn collect_garbage_sparing(
-        &self,
-        keep: &BTreeSet<Digest>,
-        grace: Duration,
-    ) -> Result<Collected> {
+    pub fn collect_garbage_sparing(&self, keep: &BTreeSet<Digest>, grace: Duration) -> Result<Collected> {
         let _lock = self.lock(FlockOperation::LockExclusive)?;
         let mut images: BTreeSet<Digest> = self.names()?.into_values().collect();
         images.extend(keep);
@@ -425,10 +331,7 @@ impl Store {
                 needed.extend(self.manifest_blobs(image)?.iter().map(|blob| blob.digest));
             }
         }
-        let mut collected = Collected {
-            leftovers: staging::sweep(&self.root.join("tmp"))?,
-            ..Collected::default()
-        };
+        let mut collected = Collected { leftovers: staging::sweep(&self.root.join("tmp"))?, ..Collected::default() };
         self.collect_trees(&images, &mut collected)?;
         self.collect_blobs(&needed, grace, &mut collected)?;
         Ok(collected)
@@ -441,20 +344,13 @@ impl Store {
             let path = self.tree_path(digest);
             fs::rename(&path, staging.path().join("tree")).map_err(io_error("remove", &path))?;
             let lock = self.root.join("locks").join(digest.hex());
-            fs::remove_file(&lock)
-                .or_else(ignore_missing)
-                .map_err(io_error("remove", &lock))?;
+            fs::remove_file(&lock).or_else(ignore_missing).map_err(io_error("remove", &lock))?;
             collected.trees += 1;
         }
         Ok(())
     }
 
-    fn collect_blobs(
-        &self,
-        needed: &BTreeSet<Digest>,
-        grace: Duration,
-        collected: &mut Collected,
-    ) -> Result<()> {
+    fn collect_blobs(&self, needed: &BTreeSet<Digest>, grace: Duration, collected: &mut Collected) -> Result<()> {
         let now = SystemTime::now();
         for digest in digests_in(&self.root.join("blobs/sha256"))?.difference(needed) {
             let path = self.blob_path(digest);
@@ -474,19 +370,11 @@ impl Store {
 }
 
 fn ignore_missing(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound {
-        Ok(())
-    } else {
-        Err(error)
-    }
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 fn make_folder(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(io_error("create the folder", path))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("create the folder", path))
 }
 
 fn digests_in(folder: &Path) -> Result<BTreeSet<Digest>> {
@@ -500,18 +388,11 @@ fn digests_in(folder: &Path) -> Result<BTreeSet<Digest>> {
 
 /// What names may look like: a text that is safe in shells, paths and tables, and cannot be taken for a digest.
 pub(super) fn check_name(name: &str) -> Result<()> {
-    let bad = |why| {
-        Err(Error::BadName {
-            name: name.chars().take(300).collect(),
-            why,
-        })
-    };
+    let bad = |why| Err(Error::BadName { name: name.chars().take(300).collect(), why });
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-/:".contains(&b);
     match name.bytes().next() {
         None => bad("it is empty"),
-        Some(first) if !first.is_ascii_alphanumeric() => {
-            bad("it begins with neither a letter nor a digit")
-        }
+        Some(first) if !first.is_ascii_alphanumeric() => bad("it begins with neither a letter nor a digit"),
         _ if name.len() > 255 => bad("it is too long"),
         _ if !name.bytes().all(allowed) => bad("it has a character that is not allowed"),
         _ if name.starts_with("sha256:") => bad("it looks like a digest"),
@@ -524,24 +405,14 @@ fn resolve_prefix(reference: &str, names: &BTreeMap<String, Digest>) -> Result<D
     if digits.len() < PREFIX_DIGITS {
         return Err(unknown(reference, names));
     }
-    let fits: BTreeSet<&Digest> = names
-        .values()
-        .filter(|digest| digest.hex().starts_with(digits))
-        .collect();
+    let fits: BTreeSet<&Digest> = names.values().filter(|digest| digest.hex().starts_with(digits)).collect();
     let mut fitting = fits.iter();
     match (fitting.next(), fitting.next()) {
         (None, _) => Err(unknown(reference, names)),
         (Some(only), None) => Ok(**only),
         _ => {
-            let matches = fits
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ");
-            Err(Error::Ambiguous {
-                reference: reference.to_owned(),
-                matches,
-            })
+            let matches = fits.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            Err(Error::Ambiguous { reference: reference.to_owned(), matches })
         }
     }
 }
@@ -549,18 +420,7 @@ fn resolve_prefix(reference: &str, names: &BTreeMap<String, Digest>) -> Result<D
 fn unknown(reference: &str, names: &BTreeMap<String, Digest>) -> Error {
     let known = match names.len() {
         0 => "it is empty: load an image first".to_owned(),
-        _ => format!(
-            "it has {}",
-            names
-                .keys()
-                .take(10)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
+        _ => format!("it has {}", names.keys().take(10).cloned().collect::<Vec<_>>().join(", ")),
     };
-    Error::UnknownImage {
-        reference: reference.to_owned(),
-        known,
-    }
+    Error::UnknownImage { reference: reference.to_owned(), known }
 }
