@@ -1,0 +1,220 @@
+//! The loop of thought: take an input in, do what follows for every replica it touched, tell the leader once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Config;
+use crate::effect::Effect;
+use crate::ids::{Fence, OrderSequence, ReplicaId, SessionId, SpecDigest};
+use crate::input::{Input, RunSpec, WhenCutOff};
+use crate::journal::Record;
+use crate::replica::{Phase, Replica};
+use crate::report::{NodeUse, RefusedOrder, ReplicaReport, Report};
+use crate::units::Instant;
+
+/// An agent's mind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentCore {
+    pub(crate) config: Config,
+    pub(crate) fence: Fence,
+    pub(crate) session: Option<Session>,
+    pub(crate) cut_off_since: Option<Instant>,
+    pub(crate) specs: BTreeMap<SpecDigest, RunSpec>,
+    pub(crate) replicas: BTreeMap<ReplicaId, Replica>,
+    pub(crate) images: BTreeMap<String, ImageState>,
+    /// Moments at which a replica is looked at again; stale ones do no harm.
+    pub(crate) timers: BTreeSet<(Instant, ReplicaId)>,
+    /// To be looked at in this step.
+    pub(crate) touched: BTreeSet<ReplicaId>,
+    /// To be told at the end of this step.
+    pub(crate) news: BTreeSet<ReplicaId>,
+    pub(crate) refused: Vec<RefusedOrder>,
+    pub(crate) acknowledge: bool,
+    pub(crate) effects: Vec<Effect>,
+}
+
+/// A live connection to a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) fence: Fence,
+    pub(crate) id: SessionId,
+    pub(crate) acknowledged: OrderSequence,
+}
+
+/// What is known of an image on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ImageState {
+    Fetching,
+    Ready,
+    /// Failed for a passing reason; asked for again from then on.
+    Waiting(Instant),
+}
+
+impl AgentCore {
+    /// A mind that knows nothing yet; give it `Input::Adopted` first.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            fence: Fence::default(),
+            session: None,
+            cut_off_since: None,
+            specs: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            images: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            news: BTreeSet::new(),
+            refused: Vec::new(),
+            acknowledge: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes one input in; returns what to do, in order.
+    pub fn step(&mut self, now: Instant, input: Input) -> Vec<Effect> {
+        self.steps(now, [input])
+    }
+
+    /// Takes several inputs in at one moment; the leader is told once.
+    pub fn steps(&mut self, now: Instant, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
+        for input in inputs {
+            let load = self.take(now, input);
+            self.settle(now);
+            if load.is_some() {
+                self.tell(now, load);
+            }
+        }
+        self.tell(now, None);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When to step at the latest, by `Input::Tick` when nothing else happens.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The highest fence obeyed.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// The live session, if there is one.
+    pub fn session(&self) -> Option<SessionId> {
+        self.session.map(|session| session.id)
+    }
+
+    /// Every replica that runs or is remembered.
+    pub fn inventory(&self, now: Instant) -> Vec<ReplicaReport> {
+        self.replicas.values().map(|replica| replica.report(now)).collect()
+    }
+
+    /// Attempts that have a process, to be sampled.
+    pub fn attempts(&self) -> impl Iterator<Item = (ReplicaId, u32)> + '_ {
+        self.replicas.values().filter(|r| r.has_process()).map(|r| (r.id, r.seen.attempt))
+    }
+
+    /// Specs that may still be needed.
+    pub fn specs(&self) -> impl Iterator<Item = SpecDigest> + '_ {
+        self.specs.keys().copied()
+    }
+
+    fn take(&mut self, now: Instant, input: Input) -> Option<NodeUse> {
+        match input {
+            Input::Adopted { records, found, heard } => self.adopt(now, records, found, heard),
+            Input::Tick => {}
+            Input::Greeting { fence, session } => self.greeted(now, fence, session),
+            Input::Disconnected { session } => self.disconnected(now, session),
+            Input::Orders { fence, session, specs, orders } => self.take_orders(now, fence, session, specs, orders),
+            Input::Acknowledged { session, ended } => self.acknowledged(session, ended),
+            Input::ImageReady { image } => self.image_ready(image),
+            Input::ImageFailed { image, retry, why } => self.image_failed(now, image, retry, &why),
+            Input::Launched { replica, attempt, address } => self.launched(now, replica, attempt, address),
+            Input::LaunchFailed { replica, attempt, failure } => self.launch_failed(now, replica, attempt, failure),
+            Input::Exited { replica, attempt, exit } => self.exited(now, replica, attempt, exit),
+            Input::Listening { replica, attempt, listening } => self.listening(replica, attempt, listening),
+            Input::Requests { replica, requests } => self.requests(now, replica, requests),
+            Input::Sampled { readings } => self.sampled(now, readings),
+            Input::Heartbeat { load } => return Some(load),
+        }
+        None
+    }
+
+    /// Looks at every touched or due replica until none is left.
+    fn settle(&mut self, now: Instant) {
+        while let Some((_, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.pop_first();
+            self.touched.insert(id);
+        }
+        while let Some(id) = self.touched.pop_first() {
+            self.reconcile(now, id);
+        }
+    }
+
+    fn tell(&mut self, now: Instant, load: Option<NodeUse>) {
+        let (news, refused) = (std::mem::take(&mut self.news), std::mem::take(&mut self.refused));
+        let acknowledge = std::mem::take(&mut self.acknowledge);
+        let Some(session) = self.session else { return };
+        if load.is_none() && !acknowledge && news.is_empty() && refused.is_empty() {
+            return;
+        }
+        let told = |r: &&Replica| load.is_some() || news.contains(&r.id);
+        let replicas = self.replicas.values().filter(told).map(|r| r.report(now)).collect();
+        let report = Report { acknowledged: session.acknowledged, load, replicas, refused };
+        self.effects.push(Effect::Report { fence: session.fence, session: session.id, report });
+    }
+
+    pub(crate) fn persist(&mut self, record: Record) {
+        self.effects.push(Effect::Persist(record));
+    }
+
+    /// Marks a replica as changed: it is looked at again in this step, and the leader hears of it.
+    pub(crate) fn changed(&mut self, id: ReplicaId) {
+        self.touched.insert(id);
+        self.news.insert(id);
+    }
+
+    /// The replica, when this attempt is its present one and it has not ended.
+    pub(crate) fn present(&mut self, id: ReplicaId, attempt: u32) -> Option<&mut Replica> {
+        self.replicas.get_mut(&id).filter(|r| r.seen.attempt == attempt && r.live())
+    }
+
+    /// From now on nobody orders: replicas with a time limit get their timer, conditional stops of the session are void.
+    pub(crate) fn begin_cut_off(&mut self, since: Instant) {
+        self.session = None;
+        self.cut_off_since = Some(since);
+        for replica in self.replicas.values_mut() {
+            replica.wanted.asked = None;
+            if let (true, WhenCutOff::StopAfter(length)) = (replica.live(), replica.run.when_cut_off) {
+                self.timers.insert((since + length, replica.id));
+            }
+        }
+    }
+
+    /// The journal in its shortest form: what a new one would begin with.
+    pub fn records(&self) -> Vec<Record> {
+        let mut records = vec![Record::Fence(self.fence)];
+        records.extend(self.specs.iter().map(|(digest, run)| Record::Spec { digest: *digest, run: run.clone() }));
+        for replica in self.replicas.values() {
+            replica_records(replica, &mut records);
+        }
+        records
+    }
+}
+
+fn replica_records(r: &Replica, records: &mut Vec<Record>) {
+    let (replica, obeyed) = (r.id, r.wanted.obeyed);
+    let (app, revision, digest) = (r.app, r.revision, r.digest);
+    records.push(Record::Ordered { replica, app, revision, digest, reason: r.reason.clone(), obeyed });
+    if r.wanted.parked {
+        records.push(Record::Parked { replica, parked: true, obeyed });
+    }
+    if let Some(stop) = &r.wanted.stop {
+        records.push(Record::Stop { replica, grace: stop.grace, reason: stop.reason.clone(), obeyed });
+    }
+    let (attempt, crashes) = (r.seen.attempt, r.seen.crashes);
+    match &r.seen.phase {
+        Phase::New | Phase::Pulling => {}
+        Phase::Ended(ended) => records.push(Record::Ended { replica, attempt, ended: ended.clone() }),
+        Phase::Waiting(_) if attempt > 1 => records.push(Record::Attempt { replica, attempt: attempt - 1, crashes }),
+        _ => records.push(Record::Attempt { replica, attempt, crashes }),
+    }
+}

@@ -1,0 +1,107 @@
+//! Everything that an agent's mind can want done. The shell performs in order; it has no choices left.
+//!
+//! Whatever a step persists is written, and synced where [`crate::Record::durable`] says so, before anything else of that step is performed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Fence, ReplicaId, SessionId, SpecDigest};
+use crate::journal::Record;
+use crate::report::{ReplicaReport, Report};
+use crate::units::Millis;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Append to the journal.
+    Persist(Record),
+    /// Answer the greeting; the shell adds what the server is.
+    Hello {
+        /// As persisted.
+        fence: Fence,
+        /// Which connection.
+        session: SessionId,
+        /// Every replica that runs or is remembered.
+        inventory: Vec<ReplicaReport>,
+    },
+    /// Send a report, to this session only: a shell whose stream is another one drops it.
+    Report {
+        /// The fence of the leader it is meant for.
+        fence: Fence,
+        /// Which connection.
+        session: SessionId,
+        /// What.
+        report: Report,
+    },
+    /// End this connection and open another.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+        /// What, where, how to mend it.
+        why: String,
+    },
+    /// Fetch and unpack an image; answered by `ImageReady` or `ImageFailed`.
+    Pull {
+        /// Its manifest digest.
+        image: String,
+    },
+    /// Start an attempt; answered by `Launched` or `LaunchFailed`, later `Exited`.
+    Launch {
+        /// Who.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
+        /// Names the spec.
+        digest: SpecDigest,
+    },
+    /// Tell by `Listening` when the port is listened on, and at every sample when that changed.
+    Watch {
+        /// Who.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
+        /// Which port.
+        port: u16,
+    },
+    /// Read this replica's counters now; answered by `Sampled`.
+    Sample {
+        /// Who.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// Ask the app to end (its stop signal); `Kill` follows when it does not within the grace.
+    Stop {
+        /// Who.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
+        /// Information: the core keeps the time.
+        grace: Millis,
+    },
+    /// End every process of it.
+    Kill {
+        /// Who.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// Nobody asks for this attempt's log and record any more; it may be unknown to the runtime.
+    Forget {
+        /// Who.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// No replica and no live session refers to this spec any more.
+    DropSpec {
+        /// Which.
+        digest: SpecDigest,
+    },
+    /// The runtime runs something that the journal knows nothing of. It is left alone; people should look.
+    Stray {
+        /// Who it says it is.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
+    },
+}

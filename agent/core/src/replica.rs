@@ -1,0 +1,126 @@
+//! One replica: what is wanted of it (written by orders only) and what is seen of it (written by the runtime's news only).
+
+use crate::activity::Work;
+use crate::ids::{AppId, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
+use crate::input::RunSpec;
+use crate::report::{Activity, Ended, Lifecycle, Reason, ReplicaReport};
+use crate::units::{Instant, Millis};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Replica {
+    pub(crate) id: ReplicaId,
+    pub(crate) app: AppId,
+    pub(crate) revision: RevisionNumber,
+    pub(crate) digest: SpecDigest,
+    pub(crate) run: RunSpec,
+    pub(crate) reason: Reason,
+    pub(crate) wanted: Wanted,
+    pub(crate) seen: Seen,
+}
+
+/// The persisted sum of orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) obeyed: (SessionId, OrderSequence),
+    pub(crate) parked: bool,
+    pub(crate) stop: Option<StopWanted>,
+    /// A conditional stop that waits for a fresh reading. Not persisted: it dies with its session.
+    pub(crate) asked: Option<StopAsked>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StopWanted {
+    pub(crate) grace: Millis,
+    pub(crate) reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StopAsked {
+    pub(crate) obeyed: (SessionId, OrderSequence),
+    pub(crate) stop: StopWanted,
+}
+
+/// What the runtime told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) attempt: u32,
+    /// In a row.
+    pub(crate) crashes: u32,
+    pub(crate) phase: Phase,
+    pub(crate) address: String,
+    pub(crate) ready: bool,
+    /// Start of the present attempt.
+    pub(crate) since: Instant,
+    pub(crate) work: Work,
+}
+
+/// Where the present attempt is; one action at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    New,
+    Pulling,
+    /// The runtime is at it.
+    Launching,
+    /// Until the back-off ends.
+    Waiting(Instant),
+    Running,
+    /// The stop signal was sent; at the moment named it is killed.
+    Stopping {
+        kill_at: Instant,
+        killed: bool,
+    },
+    Ended(Ended),
+}
+
+impl Replica {
+    pub(crate) fn live(&self) -> bool {
+        !matches!(self.seen.phase, Phase::Ended(_))
+    }
+
+    /// Does a process of it exist, as far as is known?
+    pub(crate) fn has_process(&self) -> bool {
+        matches!(self.seen.phase, Phase::Running | Phase::Stopping { .. })
+    }
+
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
+        match self.seen.phase {
+            Phase::New => Lifecycle::Ordered,
+            Phase::Pulling => Lifecycle::Pulling,
+            Phase::Launching | Phase::Waiting(_) => Lifecycle::Starting,
+            Phase::Running => Lifecycle::Running,
+            Phase::Stopping { .. } => Lifecycle::Stopping,
+            Phase::Ended(_) => Lifecycle::Ended,
+        }
+    }
+
+    pub(crate) fn report(&self, now: Instant) -> ReplicaReport {
+        let (seen, alive) = (&self.seen, self.has_process());
+        let mut report = ReplicaReport {
+            id: self.id,
+            app: self.app,
+            revision: self.revision,
+            digest: self.digest,
+            obeyed: self.wanted.obeyed,
+            attempt: seen.attempt,
+            lifecycle: self.lifecycle(),
+            ready: seen.ready && seen.phase == Phase::Running,
+            parked: self.wanted.parked,
+            resources: self.run.resources,
+            reason: self.reason.clone(),
+            activity: Activity::default(),
+            ..ReplicaReport::default()
+        };
+        if alive {
+            report.address = seen.address.clone();
+            report.running_for = now - seen.since;
+            report.activity = seen.work.activity(now);
+            report.used = seen.work.used();
+            report.processes = seen.work.latest().processes;
+            report.connections = seen.work.latest().connections;
+        }
+        if let Phase::Ended(ended) = &seen.phase {
+            report.ended = Some(ended.clone());
+        }
+        report
+    }
+}
