@@ -1,0 +1,35 @@
+//! How many copies an elastic app shall have: from demand, never from the number of copies that are there.
+
+pub mod decide;
+pub mod policy;
+pub mod window;
+
+use serde::Serialize;
+
+use crate::reason::Reason;
+use crate::time::Instant;
+use window::Window;
+
+/// The state of one app's policies.
+#[derive(Clone, Debug, Serialize)]
+pub struct Elasticity {
+    /// The count decided last.
+    pub wanted: u32,
+    /// Why.
+    pub reason: Reason,
+    /// What was needed, over the idle grace.
+    pub window: Window,
+    /// Since when this leader watches.
+    pub since: Instant,
+    /// The last reading: what each policy asked for.
+    pub figures: Vec<policy::Figure>,
+}
+
+impl Elasticity {
+    /// Begins with the recorded count as a floor: it stands until the window is full.
+    pub fn begin(wanted: u32, now: Instant) -> Self {
+        let reason =
+            Reason::new("recorded", format!("{wanted} was recorded last; held until the window of demand is full"));
+        Self { wanted, reason, window: Window::default(), since: now, figures: Vec::new() }
+    }
+}

@@ -1,0 +1,349 @@
+//! Hello and reports: what the agent says of its copies goes into the picture. An order's resources stay set aside until a
+//! heartbeat acknowledges the order, whatever became of it.
+
+use std::collections::BTreeSet;
+
+use super::replica::{Cause, Gone, Placed, Replica, Retire, Seen, Sight, Slot, Stage, Standing};
+use crate::effect::{Effect, EventKind};
+use crate::ids::{AppId, NodeId, OrderSequence, ReplicaId, SessionId};
+use crate::input::{
+    Activity, Ended, Exit, Lifecycle, NodeFacts, NodeUse, OrderRefusal, RefusedOrder, ReplicaReport, Report,
+};
+use crate::reason::Reason;
+use crate::turn::{About, Turn};
+use crate::units::{Millis, Resources};
+
+impl Turn<'_> {
+    /// The agent persisted our fence and told all it has.
+    pub fn hello(&mut self, node: NodeId, session: SessionId, facts: NodeFacts, inventory: Vec<ReplicaReport>) {
+        let now = self.now;
+        let Some(seen) = self.world.node_mut(node) else { return };
+        let Some(open) = seen.session.as_mut().filter(|open| open.id == session && !open.live) else { return };
+        open.live = true;
+        seen.facts = facts;
+        // Until the first heartbeat the sum of the copies' own use is the best that is known of the node's.
+        let used = inventory.iter().filter(|report| report.ended.is_none()).map(|report| report.used);
+        seen.measured = NodeUse { used: used.fold(Resources::default(), |sum, next| sum + next), ..NodeUse::default() };
+        seen.measured_at = Some(now);
+        self.rise(node);
+        let told: BTreeSet<ReplicaId> = inventory.iter().map(|report| report.id).collect();
+        self.forget_except(
+            node,
+            &told,
+            "the agent's inventory does not hold it: its order was lost with the connection, or its state was",
+        );
+        self.take_in(node, session, inventory);
+        self.revise_node(node);
+        for slot in self.copies_on(node) {
+            let replica = self.world.replicas.at(slot);
+            if replica.seen.parked && replica.retire.is_none() {
+                self.resume_retirement(slot);
+            }
+        }
+        self.plan_all();
+    }
+
+    /// A heartbeat, or news.
+    pub fn report(&mut self, node: NodeId, session: SessionId, report: Report) {
+        if !self.speaks(node, session) {
+            return;
+        }
+        let now = self.now;
+        let Some(seen) = self.world.node_mut(node) else { return };
+        seen.heard = now;
+        seen.clashes = 0;
+        let heartbeat = report.load.is_some();
+        if let Some(measured) = report.load {
+            seen.measured = measured;
+            seen.measured_at = Some(crate::time::Instant(now.0.saturating_sub(measured.age.0)));
+        }
+        if let Some(open) = seen.session.as_mut() {
+            open.acknowledged = open.acknowledged.max(report.acknowledged);
+        }
+        for refused in report.refused {
+            self.refused(node, refused);
+        }
+        if heartbeat {
+            self.settle_reservations(node, report.acknowledged, &report.replicas);
+        }
+        self.take_in(node, session, report.replicas);
+    }
+
+    fn take_in(&mut self, node: NodeId, session: SessionId, reports: Vec<ReplicaReport>) {
+        let mut ended = Vec::new();
+        for mut report in reports {
+            if let Some(end) = report.ended.take() {
+                ended.push(report.id);
+                self.take_end(node, report, end);
+            } else {
+                self.merge(node, report);
+            }
+        }
+        if !ended.is_empty() {
+            self.effects.push(Effect::Acknowledge { node, session, ended });
+        }
+    }
+
+    /// A heartbeat names every copy. What it does not name, although it has taken in the order, is not there.
+    fn settle_reservations(&mut self, node: NodeId, acknowledged: OrderSequence, reports: &[ReplicaReport]) {
+        let Some(seen) = self.world.node(node) else { return };
+        let named = reports.iter().filter(|report| seen.replicas.contains_key(&report.id)).count();
+        if named == seen.replicas.len() {
+            return;
+        }
+        let told: BTreeSet<ReplicaId> = reports.iter().map(|report| report.id).collect();
+        let settled = |slot: &Slot| self.world.replicas.at(*slot).ordered.is_none_or(|order| order <= acknowledged);
+        let unnamed = seen.replicas.iter().filter(|(id, slot)| !told.contains(id) && settled(slot));
+        let gone: Vec<Slot> = unnamed.map(|(_, slot)| *slot).collect();
+        for slot in gone {
+            let why = Reason::new("vanished", "the node's heartbeat does not name it any more");
+            self.finish(slot, Exit::Unknown, why, false);
+        }
+    }
+
+    fn forget_except(&mut self, node: NodeId, told: &BTreeSet<ReplicaId>, text: &str) {
+        for slot in self.copies_on(node) {
+            let id = self.world.replicas.at(slot).id;
+            if told.contains(&id) {
+                self.world.change(slot, |replica| {
+                    replica.retire = None;
+                    replica.ordered = None;
+                });
+            } else {
+                self.finish(slot, Exit::Unknown, Reason::new("not_in_inventory", text), false);
+            }
+        }
+    }
+
+    fn merge(&mut self, node: NodeId, report: ReplicaReport) {
+        match self.world.replicas.find(report.id) {
+            Some(slot) if self.world.replicas.at(slot).node == node => self.update(slot, report),
+            Some(_) => {
+                let about = About::replica(report.app, report.id, node);
+                let text = format!("{} is reported by two nodes; only the first report counts", report.id);
+                self.tell(EventKind::Orphan, about, Reason::new("claimed_twice", text));
+            }
+            None => self.adopt(node, report),
+        }
+    }
+
+    /// The common case, once per copy and heartbeat: mostly nothing but use has changed.
+    fn update(&mut self, slot: Slot, report: ReplicaReport) {
+        let before = self.world.replicas.at(slot);
+        let (lifecycle, ready, attempt) = (before.seen.lifecycle, before.seen.ready, before.seen.attempt);
+        let awaits = before.retire.as_ref().map(|retire| (retire.stage, retire.order));
+        let was_idle = matches!(before.seen.activity, Activity::Idle { .. });
+        let is_idle = matches!(report.activity, Activity::Idle { .. });
+        let about = About::replica(before.app, before.id, before.node);
+        let app = before.app;
+        let advanced = report.attempt > attempt;
+        let next = if advanced { report.lifecycle } else { report.lifecycle.max(lifecycle) };
+        let (obeyed, parked, now_ready, now_attempt) = (report.obeyed.1, report.parked, report.ready, report.attempt);
+        self.world.change(slot, |replica| {
+            write_seen(&mut replica.seen, report, next);
+            replica.ordered = None;
+            if let Some(retire) = &mut replica.retire
+                && retire.stage == Stage::Parking
+                && parked
+                && obeyed >= retire.order
+            {
+                retire.stage = Stage::Parked;
+            }
+        });
+        if awaits.is_some_and(|(stage, _)| stage == Stage::Parking && parked || was_idle != is_idle) {
+            self.world.dirty.insert(app);
+        }
+        if advanced && attempt > 0 {
+            let text = format!("attempt {now_attempt} after a crash");
+            self.tell(EventKind::Restarted, about, Reason::new("crashed", text));
+        }
+        if lifecycle < Lifecycle::Running && next == Lifecycle::Running {
+            self.tell(EventKind::Started, about, Reason::new("started", "its process runs"));
+        }
+        if ready != now_ready && next < Lifecycle::Stopping {
+            let (kind, text) = if now_ready {
+                (EventKind::Ready, "it answers")
+            } else {
+                (EventKind::Unready, "it does not answer any more")
+            };
+            self.tell(kind, about, Reason::new(if now_ready { "ready" } else { "unready" }, text));
+        }
+    }
+
+    /// A copy that this leader did not order, or had given up.
+    fn adopt(&mut self, node: NodeId, mut report: ReplicaReport) {
+        let standing = self.scene().standing(report.app, report.revision);
+        let reason = std::mem::take(&mut report.reason);
+        let about = About::replica(report.app, report.id, node);
+        let mut replica = Replica {
+            id: report.id,
+            app: report.app,
+            revision: report.revision,
+            digest: report.digest,
+            node,
+            resources: report.resources,
+            placed: Placed::Told(Box::new(reason)),
+            since: self.now,
+            ordered: None,
+            standing,
+            fresh: self.scene().is_fresh(report.app, report.revision, node) && standing == Standing::Known,
+            sight: Sight::Clear,
+            seen: Seen::default(),
+            retire: None,
+        };
+        let lifecycle = report.lifecycle;
+        write_seen(&mut replica.seen, report, lifecycle);
+        let (id, app) = (replica.id, replica.app);
+        self.world.insert(replica);
+        self.world.dirty.insert(app);
+        if standing == Standing::Orphan {
+            let text = format!(
+                "{id} runs an app or revision that this cluster has never heard of; it is counted and left alone"
+            );
+            self.tell(EventKind::Orphan, about, Reason::new("orphan", text));
+        }
+    }
+
+    /// It was parked by an earlier leader: still surplus, or taken back, as the count will tell.
+    fn resume_retirement(&mut self, slot: Slot) {
+        let replica = self.world.replicas.at(slot);
+        if replica.seen.lifecycle >= Lifecycle::Stopping || replica.standing == Standing::Orphan {
+            return;
+        }
+        let app = replica.app;
+        let patience = self.scene().terms_of(app).1;
+        let retire = Retire {
+            cause: Cause::Surplus,
+            reason: Reason::new("parked_before", "it was parked before this connection"),
+            since: self.now,
+            deadline: self.now + patience,
+            stage: Stage::Parked,
+            order: OrderSequence(0),
+        };
+        self.world.change(slot, |replica| replica.retire = Some(Box::new(retire)));
+        self.wake(app, self.now + patience);
+    }
+
+    fn take_end(&mut self, node: NodeId, report: ReplicaReport, end: Ended) {
+        match self.world.replicas.find(report.id) {
+            Some(slot) if self.world.replicas.at(slot).node == node => {
+                let by_itself = self.world.replicas.at(slot).retire.is_none() && end.exit != Exit::Unknown;
+                self.finish(slot, end.exit, end.why, by_itself);
+            }
+            Some(_) => {}
+            None => self.remember_unseen(node, report, end),
+        }
+    }
+
+    /// It lived and ended while no leader looked.
+    fn remember_unseen(&mut self, node: NodeId, report: ReplicaReport, end: Ended) {
+        let already = |gone: &Gone| gone.id == report.id;
+        if self.world.apps.get(&report.app).is_some_and(|seen| seen.gone.iter().any(already)) {
+            return;
+        }
+        let gone = Gone {
+            id: report.id,
+            node,
+            revision: report.revision,
+            exit: end.exit,
+            why: end.why,
+            placed: report.reason,
+            at: self.now,
+        };
+        self.remember(report.app, gone);
+    }
+
+    fn remember(&mut self, app: AppId, gone: Gone) {
+        let keep = self.limits.kept_ended;
+        let seen = self.world.apps.entry(app).or_default();
+        if seen.gone.len() >= keep {
+            seen.gone.pop_front();
+        }
+        seen.gone.push_back(gone);
+    }
+
+    /// A copy is no more.
+    pub fn finish(&mut self, slot: Slot, exit: Exit, why: Reason, by_itself: bool) {
+        let scene = self.scene();
+        let placed = scene.placed_reason(scene.world.replicas.at(slot));
+        let replica = self.world.remove(slot);
+        let (app, node) = (replica.app, replica.node);
+        let about = About::replica(app, replica.id, node);
+        if by_itself && replica.standing == Standing::Known {
+            self.note_crash(app, node, &why);
+        }
+        self.tell(EventKind::Ended, about, Reason::new(&why.code, format!("{}: {}", exit_text(exit), why.text)));
+        let gone = Gone { id: replica.id, node, revision: replica.revision, exit, why, placed, at: self.now };
+        self.remember(app, gone);
+    }
+
+    fn refused(&mut self, node: NodeId, refused: RefusedOrder) {
+        let Some(slot) = self.world.replicas.find(refused.replica) else { return };
+        let replica = self.world.replicas.at(slot);
+        if replica.node != node {
+            return;
+        }
+        let app = replica.app;
+        let about = About::replica(app, replica.id, node);
+        let starting = replica.ordered.is_some_and(|order| order == refused.sequence);
+        let retiring = replica.retire.as_ref().is_some_and(|retire| retire.order == refused.sequence);
+        let code = refusal_code(refused.why);
+        self.tell(EventKind::Refused, about, Reason::new(code, refused.text.clone()));
+        let why = Reason::new(code, refused.text);
+        match refused.why {
+            OrderRefusal::Fenced => {}
+            OrderRefusal::UnknownReplica => self.finish(slot, Exit::Unknown, why, false),
+            OrderRefusal::Busy if retiring => {
+                self.world.change(slot, |replica| {
+                    if let Some(retire) = &mut replica.retire {
+                        retire.stage = Stage::Parked;
+                    }
+                    if matches!(replica.seen.activity, Activity::Idle { .. }) {
+                        replica.seen.activity = Activity::Busy { requests: 0 };
+                    }
+                });
+                self.world.dirty.insert(app);
+            }
+            OrderRefusal::NoRoom if starting => {
+                self.note_no_room(app, node);
+                self.finish(slot, Exit::NotStarted, why, false);
+            }
+            OrderRefusal::NoImage | OrderRefusal::Failed if starting => self.finish(slot, Exit::NotStarted, why, true),
+            _ => {}
+        }
+    }
+}
+
+fn write_seen(seen: &mut Seen, report: ReplicaReport, lifecycle: Lifecycle) {
+    seen.attempt = report.attempt;
+    seen.lifecycle = lifecycle;
+    seen.ready = report.ready && lifecycle < Lifecycle::Stopping;
+    seen.ever_ready |= report.ready;
+    seen.parked = report.parked;
+    seen.activity = report.activity;
+    seen.address = report.address;
+    seen.running_for = if lifecycle < Lifecycle::Running { Millis(0) } else { report.running_for };
+    seen.used = report.used;
+}
+
+/// How it ended, in words.
+pub fn exit_text(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exit code {code}"),
+        Exit::Signal(signal) => format!("ended by signal {signal}"),
+        Exit::OutOfMemory => "ended by the kernel for memory".to_owned(),
+        Exit::NotStarted => "never started".to_owned(),
+        Exit::Unknown => "end not seen".to_owned(),
+    }
+}
+
+fn refusal_code(why: OrderRefusal) -> &'static str {
+    match why {
+        OrderRefusal::Busy => "busy",
+        OrderRefusal::NoRoom => "no_room",
+        OrderRefusal::UnknownReplica => "unknown_replica",
+        OrderRefusal::NoImage => "no_image",
+        OrderRefusal::Failed => "failed",
+        OrderRefusal::Fenced => "fenced",
+    }
+}

@@ -1,0 +1,8 @@
+//! What agents say, merged into one picture. Absence is never a reason to stop anything.
+
+pub mod inventory;
+pub mod liveness;
+pub mod node;
+pub mod replica;
+pub mod session;
+pub mod world;

@@ -1,0 +1,123 @@
+//! What the leader knows of one server.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::replica::Slot;
+use crate::ids::{OrderSequence, ReplicaId, SessionId};
+use crate::input::{NodeFacts, NodeUse};
+use crate::time::Instant;
+use crate::units::{Permille, Resources};
+
+/// Is the server there? Unknown is a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Liveness {
+    /// A live session, heard within the limit.
+    Up,
+    /// Neither heard nor given up.
+    Unknown,
+    /// Given up.
+    Lost,
+}
+
+/// One connection of its agent.
+#[derive(Clone, Debug, Serialize)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// The agent's identity.
+    pub machine: String,
+    /// Did the hello come?
+    pub live: bool,
+    /// The last order sent.
+    pub sent: OrderSequence,
+    /// The last order that a report acknowledged.
+    pub acknowledged: OrderSequence,
+    /// Since when.
+    pub since: Instant,
+}
+
+/// One server as seen by this leader.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeSeen {
+    /// Is it there?
+    pub liveness: Liveness,
+    /// When it was last heard; before the first time, when waiting began.
+    pub heard: Instant,
+    /// Did this leader ever hear it?
+    pub ever_heard: bool,
+    /// Its connection.
+    pub session: Option<Session>,
+    /// From its last hello.
+    pub facts: NodeFacts,
+    /// From its last heartbeat.
+    pub measured: NodeUse,
+    /// When that was read; absent before the first heartbeat of a session.
+    pub measured_at: Option<Instant>,
+    /// Declared resources of everything on it, ordered or running.
+    pub reserved: Resources,
+    /// Use that its counters cannot show yet.
+    pub unmeasured: Resources,
+    /// What is on it.
+    #[serde(with = "crate::pairs")]
+    pub replicas: BTreeMap<ReplicaId, Slot>,
+    /// How often it was lost lately, and until when that counts against it.
+    pub flaps: (u32, Instant),
+    /// Counts what was placed, so that equals are drawn anew.
+    pub draws: u32,
+    /// Reconnects of one machine while its older connection was alive, in a row.
+    pub clashes: u32,
+}
+
+impl NodeSeen {
+    /// A server that was not heard yet.
+    pub fn unheard(since: Instant) -> Self {
+        Self {
+            liveness: Liveness::Unknown,
+            heard: since,
+            ever_heard: false,
+            session: None,
+            facts: NodeFacts::default(),
+            measured: NodeUse::default(),
+            measured_at: None,
+            reserved: Resources::default(),
+            unmeasured: Resources::default(),
+            replicas: BTreeMap::new(),
+            flaps: (0, Instant(0)),
+            draws: 0,
+            clashes: 0,
+        }
+    }
+
+    /// Capacity that nothing has been declared for.
+    pub fn room(&self) -> Resources {
+        self.facts.capacity - self.reserved
+    }
+
+    /// Use / capacity, in the fuller dimension; copies not yet measured count as declared.
+    pub fn load(&self) -> Permille {
+        let used = self.measured.used + self.unmeasured;
+        let cpu = permille(used.cpu.0, self.facts.capacity.cpu.0);
+        let memory = permille(used.memory.0, self.facts.capacity.memory.0);
+        Permille(cpu.max(memory))
+    }
+
+    /// Can orders reach it?
+    pub fn reachable(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.live)
+    }
+
+    /// How much its history of losses counts against it now.
+    pub fn flapping(&self, now: Instant) -> u32 {
+        if now < self.flaps.1 { self.flaps.0 } else { 0 }
+    }
+}
+
+fn permille(part: u64, whole: u64) -> u32 {
+    if whole == 0 {
+        return 1_000;
+    }
+    let share = u128::from(part) * 1_000 / u128::from(whole);
+    u32::try_from(share).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,293 @@
+//! The leader's picture of the running world, with figures kept up to date change by change.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::Serialize;
+
+use super::node::NodeSeen;
+use super::replica::{Gone, Replica, Slot, Tally};
+use crate::autoscale::Elasticity;
+use crate::effect::Order;
+use crate::ids::{AppId, Fence, NodeId, ReplicaId};
+use crate::plan::repair::{Backoff, Brake};
+use crate::plan::report::Unplaced;
+use crate::time::Instant;
+use crate::units::Millis;
+
+/// Something to look at when its time comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Timer {
+    /// Has this node fallen silent?
+    Node(NodeId),
+    /// Plan this app.
+    App(AppId),
+}
+
+/// All copies, in a slab: their places stay while others come and go.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Replicas {
+    slots: Vec<Option<Replica>>,
+    free: Vec<Slot>,
+    #[serde(with = "crate::pairs")]
+    by_id: BTreeMap<ReplicaId, Slot>,
+}
+
+/// What the leader knows of one app.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AppSeen {
+    /// For people, also after the app is gone from the model.
+    pub name: String,
+    /// From SIGTERM to SIGKILL.
+    pub stop_grace: Millis,
+    /// A parked copy that never goes idle is stopped after this.
+    pub drain_deadline: Millis,
+    /// Every copy, lost ones too.
+    #[serde(with = "crate::pairs")]
+    pub replicas: BTreeMap<ReplicaId, Slot>,
+    /// Copies per node.
+    pub on_node: BTreeMap<NodeId, u32>,
+    /// The figures.
+    pub tally: Tally,
+    /// Copies being retired.
+    pub retiring: BTreeSet<ReplicaId>,
+    /// Ended copies, oldest first.
+    pub gone: VecDeque<Gone>,
+    /// Of an app whose policies decide.
+    pub elastic: Option<Elasticity>,
+    /// What crashed or was refused, and what follows.
+    pub backoff: Backoff,
+    /// The wanted count when this leader began: so many may run on nodes that it has not heard yet.
+    pub assumed: u32,
+    /// What found no room.
+    pub unplaced: Option<Unplaced>,
+    /// The rollout has been reported as under way.
+    pub rolling: bool,
+    /// The verdict on this revision was given to raft.
+    pub verdict: u32,
+}
+
+/// Everything that a leader knows beyond the model. Dropped when it steps down.
+#[derive(Clone, Debug, Serialize)]
+pub struct World {
+    /// (incarnation, term).
+    pub fence: Fence,
+    /// Since when this member leads.
+    pub since: Instant,
+    /// Did a quorum answer lately?
+    pub quorum: bool,
+    /// The last replica counter given out.
+    pub counter: u64,
+    /// By node id; ids are dense.
+    nodes: Vec<Option<Box<NodeSeen>>>,
+    /// All copies.
+    pub replicas: Replicas,
+    /// By app; also apps that are gone while copies of them live.
+    pub apps: BTreeMap<AppId, AppSeen>,
+    /// Apps to plan.
+    pub dirty: BTreeSet<AppId>,
+    /// Elastic apps whose demand changed.
+    pub demand: BTreeSet<AppId>,
+    /// Apps with unplaced copies.
+    pub unplaced: BTreeSet<AppId>,
+    /// Something may fit now that did not before.
+    pub room_changed: bool,
+    /// When unplaced copies were last tried.
+    pub retried: Instant,
+    /// Deadlines.
+    pub timers: BTreeSet<(Instant, Timer)>,
+    /// Orders of this step.
+    pub outbox: BTreeMap<NodeId, Vec<Order>>,
+    /// Bounds replacement when the network is the likelier culprit.
+    pub brake: Brake,
+    /// When wanted counts were last given to raft.
+    pub recorded: Instant,
+    /// The measure of "running long enough to be measured".
+    pub full_window: Millis,
+}
+
+impl Replicas {
+    /// The copy in a slot.
+    pub fn at(&self, slot: Slot) -> &Replica {
+        self.slots[slot.0 as usize].as_ref().expect("a slot is handed out only while its copy lives")
+    }
+
+    fn at_mut(&mut self, slot: Slot) -> &mut Replica {
+        self.slots[slot.0 as usize].as_mut().expect("a slot is handed out only while its copy lives")
+    }
+
+    /// Where a copy is.
+    pub fn find(&self, id: ReplicaId) -> Option<Slot> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// All copies by id.
+    pub fn iter(&self) -> impl Iterator<Item = &Replica> {
+        self.by_id.values().map(|slot| self.at(*slot))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    fn insert(&mut self, replica: Replica) -> Slot {
+        let id = replica.id;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            Slot(u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 copies fit into memory"))
+        });
+        self.slots[slot.0 as usize] = Some(replica);
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    fn remove(&mut self, slot: Slot) -> Replica {
+        let replica = self.slots[slot.0 as usize].take().expect("a slot is handed out only while its copy lives");
+        self.by_id.remove(&replica.id);
+        self.free.push(slot);
+        replica
+    }
+}
+
+impl World {
+    /// The world before anything was heard.
+    pub fn unseen(fence: Fence, now: Instant, full_window: Millis) -> Self {
+        Self {
+            fence,
+            since: now,
+            quorum: true,
+            counter: 0,
+            nodes: Vec::new(),
+            replicas: Replicas::default(),
+            apps: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            demand: BTreeSet::new(),
+            unplaced: BTreeSet::new(),
+            room_changed: false,
+            retried: now,
+            timers: BTreeSet::new(),
+            outbox: BTreeMap::new(),
+            brake: Brake::default(),
+            recorded: Instant(0),
+            full_window,
+        }
+    }
+
+    /// What is known of a node.
+    pub fn node(&self, id: NodeId) -> Option<&NodeSeen> {
+        self.nodes.get(id.0 as usize)?.as_deref()
+    }
+
+    /// What is known of a node, to be changed. Changes of its figures belong to `change`, `insert` and `remove`.
+    pub fn node_mut(&mut self, id: NodeId) -> Option<&mut NodeSeen> {
+        self.nodes.get_mut(id.0 as usize)?.as_deref_mut()
+    }
+
+    /// All nodes by id.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &NodeSeen)> {
+        let ids = (0..).map(NodeId);
+        ids.zip(&self.nodes).filter_map(|(id, node)| Some((id, node.as_deref()?)))
+    }
+
+    /// Begins to watch a node.
+    pub fn add_node(&mut self, id: NodeId, node: NodeSeen) {
+        let at = id.0 as usize;
+        if self.nodes.len() <= at {
+            self.nodes.resize_with(at + 1, || None);
+        }
+        self.nodes[at] = Some(Box::new(node));
+    }
+
+    /// Ends to watch a node; its copies must have been removed before.
+    pub fn forget_node(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+            *node = None;
+        }
+    }
+
+    /// Begins to watch a copy.
+    pub fn insert(&mut self, replica: Replica) -> Slot {
+        let (id, app, node) = (replica.id, replica.app, replica.node);
+        let tally = replica.tally();
+        let (resources, unmeasured) = (replica.resources, replica.unmeasured(self.full_window));
+        let slot = self.replicas.insert(replica);
+        let seen = self.apps.entry(app).or_default();
+        seen.replicas.insert(id, slot);
+        *seen.on_node.entry(node).or_default() += 1;
+        seen.tally.replace(&Tally::default(), &tally);
+        if let Some(node) = self.node_mut(node) {
+            node.replicas.insert(id, slot);
+            node.reserved += resources;
+            node.unmeasured += unmeasured;
+        }
+        slot
+    }
+
+    /// Ends to watch a copy.
+    pub fn remove(&mut self, slot: Slot) -> Replica {
+        let replica = self.replicas.remove(slot);
+        let unmeasured = replica.unmeasured(self.full_window);
+        if let Some(seen) = self.apps.get_mut(&replica.app) {
+            seen.replicas.remove(&replica.id);
+            seen.retiring.remove(&replica.id);
+            seen.tally.replace(&replica.tally(), &Tally::default());
+            if let Some(count) = seen.on_node.get_mut(&replica.node) {
+                *count -= 1;
+                if *count == 0 {
+                    seen.on_node.remove(&replica.node);
+                }
+            }
+        }
+        if let Some(node) = self.node_mut(replica.node) {
+            node.replicas.remove(&replica.id);
+            node.reserved = node.reserved - replica.resources;
+            node.unmeasured = node.unmeasured - unmeasured;
+        }
+        self.dirty.insert(replica.app);
+        self.room_changed = true;
+        replica
+    }
+
+    /// The only way to change a copy: the figures of its app and node follow.
+    pub fn change<R>(&mut self, slot: Slot, change: impl FnOnce(&mut Replica) -> R) -> R {
+        let window = self.full_window;
+        let replica = self.replicas.at_mut(slot);
+        let (tally, unmeasured, retiring) = (replica.tally(), replica.unmeasured(window), replica.retire.is_some());
+        let result = change(replica);
+        let (id, app, node) = (replica.id, replica.app, replica.node);
+        let (next_tally, next_unmeasured) = (replica.tally(), replica.unmeasured(window));
+        let next_retiring = replica.retire.is_some();
+        if unmeasured != next_unmeasured
+            && let Some(node) = self.node_mut(node)
+        {
+            node.unmeasured = node.unmeasured + next_unmeasured - unmeasured;
+        }
+        if tally == next_tally && retiring == next_retiring {
+            return result;
+        }
+        let seen = self.apps.entry(app).or_default();
+        seen.tally.replace(&tally, &next_tally);
+        match (retiring, next_retiring) {
+            (false, true) => drop(seen.retiring.insert(id)),
+            (true, false) => drop(seen.retiring.remove(&id)),
+            _ => {}
+        }
+        if tally.counts_differ(&next_tally) {
+            self.dirty.insert(app);
+        }
+        if seen.elastic.is_some() {
+            self.demand.insert(app);
+        }
+        result
+    }
+
+    /// Has every node of the model been heard, or given up?
+    pub fn all_accounted_for(&self) -> bool {
+        self.nodes().all(|(_, node)| node.ever_heard || node.liveness == super::node::Liveness::Lost)
+    }
+}

@@ -1,0 +1,193 @@
+//! What people are told: why a copy is where it is, what found no room and what would help, how a rollout goes.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::eligible::{Filter, Request};
+use super::score::{Choice, Why};
+use crate::effect::{Effect, EventKind};
+use crate::ids::AppId;
+use crate::model::command::{Change, Command};
+use crate::model::spec::{AppSpec, Constraint, ConstraintOperator};
+use crate::observe::replica::{Placed, Replica};
+use crate::reason::Reason;
+use crate::time::Instant;
+use crate::turn::{About, Scene, Turn};
+
+/// Copies that found no room: a report, not an error.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unplaced {
+    /// How many.
+    pub count: u32,
+    /// Since when.
+    pub since: Instant,
+    /// Nodes per filter that refused them.
+    pub refused: Vec<(Filter, u32)>,
+    /// In words, with what would help.
+    pub text: String,
+}
+
+impl Scene<'_> {
+    /// Why a copy is where it is.
+    pub fn placed_reason(&self, replica: &Replica) -> Reason {
+        match &replica.placed {
+            Placed::Chosen(choice) => self.choice_reason(choice),
+            Placed::Told(reason) => reason.as_ref().clone(),
+        }
+    }
+
+    /// A choice in words, with every figure that it rested on.
+    pub fn choice_reason(&self, choice: &Choice) -> Reason {
+        let (code, cause) = match choice.why {
+            Why::Wanted => ("least_loaded", "more copies were wanted"),
+            Why::Replacement => ("replacement", "in place of a copy on a lost node"),
+            Why::TakeOver => ("take_over", "to take over from an older copy"),
+        };
+        let Choice { rank, load, age, runner_up, .. } = choice;
+        let mut text = format!("{cause}; {} had load {load} (read {age} ago)", self.node_name(rank.node));
+        if rank.same_app > 0 {
+            text.push_str(&format!(" and {} copies of this app", rank.same_app));
+        }
+        match runner_up {
+            Some((node, load)) => text.push_str(&format!(", next best {} at {load}", self.node_name(*node))),
+            None => text.push_str(", no other node could take it"),
+        }
+        if rank.skew > 0 {
+            text.push_str(&format!("; the spread is exceeded by {}, as its rule allows", rank.skew));
+        }
+        Reason::new(code, text)
+    }
+
+    /// Nodes per filter that refuse a request.
+    pub fn refusals(&self, request: &Request<'_>) -> Vec<(Filter, u32)> {
+        let mut counts: BTreeMap<Filter, u32> = BTreeMap::new();
+        for (node, _) in self.world.nodes() {
+            if let Some(filter) = self.refusal(node, request) {
+                *counts.entry(filter).or_default() += 1;
+            }
+        }
+        counts.into_iter().collect()
+    }
+
+    fn unplaced_text(&self, spec: &AppSpec, missing: u32, refused: &[(Filter, u32)]) -> String {
+        let nodes: u32 = refused.iter().map(|(_, count)| count).sum();
+        if nodes == 0 {
+            return format!("{missing} copies wait for a node: none has joined; start one with `bellows agent`");
+        }
+        let each: Vec<String> =
+            refused.iter().map(|(filter, count)| format!("{count} {}", self.filter_text(spec, *filter))).collect();
+        let helps = refused.iter().max_by_key(|(_, count)| *count).map_or("", |(filter, _)| mend(*filter));
+        format!("{missing} copies found no place among {nodes} nodes: {}; {helps}", each.join(", "))
+    }
+
+    fn filter_text(&self, spec: &AppSpec, filter: Filter) -> String {
+        let rooms = || self.world.nodes().map(|(_, seen)| seen.room());
+        match filter {
+            Filter::Cordoned => "cordoned".to_owned(),
+            Filter::Draining => "draining".to_owned(),
+            Filter::NotUp => "not heard".to_owned(),
+            Filter::Constraint(at) => {
+                spec.constraints.get(at).map_or_else(String::new, |one| format!("without {}", constraint_text(one)))
+            }
+            Filter::Cpu => {
+                let most = rooms().map(|room| room.cpu).max().unwrap_or_default();
+                format!("with too little CPU ({} asked, at most {most} free)", spec.resources.cpu)
+            }
+            Filter::Memory => {
+                let most = rooms().map(|room| room.memory).max().unwrap_or_default();
+                format!("with too little memory ({} asked, at most {most} free)", spec.resources.memory)
+            }
+            Filter::PerNode => {
+                format!("with {} copies already, the most allowed on one node", spec.max_per_node.unwrap_or(0))
+            }
+            Filter::NoSpreadLabel => {
+                format!("without the label \"{}\" of the spread", spec.spread.as_ref().map_or("", |spread| &spread.by))
+            }
+            Filter::Spread => format!(
+                "in a full part of the spread over \"{}\"",
+                spec.spread.as_ref().map_or("", |spread| &spread.by)
+            ),
+            Filter::SaidFull => "that measured no room a moment ago".to_owned(),
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Records what found no room; people hear of it when it is news.
+    pub fn report_unplaced(&mut self, app: AppId, missing: u32) {
+        if missing == 0 {
+            self.world.unplaced.remove(&app);
+            if let Some(seen) = self.world.apps.get_mut(&app) {
+                seen.unplaced = None;
+            }
+            return;
+        }
+        let Some(known) = self.model.apps.get(&app) else { return };
+        let spec = known.current.spec.as_ref();
+        let scene = self.scene();
+        let refused = scene.refusals(&scene.request(app, spec));
+        let text = scene.unplaced_text(spec, missing, &refused);
+        let Some(seen) = self.world.apps.get_mut(&app) else { return };
+        let before = seen.unplaced.take();
+        let news = before.as_ref().is_none_or(|before| before.text != text);
+        let since = before.map_or(self.now, |before| before.since);
+        seen.unplaced = Some(Unplaced { count: missing, since, refused, text: text.clone() });
+        self.world.unplaced.insert(app);
+        if news {
+            self.tell(EventKind::Unplaced, About::app(app), Reason::new("no_room", text));
+        }
+    }
+
+    /// How the takeover by a new revision goes, and the verdict when it is done.
+    pub fn report_rollout(&mut self, app: AppId) {
+        let Some(known) = self.model.apps.get(&app) else { return };
+        let wanted = self.scene().wanted(app);
+        let number = known.current.number;
+        let good = known.last_good.as_ref().is_some_and(|good| good.number == number);
+        let Some(seen) = self.world.apps.get_mut(&app) else { return };
+        let tally = seen.tally;
+        if tally.stale > 0 && !seen.rolling {
+            seen.rolling = true;
+            let text = format!("{} copies are to be replaced by ones of revision {number}", tally.stale);
+            self.tell(EventKind::Rollout, About::app(app), Reason::new("rollout_begins", text));
+        } else if tally.stale == 0 && seen.rolling && tally.fresh_ready >= wanted {
+            seen.rolling = false;
+            let text = format!("revision {number} has taken over with {wanted} ready copies");
+            self.tell(EventKind::Rollout, About::app(app), Reason::new("rollout_done", text));
+        }
+        let proved = wanted > 0 && tally.stale == 0 && tally.fresh_ready >= wanted && !good;
+        let Some(seen) = self.world.apps.get_mut(&app) else { return };
+        if proved && seen.verdict < number.0 {
+            seen.verdict = number.0;
+            let change = Change::RecordGood { app, revision: number };
+            let command = Command { at: self.now, by: "leader".to_owned(), key: String::new(), change };
+            self.effects.push(Effect::Propose { token: None, command });
+        }
+    }
+}
+
+fn mend(filter: Filter) -> &'static str {
+    match filter {
+        Filter::Cordoned | Filter::Draining => "`bellows node activate` would help",
+        Filter::NotUp => "see `bellows nodes` for the servers that are not heard",
+        Filter::Constraint(_) => "a node with the label, or another constraint would help",
+        Filter::Cpu => "a node with more free CPU, fewer copies, or a smaller `resources.cpu` would help",
+        Filter::Memory => "a node with more free memory, fewer copies, or a smaller `resources.memory` would help",
+        Filter::PerNode => "more nodes, or a higher `max_per_node` would help",
+        Filter::NoSpreadLabel | Filter::Spread => {
+            "room in the emptier parts, a higher `max_skew`, or `when_full: relax` would help"
+        }
+        Filter::SaidFull => "it is tried again in a moment",
+    }
+}
+
+fn constraint_text(constraint: &Constraint) -> String {
+    let values = constraint.values.join(", ");
+    match constraint.operator {
+        ConstraintOperator::In => format!("{} in [{values}]", constraint.label),
+        ConstraintOperator::NotIn => format!("{} not in [{values}]", constraint.label),
+        ConstraintOperator::Exists => format!("the label {}", constraint.label),
+        ConstraintOperator::NotExists => format!("the absence of the label {}", constraint.label),
+    }
+}
