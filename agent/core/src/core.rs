@@ -214,7 +214,10 @@ fn replica_records(r: &Replica, records: &mut Vec<Record>) {
     match &r.seen.phase {
         Phase::New | Phase::Pulling => {}
         Phase::Ended(ended) => records.push(Record::Ended { replica, attempt, ended: ended.clone() }),
-        Phase::Waiting(_) if attempt > 1 => records.push(Record::Attempt { replica, attempt: attempt - 1, crashes }),
+        Phase::Waiting(_) if attempt > 1 => {
+            let before = Record::Attempt { replica, attempt: attempt - 1, crashes: crashes.saturating_sub(1) };
+            records.push(before); // that one ran; the next was not begun
+        }
         _ => records.push(Record::Attempt { replica, attempt, crashes }),
     }
 }

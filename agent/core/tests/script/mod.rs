@@ -1,0 +1,252 @@
+//! The language of the stories. One line, one input; `# text` is for the reader; `restart` gives a new mind the journal of the old one.
+
+use std::fmt::Write;
+
+use bellows_agent_core::input::{Counters, Found, FoundState, LaunchFailure, Reading};
+use bellows_agent_core::{
+    Action, Activity, AgentCore, AppId, Bytes, Config, CpuMilli, Effect, Exit, Fence, Input, Instant, Millis, Order,
+    OrderSequence, Reason, Record, ReplicaId, ReplicaReport, Resources, RevisionNumber, RunSpec, SessionId, SpecDigest,
+    WhenCutOff,
+};
+
+struct Teller {
+    core: AgentCore,
+    config: Config,
+    now: Instant,
+    journal: Vec<Record>,
+    out: String,
+}
+
+/// Runs a script; returns it with the effects under each line.
+pub fn tell(script: &str) -> String {
+    let config = Config { capacity: Some(resources(1_000, 1_000)), ..Config::default() };
+    let core = AgentCore::new(config.clone());
+    let mut teller = Teller { core, config, now: Instant(0), journal: Vec::new(), out: String::new() };
+    for line in script.lines() {
+        writeln!(teller.out, "{line}").expect("a string takes any text");
+        if !line.starts_with('#') && !line.is_empty() {
+            teller.line(line);
+        }
+    }
+    teller.out
+}
+
+fn resources(cpu: u64, memory: u64) -> Resources {
+    Resources { cpu: CpuMilli(cpu), memory: Bytes(memory) }
+}
+
+impl Teller {
+    fn line(&mut self, line: &str) {
+        let (at, rest) = line.split_once(' ').expect("a line is `MS VERB ...`");
+        self.now = Instant(at.parse().expect("a line begins with milliseconds"));
+        let words: Vec<&str> = rest.split(' ').collect();
+        let input = self.input(&words);
+        for effect in self.core.step(self.now, input) {
+            if let Effect::Persist(record) = &effect {
+                self.journal.push(record.clone());
+            }
+            writeln!(self.out, "    {}", show(&effect)).expect("a string takes any text");
+        }
+    }
+
+    fn input(&mut self, words: &[&str]) -> Input {
+        let who = |at: usize| words[at].parse::<ReplicaId>().expect("a replica id");
+        let number = |at: usize| words[at].parse::<u32>().expect("a number");
+        match words[0] {
+            "adopt" => self.adopt(&words[1..]),
+            "tick" => Input::Tick,
+            "greeting" => Input::Greeting { fence: fence(words[1]), session: session(words[2]) },
+            "disconnected" => Input::Disconnected { session: session(words[1]) },
+            "orders" => orders(words),
+            "acknowledged" => Input::Acknowledged { session: session(words[1]), ended: vec![who(2)] },
+            "image" => image(words),
+            "launched" => Input::Launched { replica: who(1), attempt: number(2), address: "10.0.0.7".to_owned() },
+            "launch-failed" => {
+                let why = words[4..].join(" ");
+                let failure =
+                    if words[3] == "impossible" { LaunchFailure::Impossible(why) } else { LaunchFailure::Failed(why) };
+                Input::LaunchFailed { replica: who(1), attempt: number(2), failure }
+            }
+            "exited" => Input::Exited { replica: who(1), attempt: number(2), exit: exit(words[3]) },
+            "listening" => Input::Listening { replica: who(1), attempt: number(2), listening: words[3] == "yes" },
+            "requests" => Input::Requests { replica: who(1), requests: number(2) },
+            "sampled" => Input::Sampled { readings: vec![reading(who(1), number(2), &words[3..])] },
+            "heartbeat" => Input::Heartbeat { load: Default::default() },
+            other => panic!("no such verb: {other}"),
+        }
+    }
+
+    fn adopt(&mut self, found: &[&str]) -> Input {
+        self.core = AgentCore::new(self.config.clone());
+        let heard = self.now;
+        let found = found.iter().map(|word| one_found(word)).collect();
+        Input::Adopted { records: self.journal.clone(), found, heard }
+    }
+}
+
+/// `1-2-3.1=alive` or `1-2-3.1=code:0`.
+fn one_found(word: &str) -> Found {
+    let (name, state) = word.split_once('=').expect("`ID.ATTEMPT=STATE`");
+    let (id, attempt) = name.split_once('.').expect("`ID.ATTEMPT`");
+    let state = match state {
+        "alive" => FoundState::Alive { address: "10.0.0.7".to_owned(), since: Instant(0) },
+        ended => FoundState::Ended(exit(ended)),
+    };
+    Found { replica: id.parse().expect("a replica id"), attempt: attempt.parse().expect("a number"), state }
+}
+
+fn fence(word: &str) -> Fence {
+    let (incarnation, term) = word.split_once('.').expect("`INCARNATION.TERM`");
+    Fence { incarnation: incarnation.parse().expect("a number"), term: term.parse().expect("a number") }
+}
+
+fn session(word: &str) -> SessionId {
+    SessionId(word.trim_start_matches('s').parse().expect("`sNUMBER`"))
+}
+
+fn exit(word: &str) -> Exit {
+    match word.split_once(':') {
+        Some(("code", code)) => Exit::Code(code.parse().expect("a number")),
+        Some(("signal", signal)) => Exit::Signal(signal.parse().expect("a number")),
+        _ if word == "oom" => Exit::OutOfMemory,
+        _ => Exit::Unknown,
+    }
+}
+
+/// `image IMAGE ready|gone|late`.
+fn image(words: &[&str]) -> Input {
+    let image = words[1].to_owned();
+    match words[2] {
+        "ready" => Input::ImageReady { image },
+        state => {
+            Input::ImageFailed { image, retry: state == "late", why: "the controller has no such blob".to_owned() }
+        }
+    }
+}
+
+/// `cpu_us=N connections=N mark`, or `unreadable`.
+fn reading(replica: ReplicaId, attempt: u32, words: &[&str]) -> Reading {
+    let mut counters = Counters { memory: Bytes(10), processes: 2, ..Counters::default() };
+    for word in words {
+        match word.split_once('=') {
+            Some(("cpu_us", value)) => counters.cpu_us = value.parse().expect("a number"),
+            Some(("connections", value)) => counters.connections = value.parse().expect("a number"),
+            _ => counters.busy_mark = *word == "mark",
+        }
+    }
+    Reading { replica, attempt, counters: (words != ["unreadable"]).then_some(counters) }
+}
+
+/// `orders FENCE SESSION SEQUENCE:VERB:REPLICA[:SPEC] ...`; specs: `web` listens on a port, `job` does not, `brief` stops when cut off, `huge` is too large.
+fn orders(words: &[&str]) -> Input {
+    let orders: Vec<Order> = words[3..].iter().map(|word| order(word)).collect();
+    let specs = ["web", "job", "brief", "huge"].map(|name| (digest(name), spec(name))).to_vec();
+    Input::Orders { fence: fence(words[1]), session: session(words[2]), specs, orders }
+}
+
+fn order(word: &str) -> Order {
+    let parts: Vec<&str> = word.split(':').collect();
+    let action = match parts[1] {
+        "start" => Action::Start { app: AppId(1), revision: RevisionNumber(1), digest: digest(parts[3]) },
+        "park" => Action::Park,
+        "unpark" => Action::Unpark,
+        "stop" => Action::Stop { only_if_idle: false, grace: Millis(1_000) },
+        "stop-if-idle" => Action::Stop { only_if_idle: true, grace: Millis(1_000) },
+        other => panic!("no such order: {other}"),
+    };
+    Order {
+        sequence: OrderSequence(parts[0].parse().expect("a number")),
+        replica: parts[2].parse().expect("a replica id"),
+        action,
+        reason: Reason::new("story", format!("the leader said {}", parts[1])),
+    }
+}
+
+fn digest(name: &str) -> SpecDigest {
+    SpecDigest([name.as_bytes()[0]; 32])
+}
+
+fn spec(name: &str) -> RunSpec {
+    RunSpec {
+        image: "busybox".to_owned(),
+        resources: if name == "huge" { resources(2_000, 10) } else { resources(100, 100) },
+        ready_port: (name == "web").then_some(80),
+        stop_grace: Millis(500),
+        when_cut_off: if name == "brief" { WhenCutOff::StopAfter(Millis(10_000)) } else { WhenCutOff::KeepRunning },
+    }
+}
+
+fn show(effect: &Effect) -> String {
+    match effect {
+        Effect::Persist(record) => format!("persist {}", show_record(record)),
+        Effect::Hello { fence, session, inventory } => format!("hello {fence} {session}{}", show_replicas(inventory)),
+        Effect::Report { session, report, .. } => {
+            let mut text =
+                format!("report {session} acknowledged={}{}", report.acknowledged, show_replicas(&report.replicas));
+            if report.load.is_some() {
+                text.push_str(" with load");
+            }
+            for refused in &report.refused {
+                write!(
+                    text,
+                    "\n        refused {} {}: {:?}, {}",
+                    refused.sequence, refused.replica, refused.why, refused.text
+                )
+                .expect("a string takes any text");
+            }
+            text
+        }
+        Effect::CloseSession { session, why } => format!("close {session}: {why}"),
+        Effect::Pull { image } => format!("pull {image}"),
+        Effect::Launch { replica, attempt, .. } => format!("launch {replica}.{attempt}"),
+        Effect::Watch { replica, attempt, port } => format!("watch {replica}.{attempt} port {port}"),
+        Effect::Sample { replica, attempt } => format!("sample {replica}.{attempt}"),
+        Effect::Stop { replica, attempt, grace } => format!("stop {replica}.{attempt} grace {grace}"),
+        Effect::Kill { replica, attempt } => format!("kill {replica}.{attempt}"),
+        Effect::Forget { replica, attempt } => format!("forget {replica}.{attempt}"),
+        Effect::DropSpec { digest } => format!("drop spec {digest}"),
+        Effect::Stray { replica, attempt } => format!("stray {replica}.{attempt}"),
+    }
+}
+
+fn show_record(record: &Record) -> String {
+    let durable = if record.durable() { " (synced)" } else { "" };
+    let text = match record {
+        Record::Fence(fence) => format!("fence {fence}"),
+        Record::Spec { digest, .. } => format!("spec {digest}"),
+        Record::Ordered { replica, .. } => format!("ordered {replica}"),
+        Record::Parked { replica, parked, .. } => format!("parked {replica} {parked}"),
+        Record::Stop { replica, reason, .. } => format!("stop {replica}: {reason}"),
+        Record::Attempt { replica, attempt, crashes } => format!("attempt {replica}.{attempt} after {crashes} crashes"),
+        Record::Ended { replica, ended, .. } => format!("ended {replica}: {}, {}", ended.exit, ended.why),
+        Record::Forgotten { replica } => format!("forgotten {replica}"),
+    };
+    text + durable
+}
+
+fn show_replicas(replicas: &[ReplicaReport]) -> String {
+    replicas.iter().map(|replica| format!("\n        {}", show_replica(replica))).collect()
+}
+
+fn show_replica(r: &ReplicaReport) -> String {
+    let mut text = format!("{}.{} {:?}", r.id, r.attempt, r.lifecycle);
+    if r.ready {
+        text.push_str(" ready");
+    }
+    if r.parked {
+        text.push_str(" parked");
+    }
+    if !r.address.is_empty() {
+        match r.activity {
+            Activity::Busy { requests } => write!(text, " busy({requests})"),
+            Activity::Idle { length } => write!(text, " idle {length}"),
+        }
+        .expect("a string takes any text");
+        write!(text, " running for {} using {} {}", r.running_for, r.used.cpu, r.used.memory)
+            .expect("a string takes any text");
+    }
+    if let Some(ended) = &r.ended {
+        write!(text, " [{}: {}]", ended.exit, ended.why).expect("a string takes any text");
+    }
+    text
+}
