@@ -6,6 +6,7 @@
 //! Two hidden verbs, the launcher of containers and the demo app, are dispatched before anything else: neither may find itself in a
 //! process with threads or an async runtime.
 
+mod appfile;
 mod bench;
 mod cli;
 mod demo;

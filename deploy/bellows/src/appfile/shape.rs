@@ -1,0 +1,329 @@
+//! The fields of an app file as editors and validators see them: the source of `bellows schema`. Reading is done by `read`, which
+//! tells all mistakes at once; a test holds both against one table of files.
+#![allow(dead_code, reason = "only the derived schema is used; the fields are its source")]
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema};
+
+/// What fields mean that were left out.
+pub mod defaults {
+    use bellows_proto::types::port::Protocol;
+    use bellows_proto::types::spread::WhenFull;
+
+    /// One copy.
+    pub const REPLICAS: u32 = 1;
+    /// A tenth of a CPU.
+    pub const CPU_MILLI: u64 = 100;
+    /// 64 MiB.
+    pub const MEMORY_BYTES: u64 = 64 << 20;
+    /// Enough for a threaded server, few enough to stop a fork bomb.
+    pub const PROCESSES: u32 = 256;
+    /// 64 MiB.
+    pub const SCRATCH_BYTES: u64 = 64 << 20;
+    /// 16 MiB.
+    pub const LOG_BYTES: u64 = 16 << 20;
+    /// 10 s, as Docker does.
+    pub const STOP_GRACE_MS: u64 = 10_000;
+    /// 2 min.
+    pub const DRAIN_DEADLINE_MS: u64 = 120_000;
+    /// One copy stays.
+    pub const MIN: u32 = 1;
+    /// 30 s.
+    pub const IDLE_GRACE_MS: u64 = 30_000;
+    /// None.
+    pub const SPARE: u32 = 0;
+    /// Even.
+    pub const SKEW: u32 = 1;
+    /// Running unevenly is better than not running.
+    pub const WHEN_FULL: WhenFull = WhenFull::Relax;
+    /// What most elastic apps speak.
+    pub const PROTOCOL: Protocol = Protocol::Http;
+}
+
+/// The JSON Schema of one document of an app file.
+pub fn schema() -> Schema {
+    schemars::schema_for!(App)
+}
+
+const NAME: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
+const LABEL: &str = "^[A-Za-z0-9._/-]{1,63}$";
+const DURATION: &str = "^([0-9]+(ms|s|m|min|h|d))+$";
+const SIZE: &str = "^[0-9]+(\\.[0-9]+)?(B|[kKMGT]B?|[KMGT]iB?)?$";
+
+/// A Bellows app
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct App {
+    /// Unique within the tenant
+    #[schemars(regex(pattern = NAME))]
+    name: String,
+    /// Whose app it is [default: --tenant]
+    #[schemars(regex(pattern = NAME))]
+    #[schemars(default)]
+    tenant: Present<String>,
+    /// An image that was loaded: a name, or a digest
+    #[schemars(length(min = 1))]
+    image: String,
+    /// Replaces the image's entrypoint
+    #[schemars(default)]
+    command: Present<Vec<Word>>,
+    /// Replaces the image's arguments
+    #[schemars(default)]
+    args: Present<Vec<Word>>,
+    /// Added to the image's environment
+    #[schemars(default)]
+    env: Present<BTreeMap<String, Word>>,
+    /// What each copy takes of its node, which is also its limit
+    #[schemars(default)]
+    resources: Present<Declared>,
+    /// How many copies [default: 1]; or leave it to `policy`
+    #[schemars(range(min = 0, max = 1_000_000))]
+    #[schemars(default)]
+    replicas: Present<u32>,
+    /// Bounds, and what decides between them; instead of `replicas`
+    #[schemars(default)]
+    policy: Present<Policies>,
+    /// What the app listens on; the first one decides when a copy is ready
+    #[schemars(default)]
+    ports: Present<Vec<Listening>>,
+    /// From SIGTERM to SIGKILL [default: 10s]
+    #[schemars(regex(pattern = DURATION))]
+    #[schemars(default)]
+    stop_grace: Present<String>,
+    /// How long a copy that shall end may take to become idle [default: 2m]
+    #[schemars(regex(pattern = DURATION))]
+    #[schemars(default)]
+    drain_deadline: Present<String>,
+    /// Conditions on a node's labels; every one must hold
+    #[schemars(default)]
+    constraints: Present<Vec<Condition>>,
+    /// Even spread over the values of a node label
+    #[schemars(default)]
+    spread: Present<Evenly>,
+    /// The most copies on one node
+    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(default)]
+    max_per_node: Present<u32>,
+    /// What an agent without a controller does [default: keep_running]
+    #[schemars(default)]
+    when_cut_off: Present<CutOff>,
+}
+
+/// A field that may be left out but not be null. Always with `#[schemars(default)]`: then it is not required.
+struct Present<T>(std::marker::PhantomData<T>);
+
+impl<T> Default for Present<T> {
+    fn default() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Present<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+    fn schema_id() -> std::borrow::Cow<'static, str> {
+        T::schema_id()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// Text, number or truth value; taken as written
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Word {
+    Text(String),
+    Number(f64),
+    Truth(bool),
+}
+
+/// What each copy takes of its node
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Declared {
+    /// CPUs: 250m, 0.5, 2 [default: 100m]
+    #[schemars(default)]
+    cpu: Present<Cpu>,
+    /// Memory: 64Mi, 1G [default: 64Mi]
+    #[schemars(default)]
+    memory: Present<Size>,
+    /// Processes and threads [default: 256]
+    #[schemars(range(min = 1, max = 4_194_304))]
+    #[schemars(default)]
+    processes: Present<u32>,
+    /// Bound of the writable part of its file tree [default: 64Mi]
+    #[schemars(default)]
+    scratch: Present<Size>,
+    /// Bound of its kept log [default: 16Mi]
+    #[schemars(default)]
+    log: Present<Size>,
+}
+
+/// An amount of CPU
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Cpu {
+    Text(#[schemars(regex(pattern = r"^([0-9]+m|[0-9]+(\.[0-9]+)?)$"))] String),
+    Number(#[schemars(range(min = 0.001, max = 1024))] f64),
+}
+
+/// An amount of bytes
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Size {
+    Text(#[schemars(regex(pattern = SIZE))] String),
+    Number(u64),
+}
+
+/// Bounds, and what decides between them
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Policies {
+    /// Never fewer [default: 1]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    #[schemars(default)]
+    min: Present<u32>,
+    /// Never more
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max: u32,
+    /// How long less must be wanted before copies end [default: 30s]
+    #[schemars(regex(pattern = DURATION))]
+    #[schemars(default)]
+    idle_grace: Present<String>,
+    /// Copies ready beyond need [default: 0]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    #[schemars(default)]
+    spare: Present<u32>,
+    /// CPU use per copy, against what it declares
+    cpu: CpuTarget,
+}
+
+/// CPU use per copy
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct CpuTarget {
+    /// Share of the declared CPU that copies shall use: 60%
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?%$"))]
+    target: String,
+}
+
+/// A port's number, or its fields
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Listening {
+    Number(#[schemars(range(min = 1, max = 65_535))] u16),
+    Fields(NamedPort),
+}
+
+/// A port
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct NamedPort {
+    /// For people and routes
+    #[schemars(regex(pattern = NAME))]
+    #[schemars(default)]
+    name: Present<String>,
+    /// Inside the copy's own network
+    #[schemars(range(min = 1, max = 65_535))]
+    port: u16,
+    /// What is spoken [default: http]
+    #[schemars(default)]
+    protocol: Present<Spoken>,
+}
+
+/// What is spoken on a port
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Spoken {
+    Http,
+    Tcp,
+}
+
+/// A condition on a node's label: exactly one of in, not_in, exists
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Condition {
+    In(LabelIn),
+    NotIn(LabelNotIn),
+    Exists(LabelExists),
+}
+
+/// The label has one of the values
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct LabelIn {
+    #[schemars(regex(pattern = LABEL))]
+    label: String,
+    #[schemars(length(min = 1))]
+    r#in: Vec<Word>,
+}
+
+/// The label is absent or has none of the values
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct LabelNotIn {
+    #[schemars(regex(pattern = LABEL))]
+    label: String,
+    #[schemars(length(min = 1))]
+    not_in: Vec<Word>,
+}
+
+/// The label is there, or is not
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct LabelExists {
+    #[schemars(regex(pattern = LABEL))]
+    label: String,
+    exists: bool,
+}
+
+/// Even spread over the values of a node label
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Evenly {
+    /// A label's key, or `node` for every node by itself
+    #[schemars(regex(pattern = LABEL))]
+    by: String,
+    /// By how much the fullest value may exceed the emptiest [default: 1]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(default)]
+    max_skew: Present<u32>,
+    /// What to do when no node keeps the spread [default: relax]
+    #[schemars(default)]
+    when_full: Present<Full>,
+}
+
+/// What to do when no node keeps the spread
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Full {
+    /// Place anyway, and say so
+    Relax,
+    /// Leave the copy unplaced, and say so
+    Refuse,
+}
+
+/// What an agent without a controller does
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum CutOff {
+    /// Serve on; the cluster may run more copies than wanted for a while
+    KeepRunning,
+    /// End the copies after this long; they are replaced only after that and a margin
+    #[schemars(untagged)]
+    Stop(StopAfter),
+}
+
+/// End the copies after this long
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct StopAfter {
+    #[schemars(regex(pattern = DURATION))]
+    stop_after: String,
+}
