@@ -31,6 +31,9 @@ pub fn duration_ms(text: &str) -> Result<u64, String> {
 /// The two largest units of a duration: `3m12s`, `2d4h`, `450ms`.
 pub fn show_ms(ms: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    if ms == 0 {
+        return "0s".to_owned();
+    }
     if ms < 1_000 {
         return format!("{ms}ms");
     }
@@ -60,7 +63,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         "Ti" | "TiB" => 1 << 40,
         _ => return Err(wrong()),
     };
-    thousandths(trimmed[..letters].trim(), u128::from(unit)).ok_or_else(wrong)
+    thousandths(&trimmed[..letters], u128::from(unit)).ok_or_else(wrong)
 }
 
 /// Thousandths of a CPU from `250m`, `0.5`, `2`.
@@ -139,7 +142,7 @@ mod tests {
             assert!(duration_ms(text).is_err(), "{text}");
         }
         for (ms, text) in
-            [(0, "0ms"), (450, "450ms"), (12_000, "12s"), (192_000, "3m12s"), (180_000, "3m"), (187_200_000, "2d4h")]
+            [(0, "0s"), (450, "450ms"), (12_000, "12s"), (192_000, "3m12s"), (180_000, "3m"), (187_200_000, "2d4h")]
         {
             assert_eq!(show_ms(ms), text);
         }

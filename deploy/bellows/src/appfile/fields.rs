@@ -17,7 +17,13 @@ impl<'f> Report<'f> {
     /// Notes a problem at a place of the file.
     pub fn add(&mut self, at: Place, field: &str, message: impl Into<String>) {
         let Place { line, column } = at;
-        self.problems.push(Problem { file: self.file.to_owned(), line, column, field: field.to_owned(), message: message.into() });
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            line,
+            column,
+            field: field.to_owned(),
+            message: message.into(),
+        });
     }
 
     /// The problems in the order of the file; none is fine.
@@ -123,7 +129,7 @@ impl<'n> Fields<'n> {
         for (key, _) in self.entries {
             match key_text(key) {
                 Some(name) if self.known.contains(&name) => {}
-                Some(name) => report.add(key.at, &join(&self.path, name), unknown(name, &self.known)),
+                Some(name) => report.add(key.at, &join(&self.path, name), unknown(name, &self.path, &self.known)),
                 None => report.add(key.at, &self.path, format!("expected a field's name, found {}", key.shown())),
             }
         }
@@ -142,19 +148,21 @@ pub fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// The sentence about a name that is not known here.
-pub fn unknown(name: &str, known: &[&str]) -> String {
+/// The sentence about a name that is not known in a block.
+fn unknown(name: &str, path: &str, known: &[&str]) -> String {
+    let place = if path.is_empty() { String::new() } else { format!(" in {path}") };
     match nearest(name, known) {
-        Some(near) => format!("unknown field \"{name}\"; did you mean \"{near}\"?"),
-        None => format!("unknown field \"{name}\"; known here: {}", known.join(", ")),
+        Some(near) => format!("unknown field \"{name}\"{place}; did you mean \"{near}\"?"),
+        None => format!("unknown field \"{name}\"{place}; known here: {}", known.join(", ")),
     }
 }
 
 /// The known name that a person most likely meant: within a third of its letters, or a beginning of it.
-pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let folded = name.to_lowercase().replace('-', "_");
     let distance = |known: &&&str| strsim::damerau_levenshtein(&folded, known);
     let best = known.iter().min_by_key(distance).filter(|best| distance(best) <= best.len().div_ceil(3));
-    let begins = || known.iter().find(|known| known.len() > 2 && (known.starts_with(&folded) || folded.starts_with(**known)));
+    let begins =
+        || known.iter().find(|known| known.len() > 2 && (known.starts_with(&folded) || folded.starts_with(**known)));
     best.or_else(begins).copied()
 }

@@ -28,7 +28,11 @@ pub fn filled(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
 /// A name as DNS would take it.
 pub fn name(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
     let text = text(found, report)?;
-    if is_name(&text) { Some(text) } else { found.refuse(report, format!("\"{text}\" is no name; expected {NAME}, for example web")) }
+    if is_name(&text) {
+        Some(text)
+    } else {
+        found.refuse(report, format!("\"{text}\" is no name; expected {NAME}, for example web"))
+    }
 }
 
 fn is_name(text: &str) -> bool {
@@ -41,7 +45,11 @@ pub fn label(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
     let text = text(found, report)?;
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte);
     let sound = (1..=63).contains(&text.len()) && text.bytes().all(inner);
-    if sound { Some(text) } else { found.refuse(report, format!("\"{text}\" is no label; expected {LABEL}, for example zone")) }
+    if sound {
+        Some(text)
+    } else {
+        found.refuse(report, format!("\"{text}\" is no label; expected {LABEL}, for example zone"))
+    }
 }
 
 /// `true` or `false`.
@@ -131,9 +139,8 @@ pub fn list<'n, T>(
 ) -> impl FnOnce(&Found<'n>, &mut Report<'_>) -> Option<Vec<T>> {
     move |found, report| {
         let Value::List(items) = &found.node.value else { return found.expected(report, expected) };
-        let item = |(index, node): (usize, &'n Node)| {
-            read(&Found { node, path: format!("{}[{index}]", found.path) }, report)
-        };
+        let item =
+            |(index, node): (usize, &'n Node)| read(&Found { node, path: format!("{}[{index}]", found.path) }, report);
         // Every item is read before the first refusal counts: all mistakes are told at once.
         let read: Vec<Option<T>> = items.iter().enumerate().map(item).collect();
         read.into_iter().collect()
@@ -150,7 +157,10 @@ pub fn environment<'n>(found: &Found<'n>, report: &mut Report<'_>) -> Option<Vec
         let key_found = Found { node: key, path: found.path.clone() };
         let Some(name) = text(&key_found, report) else { continue };
         if name.is_empty() || name.contains('=') {
-            key_found.refuse::<()>(report, format!("\"{name}\" is no name of a variable: it must not be empty or contain `=`"));
+            key_found.refuse::<()>(
+                report,
+                format!("\"{name}\" is no name of a variable: it must not be empty or contain `=`"),
+            );
         }
         let value = Found { node: value, path: join(&found.path, &name) };
         if let Some(said) = variable(&value, report) {

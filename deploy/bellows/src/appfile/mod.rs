@@ -77,5 +77,7 @@ fn wrong_file(name: &str, problems: Vec<Problem>) -> Failure {
         1 => format!("{name} has a mistake; nothing was sent"),
         several => format!("{name} has {several} mistakes; nothing was sent"),
     };
-    Failure::usage(message).problems(problems).mend("`bellows apply --help` shows a whole file, `bellows schema` describes every field")
+    Failure::usage(message)
+        .problems(problems)
+        .mend("`bellows apply --help` shows a whole file, `bellows schema` describes every field")
 }

@@ -54,7 +54,11 @@ fn app(node: &Node, tenant: &str, report: &mut Report<'_>) -> Option<AppSpec> {
         ..resources(&mut fields, report)
     };
     spec.constraints = fields
-        .optional("constraints", report, list("a list of conditions, for example `- {label: zone, in: [a, b]}`", constraint))
+        .optional(
+            "constraints",
+            report,
+            list("a list of conditions, for example `- {label: zone, in: [a, b]}`", constraint),
+        )
         .unwrap_or_default();
     spec.scale = Some(scale(&mut fields, report));
     fields.finish(report);
@@ -121,7 +125,11 @@ fn policy(found: &Found<'_>, report: &mut Report<'_>) -> Option<Elastic> {
         policies: block.optional("cpu", report, cpu_policy).into_iter().collect(),
     };
     if !block.has("cpu") {
-        report.add(block.start(), &block.path_of("cpu"), "policy: says bounds but nothing that decides between them; add for example `cpu: {target: 60%}`");
+        report.add(
+            block.start(),
+            &block.path_of("cpu"),
+            "policy: says bounds but nothing that decides between them; add for example `cpu: {target: 60%}`",
+        );
     }
     contradictions(&elastic, &block, report);
     block.finish(report);
@@ -136,7 +144,11 @@ fn contradictions(elastic: &Elastic, block: &Fields<'_>, report: &mut Report<'_>
     }
     if spare > max {
         let at = block.place("spare").unwrap_or(block.start());
-        report.add(at, &block.path_of("spare"), format!("policy.spare: {spare} is more than policy.max, which is {max}"));
+        report.add(
+            at,
+            &block.path_of("spare"),
+            format!("policy.spare: {spare} is more than policy.max, which is {max}"),
+        );
     }
 }
 
@@ -169,7 +181,8 @@ fn port(found: &Found<'_>, report: &mut Report<'_>) -> Option<Port> {
         let port = whole_32(&ranges::PORT)(found, report)?;
         return Some(Port { name: String::new(), port, protocol: defaults::PROTOCOL.into() });
     }
-    let mut block = Fields::open(found, "a port's number or fields, for example 8080 or {name: web, port: 8080}", report)?;
+    let mut block =
+        Fields::open(found, "a port's number or fields, for example 8080 or {name: web, port: 8080}", report)?;
     let name = block.optional("name", report, name).unwrap_or_default();
     let port = block.required("port", "8080", report, whole_32(&ranges::PORT));
     let protocol = block
@@ -200,7 +213,11 @@ fn constraint(found: &Found<'_>, report: &mut Report<'_>) -> Option<Constraint> 
 
 fn values<'n>(found: &Found<'n>, report: &mut Report<'_>) -> Option<Vec<String>> {
     let values = list("a list of values, for example [a, b]", text)(found, report)?;
-    if values.is_empty() { found.refuse(report, "is empty; name at least one value, for example [a, b]") } else { Some(values) }
+    if values.is_empty() {
+        found.refuse(report, "is empty; name at least one value, for example [a, b]")
+    } else {
+        Some(values)
+    }
 }
 
 const WHEN_FULL: &[(&str, WhenFull)] = &[("relax", WhenFull::Relax), ("refuse", WhenFull::Refuse)];

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{Error, Location, Spanned};
 
 /// A place in the file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +50,25 @@ pub fn documents(text: &str) -> Result<Vec<Node>, Syntax> {
 
 fn syntax(error: &serde_saphyr::Error) -> Syntax {
     let at = error.location().map_or(Place { line: 1, column: 1 }, place);
-    let rendered = error.without_snippet().to_string();
-    let sentence = rendered.lines().next().unwrap_or_default();
-    let sentence = sentence.split(" at line ").next().unwrap_or(sentence);
-    let sentence = sentence.trim_start_matches("error: ").trim_end_matches([':', ',', ' ']);
-    Syntax { at, message: format!("this is not YAML: {sentence}") }
+    let message = match error.without_snippet() {
+        Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("\"{key}\" stands there a second time; keep one of them")
+        }
+        Error::NonFiniteFloat { value, .. } => format!("expected a finite number, found {value}"),
+        Error::UnknownAnchor { .. } => {
+            "this alias names an anchor that stands nowhere above; define it with `&`".to_owned()
+        }
+        Error::Budget { .. } => "this file asks for more values than any app has; an alias within aliases?".to_owned(),
+        other => format!("this is not YAML: {}", first_sentence(&other.to_string())),
+    };
+    Syntax { at, message }
+}
+
+/// What the parser says, without the place, which stands before it already.
+fn first_sentence(rendered: &str) -> &str {
+    let line = rendered.lines().next().unwrap_or_default();
+    let sentence = line.split(" at line ").next().unwrap_or(line);
+    sentence.trim_start_matches("error: ").trim_end_matches([':', ',', ' '])
 }
 
 fn place(location: Location) -> Place {
