@@ -115,23 +115,23 @@ fn one<R: Read>(
         return Err(Rule::TooManyInodes { limit: limits.inodes }.into());
     }
     let size = member.size();
-    let Some(entry) = entry::read(member, limits)? else { return drain(member, size) };
+    let Some(entry) = entry::read(member, limits)? else { return drain(member, 0, size) };
     if let Action::File { bytes } = entry.action {
         // Asked before reading: a sparse file may announce any size at no cost.
         used.take(bytes, layer_bytes, limits)?;
     }
     let mut counted = Counted { inner: member, count: 0 };
     visit(&entry, &mut counted, shown)?;
-    let left = size.saturating_sub(counted.count);
-    drain(counted.inner, left)
+    let seen = counted.count;
+    drain(counted.inner, seen, size)
 }
 
 /// Reads what the visitor left; an archive that ends before is a lie about sizes.
-fn drain(reader: &mut impl Read, expected: u64) -> std::result::Result<(), Stop> {
-    match io::copy(reader, &mut io::sink()) {
-        Ok(actual) if actual == expected => Ok(()),
-        Ok(actual) => Err(Rule::SizeLie { expected, actual }.into()),
-        Err(error) => Err(Stop::Unreadable(error)),
+fn drain(reader: &mut impl Read, seen: u64, expected: u64) -> std::result::Result<(), Stop> {
+    let rest = io::copy(reader, &mut io::sink()).map_err(Stop::Unreadable)?;
+    match seen + rest {
+        actual if actual == expected => Ok(()),
+        actual => Err(Rule::SizeLie { expected, actual }.into()),
     }
 }
 

@@ -51,8 +51,8 @@ impl Store {
         let source = Source::open(source, staging.path(), limits)?;
         let staged = Staged { folder: &staging, limits };
         let chosen = match layout_kind(&source, limits)? {
-            LayoutKind::Oci => staged.from_layout(&source, name)?,
-            LayoutKind::Docker => staged.from_docker(&source, name)?,
+            LayoutKind::Oci => staged.stage_layout(&source, name)?,
+            LayoutKind::Docker => staged.stage_docker(&source, name)?,
         };
         let (parsed, rehearsed) = staged.check(&chosen)?;
         staged.publish(self, &chosen, &parsed)?;
@@ -121,7 +121,7 @@ impl Staged<'_> {
         File::open(&path).map_err(io_error("open", path))
     }
 
-    fn from_layout(&self, source: &Source, name: Option<&str>) -> Result<Chosen> {
+    fn stage_layout(&self, source: &Source, name: Option<&str>) -> Result<Chosen> {
         let chosen = choose::from_layout(source, name, self.limits)?;
         let parsed = metadata::parse_manifest(chosen.digest, &chosen.manifest, self.limits)?;
         for blob in parsed.blobs() {
@@ -136,7 +136,7 @@ impl Staged<'_> {
     }
 
     /// Makes an OCI manifest for an image that has none.
-    fn from_docker(&self, source: &Source, name: Option<&str>) -> Result<Chosen> {
+    fn stage_docker(&self, source: &Source, name: Option<&str>) -> Result<Chosen> {
         let image = docker_image(source, name, self.limits)?;
         if image.layers.len() > self.limits.layers {
             let (found, limit) = (image.layers.len(), self.limits.layers);
