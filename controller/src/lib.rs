@@ -22,6 +22,8 @@ mod controller;
 mod error;
 mod state;
 
+pub mod storage;
+
 pub use auth::{Credential, CredentialError};
 pub use config::ControllerConfig;
 pub use controller::Controller;

@@ -88,10 +88,7 @@ impl Config {
             return Err(ConfigError::ZeroId);
         }
         if !self.peers.contains(&self.id) {
-            return Err(ConfigError::NotAPeer {
-                id: self.id,
-                peers: self.peers.clone(),
-            });
+            return Err(ConfigError::NotAPeer { id: self.id, peers: self.peers.clone() });
         }
         let mut sorted = self.peers.clone();
         sorted.sort();
@@ -100,10 +97,7 @@ impl Config {
         }
         let (election_ticks, heartbeat_ticks) = (self.election_ticks, self.heartbeat_ticks);
         if heartbeat_ticks == 0 || election_ticks / 2 < heartbeat_ticks {
-            return Err(ConfigError::Ticks {
-                election_ticks,
-                heartbeat_ticks,
-            });
+            return Err(ConfigError::Ticks { election_ticks, heartbeat_ticks });
         }
         Ok(())
     }
@@ -144,21 +138,15 @@ mod tests {
     use super::*;
 
     fn config(id: u64, peers: &[u64]) -> Config {
-        Config::new(
-            MemberId(id),
-            peers.iter().copied().map(MemberId).collect(),
-            7,
-        )
+        Config::new(MemberId(id), peers.iter().copied().map(MemberId).collect(), 7)
     }
 
     #[test]
     fn timeouts_stay_in_range_and_differ_between_members_and_terms() {
         let config_of = |id| config(id, &[1, 2, 3]);
         let draw = |id: u64, term: u64| config_of(id).election_timeout_ticks(term);
-        let all: Vec<_> = (1..4)
-            .flat_map(|id| (0..200).map(move |term| (id, term)))
-            .map(|(id, term)| draw(id, term))
-            .collect();
+        let all: Vec<_> =
+            (1..4).flat_map(|id| (0..200).map(move |term| (id, term))).map(|(id, term)| draw(id, term)).collect();
         assert!(all.iter().all(|ticks| (10..20).contains(ticks)));
         for ticks in 10..20 {
             assert!(all.contains(&ticks), "{ticks} is never drawn");
@@ -169,18 +157,9 @@ mod tests {
     #[test]
     fn impossible_groups_are_refused() {
         assert_eq!(config(0, &[0]).check(), Err(ConfigError::ZeroId));
-        assert!(matches!(
-            config(4, &[1, 2]).check(),
-            Err(ConfigError::NotAPeer { .. })
-        ));
-        assert_eq!(
-            config(1, &[1, 2, 2]).check(),
-            Err(ConfigError::Twice { id: MemberId(2) })
-        );
-        let hasty = Config {
-            election_ticks: 3,
-            ..config(1, &[1])
-        };
+        assert!(matches!(config(4, &[1, 2]).check(), Err(ConfigError::NotAPeer { .. })));
+        assert_eq!(config(1, &[1, 2, 2]).check(), Err(ConfigError::Twice { id: MemberId(2) }));
+        let hasty = Config { election_ticks: 3, ..config(1, &[1]) };
         assert!(matches!(hasty.check(), Err(ConfigError::Ticks { .. })));
         assert_eq!(config(1, &[1, 2, 3]).check(), Ok(()));
     }

@@ -19,17 +19,8 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn new(recovered: Recovered, peers: ConfState) -> Self {
         let snapshot = recovered.snapshot.unwrap_or_default();
-        let voters = if snapshot.is_empty() {
-            peers
-        } else {
-            snapshot.get_metadata().get_conf_state().clone()
-        };
-        let mut log = Self {
-            hard_state: recovered.hard_state,
-            voters,
-            snapshot,
-            entries: recovered.entries.into(),
-        };
+        let voters = if snapshot.is_empty() { peers } else { snapshot.get_metadata().get_conf_state().clone() };
+        let mut log = Self { hard_state: recovered.hard_state, voters, snapshot, entries: recovered.entries.into() };
         // A commit index is a hint on disk: what it promises may not have been written when the power went.
         let commit = log.hard_state.commit;
         log.hard_state.commit = commit.min(log.last()).max(log.snapshot_index());
@@ -48,10 +39,7 @@ impl Log {
     }
 
     fn last(&self) -> u64 {
-        self.entries
-            .back()
-            .map_or(0, |entry| entry.index)
-            .max(self.snapshot_index())
+        self.entries.back().map_or(0, |entry| entry.index).max(self.snapshot_index())
     }
 
     pub(crate) fn set_hard_state(&mut self, hard_state: HardState) {
@@ -60,11 +48,7 @@ impl Log {
 
     pub(crate) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
-        while self
-            .entries
-            .back()
-            .is_some_and(|entry| entry.index >= first.index)
-        {
+        while self.entries.back().is_some_and(|entry| entry.index >= first.index) {
             self.entries.pop_back();
         }
         assert_eq!(self.last() + 1, first.index, "raft appends without a gap");
@@ -79,27 +63,14 @@ impl Log {
 
     /// Takes over the model's bytes at `index`, forgets what lies more than `keep_entries` behind it, and says
     /// from which index on entries are kept.
-    pub(crate) fn checkpoint(
-        &mut self,
-        index: u64,
-        term: u64,
-        model: Vec<u8>,
-        keep_entries: u64,
-    ) -> u64 {
-        let mut snapshot = Snapshot {
-            data: model.into(),
-            ..Snapshot::default()
-        };
+    pub(crate) fn checkpoint(&mut self, index: u64, term: u64, model: Vec<u8>, keep_entries: u64) -> u64 {
+        let mut snapshot = Snapshot { data: model.into(), ..Snapshot::default() };
         snapshot.mut_metadata().index = index;
         snapshot.mut_metadata().term = term;
         snapshot.mut_metadata().set_conf_state(self.voters.clone());
         self.snapshot = snapshot;
         let keep_from_index = index.saturating_sub(keep_entries).max(1);
-        while self
-            .entries
-            .front()
-            .is_some_and(|entry| entry.index < keep_from_index)
-        {
+        while self.entries.front().is_some_and(|entry| entry.index < keep_from_index) {
             self.entries.pop_front();
         }
         keep_from_index
@@ -133,9 +104,7 @@ impl Storage for Log {
         if high > self.last() + 1 {
             return Err(raft::Error::Store(StorageError::Unavailable));
         }
-        let mut found: Vec<Entry> = (low..high)
-            .filter_map(|index| self.entry(index).cloned())
-            .collect();
+        let mut found: Vec<Entry> = (low..high).filter_map(|index| self.entry(index).cloned()).collect();
         raft::util::limit_size(&mut found, max_size.into());
         Ok(found)
     }
@@ -161,9 +130,7 @@ impl Storage for Log {
 
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
         if self.snapshot.is_empty() || self.snapshot_index() < request_index {
-            return Err(raft::Error::Store(
-                StorageError::SnapshotTemporarilyUnavailable,
-            ));
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         Ok(self.snapshot.clone())
     }

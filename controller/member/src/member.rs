@@ -51,15 +51,10 @@ impl Member {
     /// Starts from what the storage holds. The only voter of a group campaigns at once.
     ///
     /// The first [`Member::ready`] hands out the recovered snapshot as `restore`; committed entries follow.
-    pub fn new<S: LogStorage>(
-        config: Config,
-        storage: &mut S,
-    ) -> Result<Self, StartError<S::Error>> {
+    pub fn new<S: LogStorage>(config: Config, storage: &mut S) -> Result<Self, StartError<S::Error>> {
         config.check().map_err(StartError::Config)?;
         let id = config.id;
-        let recovered = storage
-            .recover()
-            .map_err(|source| StartError::Recover { id, source })?;
+        let recovered = storage.recover().map_err(|source| StartError::Recover { id, source })?;
         Self::from_recovered(config, recovered).map_err(|source| StartError::Raft { id, source })
     }
 
@@ -117,10 +112,7 @@ impl Member {
             return Err(StepError::Stray { from, to, id });
         }
         let term = message.term;
-        let result = self
-            .node
-            .step(message)
-            .map_err(|source| StepError::Raft { from, source });
+        let result = self.node.step(message).map_err(|source| StepError::Raft { from, source });
         self.note_heard(from, term);
         self.fix_election_timeout();
         result
@@ -136,17 +128,12 @@ impl Member {
             return Err(ProposeError::TooLong { bytes });
         }
         if !matches!(self.role(), Role::Leader { .. }) {
-            return Err(ProposeError::NotLeader {
-                leader: self.leader(),
-            });
+            return Err(ProposeError::NotLeader { leader: self.leader() });
         }
         let result = self.node.propose(Vec::new(), command);
         self.fix_election_timeout();
         result.map_err(|_dropped| ProposeError::Busy)?;
-        Ok(Proposed {
-            index: self.node.raft.raft_log.last_index(),
-            term: self.node.raft.term,
-        })
+        Ok(Proposed { index: self.node.raft.raft_log.last_index(), term: self.node.raft.term })
     }
 
     /// Starts an election at once, without waiting for the timeout.
@@ -180,11 +167,7 @@ impl Member {
 
     /// The batch with this number, and all before it, would survive a power cut.
     pub fn persisted(&mut self, number: u64) {
-        for outstanding in self
-            .outstanding
-            .iter_mut()
-            .filter(|outstanding| outstanding.number <= number)
-        {
+        for outstanding in self.outstanding.iter_mut().filter(|outstanding| outstanding.number <= number) {
             outstanding.durable = true;
         }
         self.release_outstanding();
@@ -196,10 +179,7 @@ impl Member {
     pub fn compact(&mut self, index: u64, model: Vec<u8>) -> Result<(), CompactError> {
         let present = self.node.store().snapshot_index();
         if index > self.applied {
-            return Err(CompactError::Ahead {
-                index,
-                applied: self.applied,
-            });
+            return Err(CompactError::Ahead { index, applied: self.applied });
         }
         if index <= present {
             return Err(CompactError::Old { index, present });
@@ -208,10 +188,7 @@ impl Member {
             return Err(CompactError::Old { index, present });
         };
         let keep_entries = self.config.keep_entries;
-        self.checkpoint_keep_from =
-            self.node
-                .mut_store()
-                .checkpoint(index, term, model, keep_entries);
+        self.checkpoint_keep_from = self.node.mut_store().checkpoint(index, term, model, keep_entries);
         self.pending_checkpoint = true;
         Ok(())
     }
@@ -223,9 +200,7 @@ impl Member {
         if raft.state == StateRole::Leader && self.applied_term() == raft.term {
             return Role::Leader { term: raft.term };
         }
-        Role::Follower {
-            leader: self.leader(),
-        }
+        Role::Follower { leader: self.leader() }
     }
 
     /// The present term.
@@ -241,22 +216,12 @@ impl Member {
     /// Whether a majority, this member included, spoke in the present term within the last election timeout. A leader
     /// that cannot say so must not send orders.
     pub fn quorum_heard(&self) -> bool {
-        let horizon = self
-            .tick
-            .saturating_sub(u64::from(self.config.election_ticks));
-        let voters = self
-            .node
-            .store()
-            .initial_state()
-            .map(|state| state.conf_state.voters)
-            .unwrap_or_default();
+        let horizon = self.tick.saturating_sub(u64::from(self.config.election_ticks));
+        let voters = self.node.store().initial_state().map(|state| state.conf_state.voters).unwrap_or_default();
         let heard = voters.iter().filter(|&&voter| {
             voter == self.config.id.0
                 || self.heard_term == self.term()
-                    && self
-                        .heard
-                        .get(&MemberId(voter))
-                        .is_some_and(|&tick| tick >= horizon)
+                    && self.heard.get(&MemberId(voter)).is_some_and(|&tick| tick >= horizon)
         });
         heard.count() * 2 > voters.len()
     }
@@ -287,18 +252,11 @@ impl Member {
     /// A received snapshot is on its way to the disk. Raft cannot campaign before it has arrived there (it looks for
     /// the entries that the snapshot replaced, and panics), so its clock stands still.
     fn installs(&self) -> bool {
-        self.outstanding
-            .iter()
-            .any(|outstanding| outstanding.installed.is_some())
+        self.outstanding.iter().any(|outstanding| outstanding.installed.is_some())
     }
 
     fn is_sole_voter(&self) -> bool {
-        let voters = self
-            .node
-            .store()
-            .initial_state()
-            .map(|state| state.conf_state.voters)
-            .unwrap_or_default();
+        let voters = self.node.store().initial_state().map(|state| state.conf_state.voters).unwrap_or_default();
         voters == [self.config.id.0]
     }
 
@@ -313,10 +271,7 @@ impl Member {
 
     fn drain(&mut self, actions: &mut Actions) {
         let mut ready = self.node.ready();
-        let mut persist = Persist {
-            number: self.next_number(),
-            ..Persist::default()
-        };
+        let mut persist = Persist { number: self.next_number(), ..Persist::default() };
         if !ready.snapshot().is_empty() {
             let snapshot = ready.snapshot().clone();
             self.node.mut_store().install(snapshot.clone());
@@ -332,15 +287,11 @@ impl Member {
             persist.hard_state = ready.must_sync().then(|| hard_state.clone());
         }
         self.released.extend(ready.take_messages());
-        let durable =
-            persist.install.is_none() && persist.hard_state.is_none() && persist.entries.is_empty();
+        let durable = persist.install.is_none() && persist.hard_state.is_none() && persist.entries.is_empty();
         self.outstanding.push_back(Outstanding {
             number: persist.number,
             ready: ready.number(),
-            installed: persist
-                .install
-                .as_ref()
-                .map(|snapshot| snapshot.get_metadata().index),
+            installed: persist.install.as_ref().map(|snapshot| snapshot.get_metadata().index),
             durable,
             messages: ready.take_persisted_messages(),
         });
@@ -358,11 +309,7 @@ impl Member {
         };
         for entry in entries {
             if entry.get_entry_type() == EntryType::EntryNormal && !entry.data.is_empty() {
-                committed.push(Committed {
-                    index: entry.index,
-                    term: entry.term,
-                    command: entry.data.to_vec(),
-                });
+                committed.push(Committed { index: entry.index, term: entry.term, command: entry.data.to_vec() });
             }
         }
         self.applied = last;
@@ -374,15 +321,9 @@ impl Member {
             return;
         }
         let snapshot = self.node.store().latest_snapshot().clone();
-        let checkpoint = Checkpoint {
-            snapshot,
-            keep_from_index: self.checkpoint_keep_from,
-        };
+        let checkpoint = Checkpoint { snapshot, keep_from_index: self.checkpoint_keep_from };
         if actions.persist.is_none() {
-            actions.persist = Some(Persist {
-                number: self.next_number(),
-                ..Persist::default()
-            });
+            actions.persist = Some(Persist { number: self.next_number(), ..Persist::default() });
         }
         if let Some(persist) = &mut actions.persist {
             persist.checkpoint = Some(checkpoint);
@@ -413,9 +354,7 @@ impl Member {
             if message.get_msg_type() == MessageType::MsgSnapshot {
                 self.snapshots_sent.insert(to, self.tick);
             }
-            let bytes = message
-                .write_to_bytes()
-                .expect("a message of raft has all its required fields: it has none");
+            let bytes = message.write_to_bytes().expect("a message of raft has all its required fields: it has none");
             letters.push(Letter { to, bytes });
         }
     }
@@ -429,9 +368,7 @@ impl Member {
     }
 
     fn ask_for_snapshot(&mut self, actions: &mut Actions) {
-        let since = self
-            .snapshot_asked_at
-            .max(self.node.store().snapshot_index());
+        let since = self.snapshot_asked_at.max(self.node.store().snapshot_index());
         if self.applied >= since + self.config.snapshot_after_entries {
             self.snapshot_asked_at = self.applied;
             actions.snapshot_wanted = true;
@@ -473,18 +410,11 @@ fn decode(bytes: &[u8]) -> Result<Message, StepError> {
     if bytes.len() > MAX_MESSAGE_BYTES {
         return Err(StepError::TooLong { bytes: bytes.len() });
     }
-    Message::parse_from_bytes(bytes).map_err(|source| StepError::Decode {
-        bytes: bytes.len(),
-        source,
-    })
+    Message::parse_from_bytes(bytes).map_err(|source| StepError::Decode { bytes: bytes.len(), source })
 }
 
 fn restore_of(snapshot: &crate::Snapshot) -> Option<Restore> {
     let metadata = snapshot.get_metadata();
     let model = || snapshot.data.to_vec();
-    (!snapshot.is_empty()).then(|| Restore {
-        index: metadata.index,
-        term: metadata.term,
-        model: model(),
-    })
+    (!snapshot.is_empty()).then(|| Restore { index: metadata.index, term: metadata.term, model: model() })
 }

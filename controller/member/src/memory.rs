@@ -36,11 +36,7 @@ impl MemoryLog {
 
     /// Makes what was written up to this batch safe.
     pub fn sync_up_to(&mut self, number: u64) {
-        while self
-            .written
-            .front()
-            .is_some_and(|batch| batch.number <= number)
-        {
+        while self.written.front().is_some_and(|batch| batch.number <= number) {
             if let Some(batch) = self.written.pop_front() {
                 self.apply(batch);
             }
@@ -74,9 +70,7 @@ impl MemoryLog {
 
     fn store_checkpoint(&mut self, snapshot: Snapshot, keep_from_index: u64) {
         self.synced.snapshot = Some(snapshot);
-        self.synced
-            .entries
-            .retain(|entry| entry.index >= keep_from_index);
+        self.synced.entries.retain(|entry| entry.index >= keep_from_index);
     }
 }
 

@@ -10,10 +10,7 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 }
@@ -31,13 +28,7 @@ impl Run {
     fn new(seed: u64) -> Self {
         let mut group = Group::new(3, seed);
         group.set_snapshot_after(15);
-        Self {
-            group,
-            dice: Dice(seed),
-            proposed: 0,
-            acknowledged: BTreeMap::new(),
-            open: Vec::new(),
-        }
+        Self { group, dice: Dice(seed), proposed: 0, acknowledged: BTreeMap::new(), open: Vec::new() }
     }
 
     fn step(&mut self) {
@@ -120,12 +111,8 @@ impl Run {
     /// A command counts as acknowledged when the member that took it has applied it.
     fn settle(&mut self) {
         let hosts = &self.group.hosts;
-        let applied: Vec<_> = self
-            .open
-            .iter()
-            .filter(|(owner, _, command)| hosts[owner].model.contains(command))
-            .cloned()
-            .collect();
+        let applied: Vec<_> =
+            self.open.iter().filter(|(owner, _, command)| hosts[owner].model.contains(command)).cloned().collect();
         for (_, index, command) in applied {
             self.open.retain(|(_, _, other)| *other != command);
             self.acknowledged.insert(index, command);
@@ -135,11 +122,7 @@ impl Run {
     fn calm_down(&mut self) {
         self.group.cuts.clear();
         for id in 1..=3 {
-            self.group
-                .hosts
-                .get_mut(&id)
-                .expect("one of three")
-                .slow_disk = false;
+            self.group.hosts.get_mut(&id).expect("one of three").slow_disk = false;
             if self.group.hosts[&id].member.is_none() {
                 self.group.start(id);
             }
@@ -156,14 +139,8 @@ impl Run {
         assert_eq!(models[0], models[1], "members agree once all is calm");
         assert_eq!(models[0], models[2], "members agree once all is calm");
         let wanted: Vec<_> = self.acknowledged.values().collect();
-        let found: Vec<_> = models[0]
-            .iter()
-            .filter(|command| wanted.contains(command))
-            .collect();
-        assert_eq!(
-            wanted, found,
-            "acknowledged commands are there, in their order"
-        );
+        let found: Vec<_> = models[0].iter().filter(|command| wanted.contains(command)).collect();
+        assert_eq!(wanted, found, "acknowledged commands are there, in their order");
     }
 }
 
@@ -197,13 +174,7 @@ fn what_was_acknowledged_stays() {
 fn the_same_seed_gives_the_same_trace() {
     for seed in [3, 17] {
         let (first, second) = (run(seed, 2_000).group.trace, run(seed, 2_000).group.trace);
-        assert!(
-            first == second,
-            "seed {seed} ran differently the second time"
-        );
-        assert!(
-            first != run(seed + 1, 2_000).group.trace,
-            "the seed has no influence"
-        );
+        assert!(first == second, "seed {seed} ran differently the second time");
+        assert!(first != run(seed + 1, 2_000).group.trace, "the seed has no influence");
     }
 }

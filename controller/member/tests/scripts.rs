@@ -7,10 +7,7 @@ use std::fmt::Write as _;
 use support::Group;
 
 fn numbers(words: &[&str]) -> Vec<u64> {
-    words
-        .iter()
-        .map(|word| word.parse().expect("a number in the script"))
-        .collect()
+    words.iter().map(|word| word.parse().expect("a number in the script")).collect()
 }
 
 fn show(group: &mut Group) {
@@ -24,11 +21,7 @@ fn show(group: &mut Group) {
                     Role::Leader { .. } => "leader",
                     Role::Follower { .. } => "follower",
                 };
-                let quorum = if member.quorum_heard() {
-                    ", hears a quorum"
-                } else {
-                    ""
-                };
+                let quorum = if member.quorum_heard() { ", hears a quorum" } else { "" };
                 format!("{role} in term {}{quorum}: {model}", member.term())
             }
         };
@@ -49,10 +42,7 @@ fn obey(group: &mut Group, line: &str) {
         ["tick", count] => ticks(group, numbers(&[count])[0]),
         ["show"] => show(group),
         ["campaign", id] => {
-            group
-                .member(numbers(&[id])[0])
-                .expect("a running member")
-                .campaign();
+            group.member(numbers(&[id])[0]).expect("a running member").campaign();
             ticks(group, 1);
         }
         ["propose", id, command] => {
@@ -68,13 +58,7 @@ fn obey(group: &mut Group, line: &str) {
             group.start(numbers(&[id])[0]);
             group.deliver_all();
         }
-        ["slow-disk", id] => {
-            group
-                .hosts
-                .get_mut(&numbers(&[id])[0])
-                .expect("a host")
-                .slow_disk = true
-        }
+        ["slow-disk", id] => group.hosts.get_mut(&numbers(&[id])[0]).expect("a host").slow_disk = true,
         ["sync", id] => {
             group.sync(numbers(&[id])[0]);
             group.deliver_all();
@@ -83,10 +67,7 @@ fn obey(group: &mut Group, line: &str) {
         ["lose-all"] => group.wire.clear(),
         ["heal"] => group.cuts.clear(),
         ["cut", rest @ ..] => {
-            let bar = rest
-                .iter()
-                .position(|word| *word == "|")
-                .expect("cut A | B");
+            let bar = rest.iter().position(|word| *word == "|").expect("cut A | B");
             group.cut(&numbers(&rest[..bar]), &numbers(&rest[bar + 1..]));
         }
         other => panic!("unknown command {other:?}"),

@@ -1,9 +1,7 @@
 //! A raft group in one thread: members, their disks, and a network that does as it is told.
 #![allow(dead_code)]
 
-use bellows_member::{
-    Actions, Config, Letter, Member, MemberId, MemoryLog, Persist, Proposed, Role,
-};
+use bellows_member::{Actions, Config, Letter, Member, MemberId, MemoryLog, Persist, Proposed, Role};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
@@ -62,11 +60,7 @@ impl Group {
     pub fn start(&mut self, id: u64) {
         let peers = self.hosts.keys().copied().map(MemberId).collect();
         let (seed, snapshot_after_entries) = (self.seed, self.snapshot_after);
-        let config = Config {
-            snapshot_after_entries,
-            keep_entries: 2,
-            ..Config::new(MemberId(id), peers, seed)
-        };
+        let config = Config { snapshot_after_entries, keep_entries: 2, ..Config::new(MemberId(id), peers, seed) };
         let host = self.host(id);
         host.model.clear();
         host.waiting.clear();
@@ -79,8 +73,7 @@ impl Group {
         let lost = host.disk.unsynced().saturating_sub(kept);
         host.member = None;
         host.disk.crash(kept);
-        writeln!(self.trace, "m{id} crashes and loses {lost} unsynced writes")
-            .expect("into a string");
+        writeln!(self.trace, "m{id} crashes and loses {lost} unsynced writes").expect("into a string");
     }
 
     pub fn tick(&mut self) {
@@ -160,12 +153,8 @@ impl Group {
 
     pub fn leader(&mut self) -> Option<u64> {
         let ids: Vec<_> = self.hosts.keys().copied().collect();
-        let leads = |member: &mut Member| {
-            matches!(member.role(), Role::Leader { .. }).then(|| member.term())
-        };
-        let found = ids
-            .into_iter()
-            .filter_map(|id| self.member(id).and_then(leads).map(|term| (term, id)));
+        let leads = |member: &mut Member| matches!(member.role(), Role::Leader { .. }).then(|| member.term());
+        let found = ids.into_iter().filter_map(|id| self.member(id).and_then(leads).map(|term| (term, id)));
         found.max().map(|(_, id)| id)
     }
 
@@ -183,47 +172,26 @@ impl Group {
     }
 
     fn carry_out(&mut self, id: u64, actions: Actions) {
-        self.wire
-            .extend(actions.messages.into_iter().map(|letter| (id, letter)));
+        self.wire.extend(actions.messages.into_iter().map(|letter| (id, letter)));
         if let Some(batch) = &actions.persist {
             self.persist(id, batch);
         }
         if let Some(restore) = actions.restore {
             let text = String::from_utf8(restore.model).expect("models here are text");
-            writeln!(
-                self.trace,
-                "m{id} restores {}@{}",
-                text.replace('\n', " "),
-                restore.index
-            )
-            .expect("into a string");
+            writeln!(self.trace, "m{id} restores {}@{}", text.replace('\n', " "), restore.index)
+                .expect("into a string");
             self.host(id).model = text.lines().map(str::to_owned).collect();
         }
         for entry in actions.committed {
             let command = String::from_utf8(entry.command).expect("commands here are text");
-            writeln!(
-                self.trace,
-                "m{id} applies {command}@{}.{}",
-                entry.term, entry.index
-            )
-            .expect("into a string");
-            let first = self
-                .committed
-                .entry((0, entry.index))
-                .or_insert_with(|| command.clone())
-                .clone();
-            assert_eq!(
-                first, command,
-                "two members applied different commands at index {}",
-                entry.index
-            );
+            writeln!(self.trace, "m{id} applies {command}@{}.{}", entry.term, entry.index).expect("into a string");
+            let first = self.committed.entry((0, entry.index)).or_insert_with(|| command.clone()).clone();
+            assert_eq!(first, command, "two members applied different commands at index {}", entry.index);
             self.host(id).model.push(command);
         }
         match actions.role {
             Some(Role::Leader { term }) => writeln!(self.trace, "m{id} leads term {term}"),
-            Some(Role::Follower {
-                leader: Some(leader),
-            }) => writeln!(self.trace, "m{id} follows {leader}"),
+            Some(Role::Follower { leader: Some(leader) }) => writeln!(self.trace, "m{id} follows {leader}"),
             Some(Role::Follower { leader: None }) => writeln!(self.trace, "m{id} has no leader"),
             None => Ok(()),
         }
