@@ -271,6 +271,8 @@ fn odd_metadata() -> Outcome {
         },
         unusable,
     )?;
+    let unknown_user = |error: &Error| matches!(error, Error::UnknownUser { .. });
+    check_metadata("unknown user", |blobs| in_config(blobs, r#""Cmd""#, r#""User":"web","Cmd""#), unknown_user)?;
     check_metadata("stop signal", |blobs| in_config(blobs, r#""Cmd""#, r#""StopSignal":"SIGNONE","Cmd""#), unusable)
 }
 
@@ -498,5 +500,65 @@ fn build_is_deterministic() -> Outcome {
             Command::new("chroot").arg(&image.root).args(["/bin/app", "--list"]).stdout(Stdio::null()).status()?;
         assert!(status.success(), "the packed program runs with the packed libraries alone");
     }
+    Ok(())
+}
+
+/// A file system of 4 MiB, gone with the test.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: std::path::PathBuf) -> Result<Self, Box<dyn std::error::Error>> {
+        fs::create_dir(&path)?;
+        let none: Option<&str> = None;
+        nix::mount::mount(none, &path, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=4m"))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).expect("what was mounted can be unmounted");
+    }
+}
+
+#[test]
+fn a_full_disk() -> Outcome {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can mount a small disk");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let disk = SmallDisk::mount(folder.path().join("disk"))?;
+    let store = Store::open(disk.0.join("store"))?;
+    let blobs = Blobs::new(&[Layer::default().file("big", &[1; 6 << 20]).finish()], Stored::Gzip);
+    blobs.write_layout(&folder.path().join("layout"), "big")?;
+    store.load(&folder.path().join("layout"), Some("big"), &Limits::default())?;
+    let plain = Blobs::new(&[Layer::default().file("big", &[1; 6 << 20]).finish()], Stored::Plain);
+    plain.write_layout(&folder.path().join("plain"), "big")?;
+    let loading =
+        store.load(&folder.path().join("plain"), Some("plain"), &Limits::default()).expect_err("no room to load");
+    let unpacking = store.unpack(&blobs.digest()).expect_err("no room to unpack");
+    for error in [loading, unpacking] {
+        assert!(error.to_string().contains("make room on that disk"), "{error}");
+        assert!(matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull));
+    }
+    assert!(!store.is_unpacked(&blobs.digest())?);
+    assert_eq!(store.list()?.len(), 1);
+    assert_eq!(fs::read_dir(store.folder().join("tmp"))?.count(), 0, "room is given back");
+    Ok(())
+}
+
+#[test]
+fn verified_like_loaded() -> Outcome {
+    let place = Place::new()?;
+    let blobs = small();
+    blobs.write_layout(&place.path("layout"), "1")?;
+    let loaded = place.store.load(&place.path("layout"), Some("web"), &Limits::default())?;
+    let verified = place.store.verify(&blobs.digest())?;
+    assert_eq!((verified.layers, verified.bytes, verified.inodes), (loaded.layers, loaded.bytes, loaded.inodes));
+    assert_eq!(verified.bytes, blobs.all().map(|blob| blob.len() as u64).sum::<u64>());
+    assert_eq!(verified.unpacked_bytes, 10);
+    let bad = Blobs::new(&[Layer::default().file("../x", b"").finish()], Stored::Gzip).put(&place.store)?;
+    assert!(matches!(place.store.verify(&bad), Err(Error::Refused(_))));
     Ok(())
 }

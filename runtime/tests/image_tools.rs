@@ -3,6 +3,7 @@
 mod image_support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -148,5 +149,61 @@ fn a_cut_off_archive() -> Outcome {
         assert_eq!(place.store.list()?, []);
         assert_eq!(place.names_in("blobs/sha256")?, [""; 0]);
     }
+    Ok(())
+}
+
+/// A file as far as two unpackers must agree on it.
+fn describe(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    let metadata = fs::symlink_metadata(path)?;
+    let content = match metadata.file_type() {
+        kind if kind.is_symlink() => format!("-> {}", fs::read_link(path)?.display()),
+        kind if kind.is_file() => bellows_runtime::image::Digest::of(&fs::read(path)?).to_string(),
+        _ => String::new(),
+    };
+    let (mode, uid, gid, mtime) = (metadata.mode(), metadata.uid(), metadata.gid(), metadata.mtime());
+    let links = if metadata.is_dir() { 1 } else { metadata.nlink() };
+    Ok(format!("{mode:o} {uid}:{gid} {mtime} links {links} {content}"))
+}
+
+fn compare(ours: &Path, theirs: &Path, count: &mut usize) -> Outcome {
+    let names = |folder: &Path| -> Result<Vec<_>, Box<dyn std::error::Error>> {
+        let mut names =
+            fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<Vec<_>, _>>()?;
+        names.sort();
+        Ok(names)
+    };
+    assert_eq!(names(ours)?, names(theirs)?, "{}", ours.display());
+    for name in names(ours)? {
+        let (ours, theirs) = (ours.join(&name), theirs.join(&name));
+        assert_eq!(describe(&ours)?, describe(&theirs)?, "{}", ours.display());
+        *count += 1;
+        if fs::symlink_metadata(&ours)?.is_dir() {
+            compare(&ours, &theirs, count)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_same_tree_as_umoci() -> Outcome {
+    if !installed(&["umoci"]) || !nix::unistd::geteuid().is_root() {
+        println!("skipped: needs umoci and root (for owners)");
+        return Ok(());
+    }
+    let place = Place::new()?;
+    let folder = place.folder.path();
+    run("umoci", &["init", "--layout", "layout"], folder)?;
+    run("umoci", &["new", "--image", "layout:1"], folder)?;
+    // Two folders that every Debian has, full of links, owners and modes; then whiteouts over them.
+    run("umoci", &["insert", "--image", "layout:1", "/etc", "/etc"], folder)?;
+    run("umoci", &["insert", "--image", "layout:1", "/usr/share/zoneinfo", "/zones"], folder)?;
+    run("umoci", &["insert", "--image", "layout:1", "--whiteout", "/etc/alternatives"], folder)?;
+    run("umoci", &["insert", "--image", "layout:1", "--opaque", "/etc/apt", "/etc/default"], folder)?;
+    run("umoci", &["unpack", "--image", "layout:1", "bundle"], folder)?;
+    place.store.load(&place.path("layout"), Some("host:1"), &Limits::default())?;
+    let image = place.store.unpack(&place.store.resolve("host:1")?)?;
+    let mut count = 0;
+    compare(&image.root, &place.path("bundle/rootfs"), &mut count)?;
+    assert!(count > 300, "only {count} files compared");
     Ok(())
 }

@@ -182,6 +182,20 @@ fn sizes() -> Outcome {
 }
 
 #[test]
+fn a_last_file_without_padding() -> Outcome {
+    let place = Place::new()?;
+    let layer = |bytes: usize| {
+        let mut archive = Layer::default().file("f", b"four").unfinished();
+        archive.truncate(512 + bytes);
+        archive
+    };
+    let digest = Blobs::new(&[layer(4)], Stored::Gzip).put(&place.store)?;
+    assert_eq!(fs::read_to_string(place.store.unpack(&digest)?.root.join("f"))?, "four");
+    let short = |rule: &Rule| matches!(rule, Rule::SizeLie { expected: 4, actual: 3 });
+    check("one byte short", vec![layer(3)], Stored::Gzip, "f", short)
+}
+
+#[test]
 fn depth_by_links() -> Outcome {
     // Each link leads 100 folders down from where it stands, so three of them make a real path of 300.
     let down = "d/".repeat(30);

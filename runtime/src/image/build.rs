@@ -18,8 +18,8 @@ use super::elf;
 use super::error::{Error, Result, io_error};
 use super::load::{descriptor, manifest};
 use super::metadata::{self, this_architecture};
+use super::rehearse::rehearse;
 use super::store::{Store, check_name};
-use super::unpack;
 
 /// Where a file's content comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Store {
         let digest = Digest::of(&manifest);
         // A file that changed while it was packed, or a path that no layer may have, shows here.
         let parsed = metadata::parse_manifest(digest, &manifest, self.limits())?;
-        unpack::rehearse(&parsed, &[layer_digest], self.limits(), |_| {
+        rehearse(&parsed, manifest.len() as u64, &config, self.limits(), |_| {
             let layer = staging.path().join("layer");
             File::open(&layer).map_err(io_error("open", layer))
         })?;

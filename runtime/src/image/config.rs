@@ -97,16 +97,6 @@ pub(super) fn resolve(
     })
 }
 
-/// What can be checked of a config without the tree.
-pub(super) fn check(image: Digest, configuration: &ImageConfiguration) -> Result<()> {
-    let mut configuration = configuration.clone();
-    if let Some(mut given) = configuration.config().clone() {
-        given.set_user(None); // its names are in the tree
-        configuration.set_config(Some(given));
-    }
-    resolve(image, &configuration, "", "").map(|_| ())
-}
-
 /// The last of each name counts; what has no `=` is no variable.
 fn environment(list: Vec<String>) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();

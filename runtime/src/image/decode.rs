@@ -18,6 +18,9 @@ use super::refusal::{Refusal, Rule};
 /// How much is read at a time, in bytes: as for blobs.
 const CHUNK_BYTES: usize = 128 << 10;
 
+/// A tar archive is made of blocks of this many bytes.
+const BLOCK_BYTES: u64 = 512;
+
 /// What an image has used up so far, over all its layers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Used {
@@ -70,6 +73,7 @@ pub(super) fn walk(
         inner: decoder(blob, layer.encoding).map_err(unreadable)?,
         hash: Sha256::new(),
         meter: Rc::clone(&meter),
+        given: 0,
     };
     let mut archive = tar::Archive::new(metered);
     let mut last = String::from("(the first)");
@@ -167,6 +171,7 @@ struct Meter {
     /// What may still be read before the next entry.
     headers_left: Cell<u64>,
     headers_limit: u64,
+    between_entries: Cell<bool>,
     tripped: RefCell<Option<Rule>>,
 }
 
@@ -183,16 +188,19 @@ impl Meter {
             on_exhausted,
             headers_left: Cell::new(limits.header_bytes),
             headers_limit: limits.header_bytes,
+            between_entries: Cell::new(true),
             tripped: RefCell::new(None),
         }
     }
 
     fn between_entries(&self) {
         self.headers_left.set(self.headers_limit);
+        self.between_entries.set(true);
     }
 
     fn within_entry(&self) {
         self.headers_left.set(u64::MAX);
+        self.between_entries.set(false);
     }
 
     fn count(&self, bytes: u64) -> io::Result<()> {
@@ -214,20 +222,37 @@ impl Meter {
 
 /// Headers and padding that the entries allowed may have beside their content: 3 blocks of 512 bytes each (header, long name, padding).
 fn archive_overhead(limits: &Limits) -> u64 {
-    limits.inodes.saturating_mul(3 * 512)
+    limits.inodes.saturating_mul(3 * BLOCK_BYTES)
 }
 
 struct Metered {
     inner: Box<dyn Read>,
     hash: Sha256,
     meter: Rc<Meter>,
+    given: u64,
+}
+
+impl Metered {
+    /// `umoci insert` ends its layers without the padding of the last file, and Go's reader, which everybody tests with, does not mind.
+    /// So a block that ends early *between* entries is filled up; one that ends within a file's content is not.
+    fn fill_last_block(&mut self, buffer: &mut [u8]) -> usize {
+        let missing = usize::try_from(self.given.next_multiple_of(BLOCK_BYTES) - self.given).unwrap_or(0);
+        let count = missing.min(buffer.len());
+        buffer[..count].fill(0);
+        self.given += count as u64;
+        count
+    }
 }
 
 impl Read for Metered {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
+        if count == 0 && self.meter.between_entries.get() {
+            return Ok(self.fill_last_block(buffer));
+        }
         self.meter.count(count as u64)?;
         self.hash.update(&buffer[..count]);
+        self.given += count as u64;
         Ok(count)
     }
 }

@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused.
-    #[error("could not {operation} {}", path.display())]
+    #[error("could not {operation} {}{}", path.display(), remedy(source))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -205,6 +205,18 @@ pub enum Error {
         /// Why not, and how to mend it.
         why: String,
     },
+}
+
+/// How to mend the refusals of an operating system that people can mend.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (remove images that are no longer needed and collect garbage, or make room on that disk, and try again)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => " (name a folder on a file system that can be written to)",
+        io::ErrorKind::PermissionDenied => " (run as the owner of that folder, or as root)",
+        _ => "",
+    }
 }
 
 /// Shorthand of this module.

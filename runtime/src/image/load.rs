@@ -15,15 +15,14 @@ use serde::Deserialize;
 
 use super::blobs::{copy_hashed, copy_verified};
 use super::choose::{self, Chosen};
-use super::config;
 use super::digest::Digest;
 use super::error::{Error, Result, io_error};
 use super::limits::Limits;
 use super::metadata::{self, Parsed};
+use super::rehearse::{Verified, rehearse};
 use super::source::Source;
 use super::staging::Staging;
 use super::store::{Store, check_name};
-use super::unpack::{self, Rehearsed};
 
 /// An image that is now in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,16 +53,15 @@ impl Store {
             LayoutKind::Oci => staged.stage_layout(&source, name)?,
             LayoutKind::Docker => staged.stage_docker(&source, name)?,
         };
-        let (parsed, rehearsed) = staged.check(&chosen)?;
+        let (parsed, verified) = staged.check(&chosen)?;
         staged.publish(self, &chosen, &parsed)?;
         let fallback = || chosen.name.clone().or_else(|| choose::stem(&source)).filter(|name| check_name(name).is_ok());
         let name = name.map(str::to_owned).or_else(fallback);
         if let Some(name) = &name {
             self.register(name, &chosen.digest)?;
         }
-        let bytes = chosen.manifest.len() as u64 + parsed.blobs().iter().filter_map(|blob| blob.bytes).sum::<u64>();
-        let Rehearsed { bytes: unpacked_bytes, inodes } = rehearsed;
-        Ok(Loaded { digest: chosen.digest, name, layers: parsed.layers.len(), bytes, unpacked_bytes, inodes })
+        let Verified { layers, bytes, unpacked_bytes, inodes } = verified;
+        Ok(Loaded { digest: chosen.digest, name, layers, bytes, unpacked_bytes, inodes })
     }
 }
 
@@ -175,15 +173,13 @@ impl Staged<'_> {
         })
     }
 
-    /// Everything that unpacking would check, without writing.
-    fn check(&self, chosen: &Chosen) -> Result<(Parsed, Rehearsed)> {
+    fn check(&self, chosen: &Chosen) -> Result<(Parsed, Verified)> {
         let parsed = metadata::parse_manifest(chosen.digest, &chosen.manifest, self.limits)?;
         let mut config = Vec::new();
         self.open(&parsed.config)?.read_to_end(&mut config).map_err(io_error("read", self.path(&parsed.config)))?;
-        let (configuration, diff_ids) = metadata::parse_config(&parsed, &config)?;
-        let rehearsed = unpack::rehearse(&parsed, &diff_ids, self.limits, |layer| self.open(layer))?;
-        config::check(chosen.digest, &configuration)?;
-        Ok((parsed, rehearsed))
+        let manifest_bytes = chosen.manifest.len() as u64;
+        let verified = rehearse(&parsed, manifest_bytes, &config, self.limits, |layer| self.open(layer))?;
+        Ok((parsed, verified))
     }
 
     fn publish(&self, store: &Store, chosen: &Chosen, parsed: &Parsed) -> Result<()> {

@@ -8,7 +8,8 @@
 //!
 //! Reading order: [`store`] (what is kept, and how several processes share it), `source` (layouts and archives), `metadata`
 //! (manifest and config), `load`; then unpacking: `decode` (bytes to archive members, metered), `entry` (one member, checked), `plan` (decides, in memory, what an entry
-//! does to the tree: links are resolved here), `perform` (does it, below one folder descriptor, crossing no link), `unpack`.
+//! does to the tree: links are resolved here), `perform` (does it, below one folder descriptor, crossing no link), `unpack`;
+//! `rehearse` plans and does nothing.
 //! [`build`] goes the other way.
 //!
 //! A layer is hostile input. What it may ask for stands in [`Limits`], what it may contain in [`Rule`].
@@ -31,6 +32,7 @@ mod metadata;
 mod perform;
 mod plan;
 mod refusal;
+mod rehearse;
 mod source;
 mod staging;
 pub mod store;
@@ -44,5 +46,6 @@ pub use limits::Limits;
 pub use load::Loaded;
 pub use metadata::{Blob, BlobKind};
 pub use refusal::{Refusal, Rule};
+pub use rehearse::Verified;
 pub use store::{Collected, Listed, Store};
 pub use unpack::{Image, Skipped};

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,7 +42,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path)
+        if let Err(error) = remove_tree(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %self.path.display(), %error, "a temporary folder stays until the next garbage collection");
@@ -58,13 +59,36 @@ pub(super) fn sweep(parent: &Path) -> Result<u64> {
             continue;
         }; // its owner removed it meanwhile
         match flock(&owner, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => fs::remove_dir_all(&path).map_err(io_error("remove", &path))?,
+            Ok(()) => remove_tree(&path).map_err(io_error("remove", &path))?,
             Err(rustix::io::Errno::WOULDBLOCK) => continue,
             Err(errno) => return Err(os_error("lock the folder", &path)(errno)),
         }
         removed += 1;
     }
     Ok(removed)
+}
+
+/// Removes a folder with all in it. Images have folders that their owner may not write to; root does not care, others open them first.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            fs::remove_dir_all(path)
+        }
+        result => result,
+    }
+}
+
+/// The depth is bounded by the plan that made the tree.
+fn open_up(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// `flock` that outlasts signals.

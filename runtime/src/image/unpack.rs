@@ -28,7 +28,7 @@ use super::plan::Plan;
 use super::store::Store;
 
 /// `/etc/passwd` and `/etc/group` of an image, each: 4 MiB, or 40,000 users at 100 bytes a line.
-const ACCOUNTS_BYTES: u64 = 4 << 20;
+pub(super) const ACCOUNTS_BYTES: u64 = 4 << 20;
 
 /// Notes kept of what was left out; a hostile image gets no more room than this.
 const NOTES: usize = 100;
@@ -60,13 +60,6 @@ pub struct Skipped {
 struct Record {
     config: ImageConfig,
     skipped: Vec<Skipped>,
-}
-
-/// What an image comes to when unpacked.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rehearsed {
-    pub bytes: u64,
-    pub inodes: u64,
 }
 
 impl Store {
@@ -177,23 +170,4 @@ fn note(skipped: &mut Vec<Skipped>, entry: &Entry, shown: &str) {
     {
         skipped.push(Skipped { entry: shown.to_owned(), why: why.to_owned() });
     }
-}
-
-/// Goes through all layers as unpacking would, and writes nothing: digests, names, links, limits.
-pub(super) fn rehearse(
-    parsed: &Parsed,
-    diff_ids: &[Digest],
-    limits: &Limits,
-    open: impl Fn(&Digest) -> Result<File>,
-) -> Result<Rehearsed> {
-    let mut plan = Plan::new(limits);
-    let mut used = Used::default();
-    for (layer, diff_id) in parsed.layers.iter().zip(diff_ids) {
-        plan.begin_layer();
-        decode::walk(open(&layer.digest)?, layer, diff_id, limits, &mut used, &mut |entry, _, _| {
-            plan.add(entry)?;
-            Ok::<(), Stop>(())
-        })?;
-    }
-    Ok(Rehearsed { bytes: used.bytes, inodes: plan.inodes() })
 }
