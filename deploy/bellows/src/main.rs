@@ -9,13 +9,17 @@
 mod appfile;
 mod bench;
 mod cli;
+mod connection;
 mod demo;
 mod dev;
 mod execution;
 mod failure;
 mod globals;
+mod nodestate;
+mod output;
 mod units;
 mod verbs;
+mod waiting;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;

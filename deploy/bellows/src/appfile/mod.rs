@@ -9,7 +9,7 @@
 
 mod fields;
 mod leaves;
-mod ranges;
+pub mod ranges;
 mod read;
 pub mod shape;
 mod tree;

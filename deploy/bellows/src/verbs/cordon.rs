@@ -1,15 +1,30 @@
 //! `bellows cordon`.
 
+use bellows_proto::operator::set_node_state_request::State;
 use clap::Args;
 
+use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::globals::Globals;
+use crate::nodestate::{declare, told};
 
-/// Give a node no more replicas
+const AFTER: &str = "\
+Example:
+  bellows cordon n1
+
+JSON: {id, node, state}";
+
+/// Give a node no more replicas; it keeps those it has
 #[derive(Args, Debug)]
-pub struct Arguments {}
+#[command(after_help = AFTER)]
+pub struct Arguments {
+    /// Which node
+    node: String,
+}
 
-/// Not built yet.
-pub async fn run(_arguments: Arguments, _globals: &Globals) -> Result<(), Failure> {
-    Err(Failure::failed("`bellows cordon` is not built yet"))
+/// Says so.
+pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
+    let mut connection = Connection::open(globals)?;
+    let id = declare(&mut connection, &arguments.node, State::Cordoned, 0).await?;
+    told(id, &arguments.node, "cordoned", "takes no more replicas; `bellows uncordon` lets it again", globals)
 }

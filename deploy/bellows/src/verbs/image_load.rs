@@ -1,15 +1,165 @@
-//! `bellows image load`.
+//! `bellows image load`: checked here, by the same code that will unpack it, then sent blob by blob.
 
+use std::path::{Path, PathBuf};
+
+use bellows_proto::operator::put_blob_request::Body;
+use bellows_proto::operator::{MissingBlobsRequest, PutBlobRequest, RegisterImageRequest};
+use bellows_runtime::image::{Blob, Digest, Limits, Loaded, Store};
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
-use crate::failure::Failure;
+use crate::connection::Connection;
+use crate::failure::{Failure, Kind};
 use crate::globals::Globals;
+use crate::{output, units};
+
+const AFTER: &str = "\
+PATH is an OCI layout (folder or tar; umoci, buildah and skopeo write them) or a `docker save` archive. Every digest is verified and
+every layer rehearsed before anything is sent; what the cluster has already is not sent again.
+
+Examples:
+  bellows image load ./web-layout --name web:1.2
+  docker save web:1.2 -o web.tar && bellows image load web.tar
+
+JSON: {image, digest, layers, size_bytes, unpacked_bytes, sent_blobs, sent_bytes}";
+
+/// Bytes of one message: large enough that framing costs nothing, far below gRPC's usual 4 MiB.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Messages read ahead of the network.
+const CHUNKS_AHEAD: usize = 8;
 
 /// Bring an image into the cluster
 #[derive(Args, Debug)]
-pub struct Arguments {}
+#[command(after_help = AFTER)]
+pub struct Arguments {
+    /// Folder or archive
+    path: PathBuf,
 
-/// Not built yet.
-pub async fn run(_arguments: Arguments, _globals: &Globals) -> Result<(), Failure> {
-    Err(Failure::failed("`bellows image load` is not built yet"))
+    /// Its name in the cluster [default: the name it has in PATH]; where PATH has several images, chooses one
+    #[arg(long)]
+    name: Option<String>,
+}
+
+/// Checks, sends, names.
+pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
+    let folder = tempfile::tempdir().map_err(|error| no_room(&error))?;
+    let (store, loaded) = check(folder.path(), &arguments)?;
+    let name = loaded.name.clone().ok_or_else(nameless)?;
+    let mut connection = Connection::open(globals)?;
+    let blobs = missing(&mut connection, &store, &loaded.digest).await?;
+    let sent_bytes = send(&mut connection, &store, &blobs, globals).await?;
+    let request = RegisterImageRequest { name: name.clone(), digest: loaded.digest.to_string() };
+    connection.ask(async |client| client.register_image(request.clone()).await).await?;
+    told(&name, &loaded, blobs.len(), sent_bytes, globals)
+}
+
+/// Loads it into a store of our own, which verifies everything.
+fn check(folder: &Path, arguments: &Arguments) -> Result<(Store, Loaded), Failure> {
+    if !arguments.path.exists() {
+        return Err(Failure::not_found(format!("there is nothing at {}", arguments.path.display())).mend("check the path"));
+    }
+    let store = Store::open(folder.join("store")).map_err(|error| Failure::from_error(&error))?;
+    let refused = |error: bellows_runtime::image::Error| {
+        let text = crate::failure::chain(&error);
+        Failure::new(Kind::Usage, format!("{} was not loaded: {text}", arguments.path.display()))
+    };
+    let loaded = store.load(&arguments.path, arguments.name.as_deref(), &Limits::default()).map_err(refused)?;
+    Ok((store, loaded))
+}
+
+fn no_room(error: &std::io::Error) -> Failure {
+    Failure::failed(format!("cannot make a temporary folder in {}: {error}", std::env::temp_dir().display()))
+        .mend("$TMPDIR names another place; it needs as much room as the image")
+}
+
+fn nameless() -> Failure {
+    Failure::usage("the image has no name of its own").mend("give one with --name, for example --name web:1.2")
+}
+
+/// The blobs that the cluster does not have.
+async fn missing(connection: &mut Connection, store: &Store, manifest: &Digest) -> Result<Vec<Blob>, Failure> {
+    let mut blobs = store.manifest_blobs(manifest).map_err(|error| Failure::from_error(&error))?;
+    let request = MissingBlobsRequest { digests: blobs.iter().map(|blob| blob.digest.to_string()).collect() };
+    let answer = connection.ask(async |client| client.missing_blobs(request.clone()).await).await?;
+    let mut wanted = std::collections::BTreeSet::from_iter(answer.digests);
+    blobs.retain(|blob| wanted.remove(&blob.digest.to_string()));
+    Ok(blobs)
+}
+
+/// Sends them one after the other; says how many bytes.
+async fn send(connection: &mut Connection, store: &Store, blobs: &[Blob], globals: &Globals) -> Result<u64, Failure> {
+    let total: u64 = blobs.iter().filter_map(|blob| blob.bytes).sum();
+    let bar = output::progress_bar(globals.json());
+    bar.set_length(total);
+    let style = ProgressStyle::with_template("sending [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    for blob in blobs {
+        let before = bar.position();
+        let request = async |client: &mut bellows_proto::operator::operator_client::OperatorClient<_>| {
+            bar.set_position(before);
+            client.put_blob(stream(store.clone(), blob.digest, bar.clone())).await
+        };
+        connection.ask(request).await?;
+    }
+    bar.finish_and_clear();
+    Ok(total)
+}
+
+/// The digest, then the bytes, read by a thread that may block.
+fn stream(store: Store, digest: Digest, bar: ProgressBar) -> ReceiverStream<PutBlobRequest> {
+    let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        // The receiver says what went wrong with the network; a short stream has a wrong digest, which the controller refuses.
+        if let Err(error) = read(&store, &digest, &sender, &bar) {
+            eprintln!("warning: {digest} cannot be read back: {error}");
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+fn read(
+    store: &Store,
+    digest: &Digest,
+    sender: &mpsc::Sender<PutBlobRequest>,
+    bar: &ProgressBar,
+) -> Result<(), anyhow::Error> {
+    use std::io::Read;
+    let mut file = store.open_blob(digest)?;
+    let mut body = Body::Digest(digest.to_string());
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        // Nobody listens any more: the request has failed, and its answer is on the way to the caller.
+        if sender.blocking_send(PutBlobRequest { body: Some(body) }).is_err() {
+            return Ok(());
+        }
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        bar.inc(count as u64);
+        body = Body::Data(buffer[..count].to_vec());
+    }
+}
+
+fn told(name: &str, loaded: &Loaded, sent_blobs: usize, sent_bytes: u64, globals: &Globals) -> Result<(), Failure> {
+    if globals.json() {
+        return output::json(&json!({
+            "image": name,
+            "digest": loaded.digest.to_string(),
+            "layers": loaded.layers,
+            "size_bytes": loaded.bytes,
+            "unpacked_bytes": loaded.unpacked_bytes,
+            "sent_blobs": sent_blobs,
+            "sent_bytes": sent_bytes,
+        }));
+    }
+    let sent = match sent_blobs {
+        0 => "everything was there already".to_owned(),
+        several => format!("{several} blobs of {} sent", units::show_bytes(sent_bytes)),
+    };
+    output::line(&format!("{name} loaded: {}, {} layers, {sent}", loaded.digest, loaded.layers))
 }

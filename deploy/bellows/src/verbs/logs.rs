@@ -1,15 +1,143 @@
 //! `bellows logs`.
 
+use bellows_core::ids::ReplicaId;
+use bellows_proto::operator::{ListReplicasRequest, LogChunk, LogsRequest};
+use bellows_proto::types;
 use clap::Args;
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
 
+use crate::connection::{self, Connection};
 use crate::failure::Failure;
 use crate::globals::Globals;
+use crate::output::{self, views};
 
-/// What a replica wrote
+const AFTER: &str = "\
+Examples:
+  bellows logs 1-2-57                    one replica, also one that ended and is still remembered
+  bellows logs web --tail 20             every copy of an app, each line after its replica's id
+  bellows logs web -f                    and what they write from now on, until Ctrl-C
+
+The output is what the app wrote, as it wrote it, also with --output json.";
+
+/// Chunks that wait to be printed; a terminal that stands still makes the senders wait.
+const WAITING_CHUNKS: usize = 64;
+
+/// What a replica, or every copy of an app, wrote
 #[derive(Args, Debug)]
-pub struct Arguments {}
+#[command(after_help = AFTER)]
+pub struct Arguments {
+    /// A replica's id or an app's name
+    #[arg(value_name = "REPLICA|APP")]
+    subject: String,
 
-/// Not built yet.
-pub async fn run(_arguments: Arguments, _globals: &Globals) -> Result<(), Failure> {
-    Err(Failure::failed("`bellows logs` is not built yet"))
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    follow: bool,
+
+    /// Begin with so many last lines of each
+    #[arg(long, value_name = "LINES")]
+    tail: Option<u32>,
+}
+
+/// Prints it.
+pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
+    let mut connection = Connection::open(globals)?;
+    let replicas = replicas(&mut connection, &arguments, globals).await?;
+    let mut streams = Vec::new();
+    for replica in replicas {
+        let request = LogsRequest { replica: Some(replica), follow: arguments.follow, tail_lines: arguments.tail };
+        streams.push((replica, connection.ask(async |client| client.logs(request).await).await?));
+    }
+    match <[_; 1]>::try_from(streams) {
+        Ok([(_, stream)]) => alone(stream).await,
+        Err(streams) => together(streams).await,
+    }
+}
+
+/// The replica with this id, or the living copies of the app with this name.
+async fn replicas(
+    connection: &mut Connection,
+    arguments: &Arguments,
+    globals: &Globals,
+) -> Result<Vec<types::ReplicaId>, Failure> {
+    if let Ok(id) = arguments.subject.parse::<ReplicaId>() {
+        return Ok(vec![views::wire_replica_id(id)]);
+    }
+    let app = arguments.subject.clone();
+    let request = ListReplicasRequest { tenant: globals.tenant.clone(), app: app.clone(), ended: false };
+    let answer = connection.ask(async |client| client.list_replicas(request.clone()).await).await?;
+    let ids: Vec<_> = answer.replicas.into_iter().filter_map(|replica| replica.id).collect();
+    if ids.is_empty() {
+        return Err(Failure::not_found(format!("app \"{app}\" has no copies whose logs could be read"))
+            .mend(format!("`bellows replicas {app} --ended` lists those that ended; `bellows logs ID` reads one")));
+    }
+    Ok(ids)
+}
+
+/// One replica: byte for byte.
+async fn alone(mut stream: Streaming<LogChunk>) -> Result<(), Failure> {
+    while let Some(chunk) = stream.message().await.map_err(|status| connection::failure(&status))? {
+        output::bytes(&chunk.data)?;
+    }
+    Ok(())
+}
+
+/// Several: whole lines, each after its replica's id.
+async fn together(streams: Vec<(types::ReplicaId, Streaming<LogChunk>)>) -> Result<(), Failure> {
+    let (sender, mut lines) = mpsc::channel::<Result<Vec<u8>, Status>>(WAITING_CHUNKS);
+    for (id, stream) in streams {
+        tokio::spawn(prefixed(views::replica_id(&id), stream, sender.clone()));
+    }
+    drop(sender);
+    while let Some(lines) = lines.recv().await {
+        output::bytes(&lines.map_err(|status| connection::failure(&status))?)?;
+    }
+    Ok(())
+}
+
+async fn prefixed(id: String, mut stream: Streaming<LogChunk>, sender: mpsc::Sender<Result<Vec<u8>, Status>>) {
+    let mut rest = Vec::new();
+    loop {
+        let lines = match stream.message().await {
+            Ok(Some(chunk)) => {
+                rest.extend_from_slice(&chunk.data);
+                Ok(whole_lines(&id, &mut rest))
+            }
+            Ok(None) if rest.is_empty() => return,
+            Ok(None) => {
+                rest.push(b'\n');
+                Ok(whole_lines(&id, &mut rest))
+            }
+            Err(status) => Err(status),
+        };
+        let last = lines.is_err();
+        // A closed channel means that printing has ended; so has this.
+        if sender.send(lines).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+/// Takes the whole lines out of `rest`, each with its prefix.
+fn whole_lines(id: &str, rest: &mut Vec<u8>) -> Vec<u8> {
+    let end = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let whole: Vec<u8> = rest.drain(..end).collect();
+    let lines = whole.split_inclusive(|byte| *byte == b'\n');
+    lines.flat_map(|line| [id.as_bytes(), b" | ", line].concat()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole_lines;
+
+    #[test]
+    fn lines_are_whole_and_prefixed() {
+        let mut rest = b"a\nb\nhalf".to_vec();
+        assert_eq!(whole_lines("1-1-1", &mut rest), b"1-1-1 | a\n1-1-1 | b\n");
+        assert_eq!(rest, b"half");
+        assert_eq!(whole_lines("1-1-1", &mut rest), b"");
+        rest.extend_from_slice(b" more\n");
+        assert_eq!(whole_lines("1-1-1", &mut rest), b"1-1-1 | half more\n");
+    }
 }

@@ -1,15 +1,37 @@
 //! `bellows node rm`.
 
+use bellows_proto::operator::RemoveNodeRequest;
 use clap::Args;
+use serde_json::json;
 
+use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::globals::Globals;
+use crate::output;
 
-/// Forget a node that left for good
+const AFTER: &str = "\
+For a server that still lives: `bellows drain NODE --wait` first. One that was removed must join anew, with a token.
+
+Example:
+  bellows node rm n1
+
+JSON: {id, node, state: \"removed\"}";
+
+/// Forget a node that left for good; its copies are replaced at once
 #[derive(Args, Debug)]
-pub struct Arguments {}
+#[command(after_help = AFTER)]
+pub struct Arguments {
+    /// Which node
+    node: String,
+}
 
-/// Not built yet.
-pub async fn run(_arguments: Arguments, _globals: &Globals) -> Result<(), Failure> {
-    Err(Failure::failed("`bellows node rm` is not built yet"))
+/// Says so.
+pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
+    let mut connection = Connection::open(globals)?;
+    let request = RemoveNodeRequest { node: arguments.node.clone() };
+    let answer = connection.ask(async |client| client.remove_node(request.clone()).await).await?;
+    match globals.json() {
+        true => output::json(&json!({ "id": format!("n{}", answer.id), "node": arguments.node, "state": "removed" })),
+        false => output::line(&format!("{} is forgotten", arguments.node)),
+    }
 }
