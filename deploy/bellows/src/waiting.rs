@@ -109,8 +109,13 @@ fn too_late(wish: &Wish<'_>, flags: &Flags, last: Option<&AwaitProgress>) -> Fai
         }
         None => "nothing was heard of its copies".to_owned(),
     };
-    Failure::new(Kind::TimedOut, format!("app \"{app}\" has not settled within {}: {seen}", units::show_ms(flags.timeout)))
-        .mend(format!("what you asked for stands; `bellows explain {app}` says what is in the way, `--timeout` waits longer"))
+    Failure::new(
+        Kind::TimedOut,
+        format!("app \"{app}\" has not settled within {}: {seen}", units::show_ms(flags.timeout)),
+    )
+    .mend(format!(
+        "what you asked for stands; `bellows explain {app}` says what is in the way, `--timeout` waits longer"
+    ))
 }
 
 /// `; 50 of 50 ready after 1.204 s`.

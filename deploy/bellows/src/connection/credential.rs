@@ -28,7 +28,8 @@ pub fn find(globals: &Globals) -> Result<(Credential, PathBuf), Failure> {
 
 fn places() -> Vec<PathBuf> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let configuration = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home.map(|home| home.join(".config")));
+    let configuration =
+        std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home.map(|home| home.join(".config")));
     configuration.map(|folder| folder.join("bellows/credential.json")).into_iter().chain([PathBuf::from(DEV)]).collect()
 }
 
@@ -39,8 +40,12 @@ fn load(path: &Path) -> Result<Credential, Failure> {
 fn bad(path: &Path, error: &CredentialError) -> Failure {
     let (kind, hint) = match error {
         CredentialError::Read { source, .. } => match source.kind() {
-            std::io::ErrorKind::NotFound => (Kind::NotFound, "check the path; a controller prints where its credential is when it starts"),
-            std::io::ErrorKind::PermissionDenied => (Kind::Failed, "run as its owner, or have a copy made that belongs to you"),
+            std::io::ErrorKind::NotFound => {
+                (Kind::NotFound, "check the path; a controller prints where its credential is when it starts")
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                (Kind::Failed, "run as its owner, or have a copy made that belongs to you")
+            }
             _ => (Kind::Failed, "check the path and the disk"),
         },
         CredentialError::Parse { .. } => (Kind::Usage, "take the file that the controller wrote, unchanged"),

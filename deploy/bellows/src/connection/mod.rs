@@ -79,8 +79,9 @@ impl Connection {
     fn follow(&mut self, status: &Status) -> Result<(), Failure> {
         let Some(leader) = status.metadata().get(LEADER).and_then(|value| value.to_str().ok()) else { return Ok(()) };
         let address = if leader.contains("://") { leader.to_owned() } else { format!("https://{leader}") };
-        self.client = client(&self.credential, &address)
-            .map_err(|error| Failure::failed(format!("the controller names a leader at \"{leader}\", which is no address: {error}")))?;
+        self.client = client(&self.credential, &address).map_err(|error| {
+            Failure::failed(format!("the controller names a leader at \"{leader}\", which is no address: {error}"))
+        })?;
         self.address = address;
         Ok(())
     }
@@ -96,7 +97,11 @@ impl Connection {
     fn unreachable(&self, status: &Status, tried: Duration) -> Failure {
         let cause = std::error::Error::source(status).map_or_else(|| status.message().to_owned(), chain);
         let seconds = tried.as_millis() as u64;
-        let message = format!("no controller answers at {} (tried for {}): {cause}", self.address, crate::units::show_ms(seconds));
+        let message = format!(
+            "no controller answers at {} (tried for {}): {cause}",
+            self.address,
+            crate::units::show_ms(seconds)
+        );
         Failure::new(Kind::Unreachable, message)
             .mend("is it running? `bellows dev` or `bellows controller` starts one; a firewall, or another address in the credential file?")
     }

@@ -33,8 +33,12 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::Unauthenticated | Code::PermissionDenied => {
             Some("the credential is of another cluster or has no right to this; name the right one with --credential")
         }
-        Code::Unimplemented => Some("the controller is of another version of Bellows; compare `bellows status` and `bellows --version`"),
-        Code::Internal | Code::Unknown | Code::DataLoss => Some("look at the controller's log; this is likely a defect of Bellows"),
+        Code::Unimplemented => {
+            Some("the controller is of another version of Bellows; compare `bellows status` and `bellows --version`")
+        }
+        Code::Internal | Code::Unknown | Code::DataLoss => {
+            Some("look at the controller's log; this is likely a defect of Bellows")
+        }
         _ => None,
     }
 }

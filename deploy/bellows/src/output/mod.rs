@@ -38,5 +38,9 @@ pub fn bytes(data: &[u8]) -> Result<(), Failure> {
 
 /// May something move on the screen? Progress is on stderr, so that stdout stays clean.
 pub fn progress_bar(json: bool) -> indicatif::ProgressBar {
-    if json || !std::io::stderr().is_terminal() { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(0) }
+    if json || !std::io::stderr().is_terminal() {
+        indicatif::ProgressBar::hidden()
+    } else {
+        indicatif::ProgressBar::new(0)
+    }
 }

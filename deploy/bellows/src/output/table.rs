@@ -33,7 +33,8 @@ impl Table {
     pub fn row(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.columns, "every heading has a cell");
         self.rows += 1;
-        self.inner.add_row(cells.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { one_line(&cell) }));
+        self.inner
+            .add_row(cells.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { one_line(&cell) }));
     }
 
     /// Prints it; or says that there is nothing.

@@ -272,7 +272,10 @@ pub fn reason(reason: Option<types::Reason>) -> Option<Reason> {
 
 /// The sentence of a reason, or nothing.
 pub fn sentence(reason: &Option<Reason>) -> String {
-    reason.as_ref().map(|reason| if reason.text.is_empty() { reason.code.clone() } else { reason.text.clone() }).unwrap_or_default()
+    reason
+        .as_ref()
+        .map(|reason| if reason.text.is_empty() { reason.code.clone() } else { reason.text.clone() })
+        .unwrap_or_default()
 }
 
 fn amount(resources: Option<types::Resources>) -> Amount {

@@ -55,8 +55,11 @@ pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure>
     let patience = Duration::from_millis(arguments.deadline) + AFTER_DEADLINE;
     match tokio::time::timeout(patience, until_empty(&mut connection, node)).await {
         Ok(emptied) => emptied.and_then(|()| told(id, node, "draining", "has no copies left", globals)),
-        Err(_) => Err(Failure::new(Kind::TimedOut, format!("node \"{node}\" still has copies {} after its deadline", units::show_ms(60_000)))
-            .mend(format!("`bellows explain {node}` says why; it goes on draining"))),
+        Err(_) => Err(Failure::new(
+            Kind::TimedOut,
+            format!("node \"{node}\" still has copies {} after its deadline", units::show_ms(60_000)),
+        )
+        .mend(format!("`bellows explain {node}` says why; it goes on draining"))),
     }
 }
 

@@ -40,11 +40,8 @@ pub struct Arguments {
 /// Prints them as they come; goes on where it was when the controller restarts.
 pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
     let mut connection = Connection::open(globals)?;
-    let mut request = EventsRequest {
-        follow: arguments.follow,
-        after: arguments.after,
-        app: arguments.app.unwrap_or_default(),
-    };
+    let mut request =
+        EventsRequest { follow: arguments.follow, after: arguments.after, app: arguments.app.unwrap_or_default() };
     loop {
         let mut stream = connection.ask(async |client| client.events(request.clone()).await).await?;
         loop {
@@ -67,7 +64,13 @@ fn print(event: Event, globals: &Globals) -> Result<(), Failure> {
         return output::json_line(&event);
     }
     let subject: Vec<String> = [&event.app, &event.replica, &event.node].into_iter().flatten().cloned().collect();
-    let text = format!("{} {:<20} {}  {}", time(event.at_unix_ms), event.kind, subject.join(" "), views::sentence(&event.reason));
+    let text = format!(
+        "{} {:<20} {}  {}",
+        time(event.at_unix_ms),
+        event.kind,
+        subject.join(" "),
+        views::sentence(&event.reason)
+    );
     output::line(&text.replace(|c: char| c.is_control(), " "))
 }
 

@@ -60,7 +60,9 @@ pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure>
 /// Loads it into a store of our own, which verifies everything.
 fn check(folder: &Path, arguments: &Arguments) -> Result<(Store, Loaded), Failure> {
     if !arguments.path.exists() {
-        return Err(Failure::not_found(format!("there is nothing at {}", arguments.path.display())).mend("check the path"));
+        return Err(
+            Failure::not_found(format!("there is nothing at {}", arguments.path.display())).mend("check the path")
+        );
     }
     let store = Store::open(folder.join("store")).map_err(|error| Failure::from_error(&error))?;
     let refused = |error: bellows_runtime::image::Error| {

@@ -49,7 +49,9 @@ pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure>
 }
 
 fn table(replicas: &[Replica]) -> Result<(), Failure> {
-    let mut table = Table::new(&["REPLICA", "APP", "NODE", "STATE", "READY", "ACTIVITY", "ADDRESS", ">CPU", ">MEMORY", ">AGE", "REASON"]);
+    let mut table = Table::new(&[
+        "REPLICA", "APP", "NODE", "STATE", "READY", "ACTIVITY", "ADDRESS", ">CPU", ">MEMORY", ">AGE", "REASON",
+    ]);
     for replica in replicas {
         table.row(vec![
             replica.id.clone(),

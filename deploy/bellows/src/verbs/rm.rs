@@ -47,7 +47,9 @@ pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure>
     let answer = connection.ask(async |client| client.remove_app(request.clone()).await).await?;
     let wish = Wish { tenant: &globals.tenant, app: &arguments.app, generation: answer.generation };
     let waited = match arguments.waiting.wait {
-        true => Some(gone(waiting::until_settled(&mut connection, &wish, &arguments.waiting, globals, began).await, began)?),
+        true => {
+            Some(gone(waiting::until_settled(&mut connection, &wish, &arguments.waiting, globals, began).await, began)?)
+        }
         false => None,
     };
     let change = views::Changed { waited, ..changed(answer, &globals.tenant, &arguments.app) };
@@ -67,7 +69,12 @@ fn gone(waited: Result<views::Waited, Failure>, began: Instant) -> Result<views:
 fn sentence(change: &views::Changed) -> String {
     match change.waited {
         Some(waited) => {
-            format!("{} removed; its last copy ended after {}.{:03} s", change.app, waited.waited_ms / 1_000, waited.waited_ms % 1_000)
+            format!(
+                "{} removed; its last copy ended after {}.{:03} s",
+                change.app,
+                waited.waited_ms / 1_000,
+                waited.waited_ms % 1_000
+            )
         }
         None => format!("{} removed; its copies end now", change.app),
     }
