@@ -1,0 +1,114 @@
+//! What every measurement is told as.
+
+use std::io::Write;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::globals::Globals;
+
+/// One measured value, where known beside what it is compared with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// What was measured; stable between versions.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// Of what: `ms`, `1/s`, `s`, `KiB`, ...
+    pub unit: String,
+    /// The same by somebody else, or by the kernel alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
+    /// `value / reference`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
+}
+
+/// What a row is compared with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Reference {
+    /// Whose value, and measured where.
+    pub name: String,
+    /// In the row's unit.
+    pub value: f64,
+}
+
+impl Row {
+    /// A value that stands alone.
+    pub fn new(name: impl Into<String>, value: f64, unit: impl Into<String>) -> Self {
+        Self { name: name.into(), value, unit: unit.into(), reference: None, ratio: None }
+    }
+
+    /// The same value beside another's.
+    pub fn beside(mut self, name: impl Into<String>, value: f64) -> Self {
+        self.ratio = (value > 0.0).then(|| self.value / value);
+        self.reference = Some(Reference { name: name.into(), value });
+        self
+    }
+}
+
+/// Prints rows as a table, or as one JSON document `{"rows": [...]}`.
+pub fn print(rows: &[Row], globals: &Globals) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    if globals.json() {
+        writeln!(out, "{}", serde_json::json!({ "rows": rows }))?;
+    } else {
+        writeln!(out, "{}", table(rows))?;
+    }
+    Ok(())
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["NAME", "VALUE", "UNIT", "REFERENCE", "RATIO"]);
+    for row in rows {
+        let reference = row.reference.as_ref().map(|r| format!("{} ({})", number(r.value), r.name)).unwrap_or_default();
+        let ratio = row.ratio.map(number).unwrap_or_default();
+        table.add_row([row.name.clone(), number(row.value), row.unit.clone(), reference, ratio]);
+    }
+    for column in [1, 4] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// Three significant places or so: more would claim what one run does not know.
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// The value below which this share (permille) of the samples lies; 0 for no samples.
+pub fn quantile(samples: &mut [f64], permille: usize) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let index = samples.len().saturating_sub(1) * permille.min(1000) / 1000;
+    samples.get(index).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_have_stable_names_and_leave_out_what_is_not_known() {
+        let rows = [Row::new("launch", 0.5, "ms"), Row::new("scale", 1.0, "s").beside("peer", 4.0)];
+        let said = serde_json::to_value(&rows[..]).expect("rows are JSON");
+        assert_eq!(said[0], serde_json::json!({"name": "launch", "value": 0.5, "unit": "ms"}));
+        let reference = serde_json::json!({"name": "peer", "value": 4.0});
+        assert_eq!(said[1], serde_json::json!({"name": "scale", "value": 1.0, "unit": "s", "reference": reference, "ratio": 0.25}));
+    }
+
+    #[test]
+    fn quantiles_are_samples() {
+        let mut samples = [3.0, 1.0, 2.0];
+        assert_eq!([0, 500, 1000].map(|q| quantile(&mut samples, q)), [1.0, 2.0, 3.0]);
+        assert_eq!(quantile(&mut [], 500), 0.0);
+    }
+}

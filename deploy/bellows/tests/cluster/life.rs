@@ -1,0 +1,74 @@
+//! Beginning and end of `bellows dev` itself.
+
+use std::process::{Command, Stdio};
+
+use super::support::cli::{BELLOWS, text};
+use super::support::events::Events;
+use super::support::machine;
+use super::*;
+
+#[test]
+fn what_was_declared_returns_after_kill_nine() {
+    let Some(_machine) = machine(&["busybox"]) else { return };
+    let mut bench = with_busybox(&["--nodes", "2"]);
+    bench.dev.cli.apply(&sleeper("web", 6), &["--wait"]);
+    bench.dev.cli.json(&["scale", "web", "8", "--wait"]);
+    bench.dev.kill();
+    let dev = Dev::start(bench.state.path(), &["--nodes", "2"]);
+    let again = Bench { dev, state: bench.state };
+    let mut events = Events::follow(&again.dev.cli);
+    let replicas = events.until("8 ready copies after the restart", PATIENCE, |_| {
+        let replicas = again.dev.cli.replicas("web");
+        (ready(&replicas) == 8 && replicas.len() == 8).then_some(replicas)
+    });
+    assert_eq!(distinct(&replicas, "id").len(), 8);
+    drop(events);
+    let sleeping = Census::of(again.state.path(), RANGE);
+    let sleeping = sleeping.processes.iter().filter(|process| process.contains(" sleep 100000")).count();
+    assert_eq!(sleeping, 8, "neither lost nor doubled");
+    again.end();
+}
+
+#[test]
+fn fewer_nodes_than_before_leave_nothing_of_the_others() {
+    let Some(_machine) = machine(&["busybox"]) else { return };
+    let mut bench = with_busybox(&["--nodes", "3"]);
+    bench.dev.cli.apply(&sleeper("web", 6), &["--wait"]);
+    bench.dev.kill();
+    let dev = Dev::start(bench.state.path(), &["--nodes", "1"]);
+    let census = Census::of(bench.state.path(), RANGE);
+    let of_others = census.cgroups.iter().filter(|cgroup| !cgroup.to_string_lossy().contains("node-1"));
+    assert_eq!(of_others.collect::<Vec<_>>(), Vec::<&std::path::PathBuf>::new());
+    Bench { dev, state: bench.state }.end();
+}
+
+#[test]
+fn the_second_dev_in_a_folder_is_told_of_the_first() {
+    let Some(_machine) = machine(&[]) else { return };
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let dev = Dev::start(state.path(), &["--nodes", "1"]);
+    let second = Command::new(BELLOWS).args(["dev", "--state"]).arg(state.path()).stdin(Stdio::null()).output();
+    let second = second.expect("the executable was built");
+    let said = text(&second.stderr);
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("process {}", dev.pid())), "{said}");
+    Bench { dev, state }.end();
+}
+
+#[test]
+fn without_root_it_says_how_to_get_it() {
+    use std::os::unix::process::CommandExt;
+    let Some(_machine) = machine(&[]) else { return };
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let started = Command::new(BELLOWS).args(["dev", "--state"]).arg(state.path()).uid(65534).gid(65534).output();
+    let output = match started {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            println!("skipped: nobody may not execute {BELLOWS}");
+            return;
+        }
+        output => output.expect("the executable was built"),
+    };
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("root") && said.contains("sudo"), "{said}");
+}

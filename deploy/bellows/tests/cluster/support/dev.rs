@@ -1,0 +1,93 @@
+//! A running `bellows dev` of its own: state folder, ports, addresses.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::cli::{BELLOWS, Cli};
+
+/// Long enough for a machine under load; reached only when something hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Ended with the test, also when that fails.
+#[derive(Debug)]
+pub struct Dev {
+    child: Child,
+    /// What it printed when everything was up.
+    pub ready: Value,
+    /// Its verbs.
+    pub cli: Cli,
+    /// Its folder.
+    pub state: PathBuf,
+}
+
+impl Dev {
+    /// Starts and waits for the line that says that all is up.
+    pub fn start(state: &Path, more: &[&str]) -> Self {
+        let mut child = Command::new(BELLOWS)
+            .args(["dev", "--output", "json", "--listen", "127.0.0.1:0", "--dashboard", "127.0.0.1:0"])
+            .args(["--range", "10.213.0.0/16", "--state"])
+            .arg(state)
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the executable was built");
+        let ready = first_line(&mut child);
+        let Some(ready) = ready else {
+            let ended = child.kill().and_then(|()| child.wait());
+            panic!("`bellows dev` said nothing within {PATIENCE:?} ({ended:?})");
+        };
+        let credential = ready["credential"].as_str().expect("the line names the credential").to_owned();
+        Self { child, ready, cli: Cli::new(Path::new(&credential)), state: state.to_owned() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// As Ctrl-C does; waits for the end.
+    pub fn interrupt(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGINT);
+        self.child.wait().expect("it is our child")
+    }
+
+    /// As the out-of-memory killer does.
+    pub fn kill(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGKILL);
+        self.child.wait().expect("it is our child")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().expect("process ids are small"));
+        kill(pid, signal).expect("it runs");
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.interrupt();
+        }
+    }
+}
+
+/// The first line of its output; the rest is read and dropped, or the pipe would fill.
+fn first_line(child: &mut Child) -> Option<Value> {
+    let out = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    let (tell, told) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let mut lines = out.lines();
+        // The test may have given up: then nobody listens.
+        let _ = tell.send(lines.next());
+        lines.for_each(drop);
+    });
+    let line = told.recv_timeout(PATIENCE).ok().flatten()?.ok()?;
+    Some(serde_json::from_str(&line).unwrap_or_else(|e| panic!("the first line is JSON: {e}: {line}")))
+}
