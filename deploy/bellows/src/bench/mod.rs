@@ -1,15 +1,30 @@
 //! `bellows bench`: how fast, measured here and now, as rows of {name, value, unit, reference?, ratio?}.
 
-use clap::Args;
+mod cluster;
+mod rows;
+mod scale;
+
+use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 use crate::globals::Globals;
 
 /// Measure this machine: rows of name, value, unit, reference, ratio
 #[derive(Args, Debug)]
-pub struct Arguments {}
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    Scale(scale::Arguments),
+}
 
 /// Measures and prints. No async runtime exists.
-pub fn run(_arguments: Arguments, _globals: &Globals) -> Result<(), Failure> {
-    Err(Failure::failed("`bellows bench` is not built yet"))
+pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
+    let rows = match arguments.what {
+        What::Scale(arguments) => crate::execution::client(scale::run(arguments, globals))?,
+    };
+    rows::print(&rows, globals)
 }

@@ -1,12 +1,10 @@
 //! What every measurement is told as.
 
-use std::io::Write;
-
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::globals::Globals;
+use crate::output::{self, Table};
 
 /// One measured value, where known beside what it is compared with.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -48,31 +46,18 @@ impl Row {
     }
 }
 
-/// Prints rows as a table, or as one JSON document `{"rows": [...]}`.
+/// Prints rows as a table, or as one JSON list.
 pub fn print(rows: &[Row], globals: &Globals) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
     if globals.json() {
-        writeln!(out, "{}", serde_json::json!({ "rows": rows }))?;
-    } else {
-        writeln!(out, "{}", table(rows))?;
+        return output::json(&rows);
     }
-    Ok(())
-}
-
-fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["NAME", "VALUE", "UNIT", "REFERENCE", "RATIO"]);
+    let mut table = Table::new(&["NAME", ">VALUE", "UNIT", "REFERENCE", ">RATIO"]);
     for row in rows {
         let reference = row.reference.as_ref().map(|r| format!("{} ({})", number(r.value), r.name)).unwrap_or_default();
         let ratio = row.ratio.map(number).unwrap_or_default();
-        table.add_row([row.name.clone(), number(row.value), row.unit.clone(), reference, ratio]);
+        table.row(vec![row.name.clone(), number(row.value), row.unit.clone(), reference, ratio]);
     }
-    for column in [1, 4] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
+    table.print("nothing was measured")
 }
 
 /// Three significant places or so: more would claim what one run does not know.

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use bellows_runtime::handle::{Capacity, Ipv4Subnet};
+use bellows_runtime::handle::{Capacity, Ipv4Subnet, SubnetError};
 use sha2::{Digest, Sha256};
 
 /// Most nodes: as many /20 as a /16 has, and as many id ranges as fit below 2^32 (see [`UID_STEP`]), whichever is less.
@@ -73,7 +73,7 @@ impl Folders {
 }
 
 /// One node of the cluster, by its number from 1.
-pub fn node(folders: &Folders, number: u32, capacity: Capacity, range: Ipv4Addr) -> NodePlan {
+pub fn node(folders: &Folders, number: u32, capacity: Capacity, range: Ipv4Subnet) -> NodePlan {
     let name = format!("node-{number}");
     NodePlan {
         state: folders.nodes().join(&name),
@@ -86,10 +86,16 @@ pub fn node(folders: &Folders, number: u32, capacity: Capacity, range: Ipv4Addr)
 }
 
 /// `10.97.<number * 16>.0/20` of `10.97.0.0/16`. The first /20 is nobody's: routers tend to live there.
-fn subnet(range: Ipv4Addr, number: u32) -> Ipv4Subnet {
-    let first = u32::from(range) & 0xFFFF_0000;
+fn subnet(range: Ipv4Subnet, number: u32) -> Ipv4Subnet {
+    let first = u32::from(range.address(0).expect("a /16 has addresses")) & 0xFFFF_0000;
     let step = 1 << (32 - u32::from(NODE_PREFIX));
     Ipv4Subnet::new(Ipv4Addr::from(first + number.min(15) * step), NODE_PREFIX).expect("20 is between 8 and 30")
+}
+
+/// A subnet that can be divided among the nodes.
+pub fn range(text: &str) -> Result<Ipv4Subnet, String> {
+    let subnet: Ipv4Subnet = text.parse().map_err(|error: SubnetError| error.to_string())?;
+    if subnet.room() == (1 << 16) - 2 { Ok(subnet) } else { Err(format!("{text} is not a /16, for example 10.97.0.0/16")) }
 }
 
 /// The numbers of all nodes whose folders are there, also of an earlier start with more of them.
@@ -119,7 +125,7 @@ mod tests {
     fn plans(count: u32) -> Vec<NodePlan> {
         let folders = Folders { root: "/state".into() };
         let capacity = Capacity { cpu_milli: 1000, memory_bytes: 1 << 30 };
-        (1..=count).map(|n| node(&folders, n, capacity, Ipv4Addr::new(10, 97, 0, 0))).collect()
+        (1..=count).map(|n| node(&folders, n, capacity, range("10.97.0.0/16").expect("a /16"))).collect()
     }
 
     #[test]
@@ -145,6 +151,11 @@ mod tests {
         let tag = |root: &str| Folders { root: root.into() }.tag();
         assert_ne!(tag("/a"), tag("/b"));
         assert_eq!(plans(1)[0].subnet.to_string(), "10.97.16.0/20");
+    }
+
+    #[test]
+    fn only_a_subnet_with_room_for_all_is_taken() {
+        assert!(range("10.97.0.0/20").is_err() && range("10.97.0.0/8").is_err() && range("ten").is_err());
     }
 
     #[test]

@@ -1,0 +1,34 @@
+//! What an earlier `dev` with this folder left: nodes that this one does not have. Those that it has are adopted by their agents.
+
+use std::path::Path;
+
+use bellows_runtime::handle::LauncherCommand;
+use bellows_runtime::{Runtime, RuntimeConfig};
+
+use super::plan::NodePlan;
+use crate::failure::{Failure, chain};
+
+/// Ends everything that runs for this node and removes its folder.
+pub fn remove_node(plan: &NodePlan, program: &Path) -> Result<(), Failure> {
+    let failed = |why: String| {
+        Failure::failed(format!("cleaning up {} of an earlier start: {why}", plan.name))
+            .mend(format!("start with as many --nodes as before, or remove {} after a restart of the machine", plan.state.display()))
+    };
+    end_all(plan, program).map_err(|error| failed(chain(&error)))?;
+    std::fs::remove_dir_all(&plan.state).map_err(|error| failed(error.to_string()))
+}
+
+fn end_all(plan: &NodePlan, program: &Path) -> Result<(), bellows_runtime::handle::Error> {
+    let runtime = Runtime::start(runtime_config(plan, program))?;
+    runtime.adopt()?;
+    runtime.shutdown()
+}
+
+/// The runtime of one node.
+pub fn runtime_config(plan: &NodePlan, program: &Path) -> RuntimeConfig {
+    let launcher = LauncherCommand { program: program.to_owned(), args: vec![crate::LAUNCHER.into()] };
+    let mut config = RuntimeConfig::new(plan.state.join("runtime"), plan.cgroup.clone(), plan.subnet, launcher);
+    config.capacity = Some(plan.capacity);
+    config.uid_base = plan.uid_base;
+    config
+}
