@@ -33,11 +33,25 @@ pub struct OwnCluster {
 impl OwnCluster {
     /// Starts one and waits until it is up.
     pub fn start(nodes: u32) -> Result<Self, Failure> {
-        let failed = |what: &str, error: std::io::Error| Failure::failed(format!("{what} a cluster to measure: {error}"));
-        let state = tempfile::Builder::new().prefix("bellows-bench-").tempdir().map_err(|e| failed("making a folder for", e))?;
+        let failed =
+            |what: &str, error: std::io::Error| Failure::failed(format!("{what} a cluster to measure: {error}"));
+        let state = tempfile::Builder::new()
+            .prefix("bellows-bench-")
+            .tempdir()
+            .map_err(|e| failed("making a folder for", e))?;
         let program = std::env::current_exe().map_err(|e| failed("finding this program for", e))?;
         let mut process = Command::new(program)
-            .args(["dev", "--output", "json", "--listen", "127.0.0.1:0", "--dashboard", "127.0.0.1:0", "--range", RANGE])
+            .args([
+                "dev",
+                "--output",
+                "json",
+                "--listen",
+                "127.0.0.1:0",
+                "--dashboard",
+                "127.0.0.1:0",
+                "--range",
+                RANGE,
+            ])
             .args(["--nodes", &nodes.to_string(), "--state"])
             .arg(state.path())
             .stdin(Stdio::null())
@@ -48,7 +62,9 @@ impl OwnCluster {
             Some(credential) => Ok(Self { process, state, credential }),
             None => {
                 let ended = process.wait().map_err(|e| failed("waiting for", e))?;
-                Err(Failure::failed(format!("the cluster to measure did not come up: `bellows dev` ended with {ended}; it says why above")))
+                Err(Failure::failed(format!(
+                    "the cluster to measure did not come up: `bellows dev` ended with {ended}; it says why above"
+                )))
             }
         }
     }

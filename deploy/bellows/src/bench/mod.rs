@@ -23,8 +23,9 @@ enum What {
 
 /// Measures and prints. No async runtime exists.
 pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
-    let rows = match arguments.what {
-        What::Scale(arguments) => crate::execution::client(scale::run(arguments, globals))?,
-    };
-    rows::print(&rows, globals)
+    match arguments.what {
+        What::Scale(arguments) => {
+            crate::execution::client(async { rows::print(&scale::run(arguments, globals).await?, globals) })
+        }
+    }
 }

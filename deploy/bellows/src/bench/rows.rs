@@ -87,7 +87,10 @@ mod tests {
         let said = serde_json::to_value(&rows[..]).expect("rows are JSON");
         assert_eq!(said[0], serde_json::json!({"name": "launch", "value": 0.5, "unit": "ms"}));
         let reference = serde_json::json!({"name": "peer", "value": 4.0});
-        assert_eq!(said[1], serde_json::json!({"name": "scale", "value": 1.0, "unit": "s", "reference": reference, "ratio": 0.25}));
+        assert_eq!(
+            said[1],
+            serde_json::json!({"name": "scale", "value": 1.0, "unit": "s", "reference": reference, "ratio": 0.25})
+        );
     }
 
     #[test]

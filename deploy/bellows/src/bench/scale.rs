@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use bellows_proto::operator as wire;
 use bellows_proto::types::{AppSpec, Resources, app_spec::Scale};
-use bellows_runtime::image::build::{BuildConfig, executable_with_libraries};
 use bellows_runtime::image::Store;
+use bellows_runtime::image::build::{BuildConfig, executable_with_libraries};
 use clap::Args;
 
 use super::cluster::OwnCluster;
@@ -45,7 +45,10 @@ pub async fn run(arguments: Arguments, globals: &Globals) -> Result<Vec<Row>, Fa
     sleeper.declare(&mut connection, &cluster).await?;
     let mut rows = Vec::new();
     for _ in 0..arguments.runs {
-        let (up, down) = (format!("scale 0 -> {}: all ready", arguments.copies), format!("scale {} -> 1: all ended", arguments.copies));
+        let (up, down) = (
+            format!("scale 0 -> {}: all ready", arguments.copies),
+            format!("scale {} -> 1: all ended", arguments.copies),
+        );
         rows.push(Row::new(up, sleeper.scale(&mut connection, arguments.copies).await?, "s"));
         rows.push(Row::new(down, sleeper.scale(&mut connection, 1).await?, "s"));
         sleeper.scale(&mut connection, 0).await?;
@@ -99,14 +102,18 @@ impl Sleeper {
         let seconds = began.elapsed().as_secs_f64();
         match self.asleep()? {
             seen if seen == copies as usize => Ok(seconds),
-            seen => Err(Failure::failed(format!("the controller says that {copies} copies run, the machine shows {seen}"))),
+            seen => {
+                Err(Failure::failed(format!("the controller says that {copies} copies run, the machine shows {seen}")))
+            }
         }
     }
 
     /// Processes of the machine that execute the app, whoever started them.
     fn asleep(&self) -> Result<usize, Failure> {
-        let processes = std::fs::read_dir("/proc").map_err(|error| Failure::failed(format!("listing /proc: {error}")))?;
-        let command_lines = processes.flatten().filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+        let processes =
+            std::fs::read_dir("/proc").map_err(|error| Failure::failed(format!("listing /proc: {error}")))?;
+        let command_lines =
+            processes.flatten().filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
         let expected = format!("/bin/sleep\0{}\0", self.seconds);
         Ok(command_lines.filter(|line| line == expected.as_bytes()).count())
     }

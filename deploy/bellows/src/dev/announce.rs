@@ -47,7 +47,10 @@ pub fn commands(demo: Option<&str>) -> Vec<Command> {
     let command = |command: &str, does: &str| Command { command: command.to_owned(), does: does.to_owned() };
     match demo {
         Some(address) => vec![
-            command(&format!("curl '{address}/burn?seconds=60'"), "burn CPU for a minute: the app grows from 1 copy to 5, and shrinks afterwards"),
+            command(
+                &format!("curl '{address}/burn?seconds=60'"),
+                "burn CPU for a minute: the app grows from 1 copy to 5, and shrinks afterwards",
+            ),
             command("bellows explain demo", "why there are as many copies as there are, and what comes next"),
             command("bellows events -f", "watch every decision with its reason"),
         ],
@@ -105,7 +108,12 @@ mod tests {
     #[test]
     fn people_are_told_folder_page_and_commands() {
         let said = text(&ready(Some("http://10.97.16.1:8080")), true);
-        for part in ["/state", "http://127.0.0.1:7480/", "curl 'http://10.97.16.1:8080/burn?seconds=60'", "export BELLOWS_CREDENTIAL="] {
+        for part in [
+            "/state",
+            "http://127.0.0.1:7480/",
+            "curl 'http://10.97.16.1:8080/burn?seconds=60'",
+            "export BELLOWS_CREDENTIAL=",
+        ] {
             assert!(said.contains(part), "{part} is missing: {said}");
         }
         assert!(!text(&ready(None), false).contains("export"));

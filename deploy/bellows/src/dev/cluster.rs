@@ -7,6 +7,7 @@ use std::time::Duration;
 use bellows_controller::{Controller, ControllerConfig};
 use bellows_runtime::image::Store;
 
+use super::agents::{self, Agent};
 use super::announce::{self, Ready};
 use super::plan::{self, Folders, NodePlan};
 use super::{demo, leftovers, requests};
@@ -47,13 +48,14 @@ impl Cluster {
     /// Starts all parts in order and returns when all nodes are up. What was started stays in `self`, also on failure.
     pub async fn start(&mut self, wishes: &Wishes, globals: &Globals) -> Result<Ready, Failure> {
         remove_other_nodes(wishes).await?;
-        let controller = Controller::start(controller_config(wishes)).await.map_err(|error| Failure::from_error(&error))?;
+        let controller =
+            Controller::start(controller_config(wishes)).await.map_err(|error| Failure::from_error(&error))?;
         let controller = self.controller.insert(controller);
         link_credential(wishes, controller.credential_path())?;
         let (address, page) = (controller.address(), controller.dashboard_address());
         let token = controller.create_token(TOKEN_VALID).await.map_err(|error| Failure::from_error(&error))?;
         for plan in &wishes.nodes {
-            self.agents.push(start_agent(plan, wishes, address, &token).await?);
+            self.agents.push(agents::start(plan, wishes, address, &token).await?);
         }
         let names: Vec<_> = wishes.nodes.iter().map(|node| node.name.clone()).collect();
         let globals = Globals { credential: Some(wishes.folders.credential()), ..globals.clone() };
@@ -79,7 +81,7 @@ impl Cluster {
         if let Some(controller) = self.controller {
             controller.shutdown().await;
         }
-        let ends = self.agents.into_iter().map(|agent| tokio::spawn(end_agent(agent))).collect::<Vec<_>>();
+        let ends = self.agents.into_iter().map(|agent| tokio::spawn(agents::end(agent))).collect::<Vec<_>>();
         let mut problems = Vec::new();
         for end in ends {
             match end.await {
@@ -88,7 +90,11 @@ impl Cluster {
                 Err(panic) => problems.push(panic.to_string()),
             }
         }
-        if problems.is_empty() { Ok(()) } else { Err(Failure::failed(format!("not everything ended: {}", problems.join("; ")))) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::failed(format!("not everything ended: {}", problems.join("; "))))
+        }
     }
 }
 
@@ -107,7 +113,8 @@ fn controller_config(wishes: &Wishes) -> ControllerConfig {
 /// Verbs look for the credential at the top of the folder, whatever the controller's own folder looks like inside.
 fn link_credential(wishes: &Wishes, credential: &Path) -> Result<(), Failure> {
     let link = wishes.folders.credential();
-    let failed = |error: std::io::Error| Failure::failed(format!("making {} lead to the credential: {error}", link.display()));
+    let failed =
+        |error: std::io::Error| Failure::failed(format!("making {} lead to the credential: {error}", link.display()));
     match std::fs::remove_file(&link) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -136,10 +143,14 @@ async fn start_demo(connection: &mut Connection, wishes: &Wishes, tenant: &str) 
     requests::register_image(connection, demo::NAME, &digest.to_string()).await?;
     requests::apply_and_wait(connection, demo::app(tenant)?).await?;
     let addresses = requests::ready_addresses(connection, tenant, demo::NAME).await?;
-    let first = addresses.first().ok_or_else(|| Failure::failed("the demo has no ready copy; `bellows explain demo` says why"))?;
+    let first = addresses
+        .first()
+        .ok_or_else(|| Failure::failed("the demo has no ready copy; `bellows explain demo` says why"))?;
     Ok(format!("http://{first}:{}", demo::PORT))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(Failure::failed(format!("a worker ended: {panic}"))))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(Failure::failed(format!("a worker ended: {panic}"))))
 }

@@ -11,8 +11,10 @@ use crate::failure::{Failure, chain};
 /// Ends everything that runs for this node and removes its folder.
 pub fn remove_node(plan: &NodePlan, program: &Path) -> Result<(), Failure> {
     let failed = |why: String| {
-        Failure::failed(format!("cleaning up {} of an earlier start: {why}", plan.name))
-            .mend(format!("start with as many --nodes as before, or remove {} after a restart of the machine", plan.state.display()))
+        Failure::failed(format!("cleaning up {} of an earlier start: {why}", plan.name)).mend(format!(
+            "start with as many --nodes as before, or remove {} after a restart of the machine",
+            plan.state.display()
+        ))
     };
     end_all(plan, program).map_err(|error| failed(chain(&error)))?;
     std::fs::remove_dir_all(&plan.state).map_err(|error| failed(error.to_string()))

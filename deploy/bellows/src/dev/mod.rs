@@ -6,6 +6,7 @@
 //!
 //! What runs survives `kill -9` of this process; the next start with the same folder adopts it.
 
+mod agents;
 mod announce;
 mod cluster;
 mod demo;
@@ -89,7 +90,8 @@ pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
 fn wishes(arguments: &Arguments, folders: Folders) -> Result<Wishes, Failure> {
     let capacity = requirements::capacity(arguments.nodes, arguments.cpu, arguments.memory)?;
     let nodes = (1..=arguments.nodes).map(|number| plan::node(&folders, number, capacity, arguments.range)).collect();
-    let program = std::env::current_exe().map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
     let Arguments { demo, listen, dashboard, .. } = *arguments;
     let export = arguments.state != Path::new(DEFAULT_STATE);
     Ok(Wishes { folders, nodes, program, demo, listen, dashboard, export })
@@ -129,7 +131,8 @@ fn taken(error: &lock::Error) -> Failure {
 /// Makes the folder, for root alone.
 fn folders(state: &Path) -> Result<Folders, Failure> {
     let unusable = |error: std::io::Error| {
-        Failure::failed(format!("the folder {} cannot be made: {error}", state.display())).mend("choose another with --state")
+        Failure::failed(format!("the folder {} cannot be made: {error}", state.display()))
+            .mend("choose another with --state")
     };
     let root = std::path::absolute(state).map_err(unusable)?;
     DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(unusable)?;

@@ -95,7 +95,11 @@ fn subnet(range: Ipv4Subnet, number: u32) -> Ipv4Subnet {
 /// A subnet that can be divided among the nodes.
 pub fn range(text: &str) -> Result<Ipv4Subnet, String> {
     let subnet: Ipv4Subnet = text.parse().map_err(|error: SubnetError| error.to_string())?;
-    if subnet.room() == (1 << 16) - 2 { Ok(subnet) } else { Err(format!("{text} is not a /16, for example 10.97.0.0/16")) }
+    if subnet.room() == (1 << 16) - 2 {
+        Ok(subnet)
+    } else {
+        Err(format!("{text} is not a /16, for example 10.97.0.0/16"))
+    }
 }
 
 /// The numbers of all nodes whose folders are there, also of an earlier start with more of them.

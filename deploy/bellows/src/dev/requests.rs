@@ -8,7 +8,9 @@ use crate::failure::Failure;
 
 /// Returns when all these nodes are up. Looks again after every event, so it is as quick as the cluster.
 pub async fn nodes_up(connection: &mut Connection, names: &[String]) -> Result<(), Failure> {
-    let mut events = connection.ask(async |client| client.events(wire::EventsRequest { follow: true, ..Default::default() }).await).await?;
+    let mut events = connection
+        .ask(async |client| client.events(wire::EventsRequest { follow: true, ..Default::default() }).await)
+        .await?;
     loop {
         let nodes = connection.ask(async |client| client.list_nodes(wire::ListNodesRequest {}).await).await?.nodes;
         let up = nodes.iter().filter(|node| node.liveness() == wire::node::Liveness::Up);
@@ -43,7 +45,8 @@ pub async fn register_image(connection: &mut Connection, name: &str, digest: &st
 /// Declares an app and returns when it has settled.
 pub async fn apply_and_wait(connection: &mut Connection, spec: bellows_proto::types::AppSpec) -> Result<(), Failure> {
     let (tenant, app) = (spec.tenant.clone(), spec.name.clone());
-    let request = wire::ApplyRequest { spec: Some(spec), idempotency_key: connection::idempotency_key(), ..Default::default() };
+    let request =
+        wire::ApplyRequest { spec: Some(spec), idempotency_key: connection::idempotency_key(), ..Default::default() };
     let changed = connection.ask(async |client| client.apply(request.clone()).await).await?;
     settled(connection, tenant, app, changed.generation).await
 }

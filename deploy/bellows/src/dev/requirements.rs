@@ -44,14 +44,17 @@ pub fn capacity(nodes: u32, cpu_milli: Option<u64>, memory_bytes: Option<u64>) -
     };
     if memory_bytes < LEAST_NODE_BYTES {
         let (given, least) = (show_bytes(memory_bytes), show_bytes(LEAST_NODE_BYTES));
-        return Err(Failure::usage(format!("{given} of memory for each of {nodes} nodes is too little, the least is {least}"))
-            .mend("ask for fewer --nodes or more --memory"));
+        return Err(Failure::usage(format!(
+            "{given} of memory for each of {nodes} nodes is too little, the least is {least}"
+        ))
+        .mend("ask for fewer --nodes or more --memory"));
     }
     Ok(Capacity { cpu_milli: cpu_milli.unwrap_or(cpus * 1000), memory_bytes })
 }
 
 fn machine_memory_bytes(meminfo: &Path) -> Result<u64, Failure> {
-    let unreadable = |why: String| Failure::failed(format!("reading the machine's memory from {}: {why}", meminfo.display()));
+    let unreadable =
+        |why: String| Failure::failed(format!("reading the machine's memory from {}: {why}", meminfo.display()));
     let text = std::fs::read_to_string(meminfo).map_err(|error| unreadable(error.to_string()))?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
@@ -76,7 +79,9 @@ mod tests {
     fn only_what_is_required_is_demanded() {
         let fine = [feature("overlay", true, true), feature("bpf", false, false)];
         kernel(&fine).expect("nothing required is missing");
-        let said = kernel(&[feature("overlay", false, true), feature("veth", false, true)]).expect_err("both are missing").to_string();
+        let said = kernel(&[feature("overlay", false, true), feature("veth", false, true)])
+            .expect_err("both are missing")
+            .to_string();
         assert!(said.contains("overlay (ENOSYS; needed for everything), veth"), "{said}");
     }
 

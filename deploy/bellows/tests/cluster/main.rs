@@ -57,7 +57,9 @@ fn sleeper(name: &str, replicas: u32) -> String {
 }
 
 fn app(name: &str, command: &str, more: &str) -> String {
-    format!("name: {name}\nimage: busybox\ncommand: {command}\nresources: {{cpu: 20m, memory: 16Mi, processes: 16, scratch: 1Mi, log: 64Ki}}\n{more}\n")
+    format!(
+        "name: {name}\nimage: busybox\ncommand: {command}\nresources: {{cpu: 20m, memory: 16Mi, processes: 16, scratch: 1Mi, log: 64Ki}}\n{more}\n"
+    )
 }
 
 fn ready(rows: &[Value]) -> usize {

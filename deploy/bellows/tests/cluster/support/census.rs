@@ -43,13 +43,17 @@ fn entries(folder: impl AsRef<Path>) -> Vec<PathBuf> {
 
 fn processes(tag: &str, state: &str) -> BTreeSet<String> {
     let own = std::process::id().to_string();
-    let pids = entries("/proc").into_iter().filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().parse::<u32>().is_ok()));
+    let pids = entries("/proc")
+        .into_iter()
+        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().parse::<u32>().is_ok()));
     let others = pids.filter(|p| !p.ends_with(&own));
     others.filter(|process| belongs(process, tag, state)).map(|process| describe(&process)).collect()
 }
 
 fn belongs(process: &Path, tag: &str, state: &str) -> bool {
-    let says = |file: &str, word: &str| fs::read(process.join(file)).is_ok_and(|text| String::from_utf8_lossy(&text).contains(word));
+    let says = |file: &str, word: &str| {
+        fs::read(process.join(file)).is_ok_and(|text| String::from_utf8_lossy(&text).contains(word))
+    };
     says("cgroup", tag)
         || says("cmdline", state)
         || entries(process.join("fd")).iter().any(|fd| fs::read_link(fd).is_ok_and(|to| to.starts_with(state)))
@@ -63,7 +67,9 @@ fn describe(process: &Path) -> String {
 
 fn mounts(state: &str) -> BTreeSet<String> {
     let tables = entries("/proc").into_iter().filter_map(|process| fs::read_to_string(process.join("mountinfo")).ok());
-    let points = tables.flat_map(|table| table.lines().filter_map(|line| line.split(' ').nth(4).map(str::to_owned)).collect::<Vec<_>>());
+    let points = tables.flat_map(|table| {
+        table.lines().filter_map(|line| line.split(' ').nth(4).map(str::to_owned)).collect::<Vec<_>>()
+    });
     points.filter(|point| point.starts_with(state)).collect()
 }
 

@@ -43,7 +43,9 @@ impl Events {
             match self.lines.recv_timeout(left.min(Duration::from_secs(1))) {
                 Ok(event) => self.told.push(event),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => panic!("the events ended while waiting: {what}; {:#?}", last(&self.told)),
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("the events ended while waiting: {what}; {:#?}", last(&self.told))
+                }
             }
             self.told.extend(self.lines.try_iter());
         }

@@ -19,9 +19,17 @@ pub fn busybox(folder: &Path) -> PathBuf {
     let mut files = executable_with_libraries(&program).expect("busybox is an executable");
     files[0].path = "/bin/busybox".into();
     let tools = ["sh", "sleep", "httpd", "echo", "cat", "true", "false", "dd", "hostname", "tail", "mkdir"];
-    let link = |tool: &str| FileSpec { path: Path::new("/bin").join(tool), mode: 0o777, content: Content::Link("busybox".into()) };
+    let link = |tool: &str| FileSpec {
+        path: Path::new("/bin").join(tool),
+        mode: 0o777,
+        content: Content::Link("busybox".into()),
+    };
     files.extend(tools.map(link));
-    files.push(FileSpec { path: "/www/index.html".into(), mode: 0o644, content: Content::Bytes(b"busybox serves\n".to_vec()) });
+    files.push(FileSpec {
+        path: "/www/index.html".into(),
+        mode: 0o644,
+        content: Content::Bytes(b"busybox serves\n".to_vec()),
+    });
     layout(folder, &files)
 }
 
@@ -33,13 +41,18 @@ pub fn nginx(folder: &Path) -> PathBuf {
         uwsgi_temp_path /tmp/u; scgi_temp_path /tmp/s; server { listen 80; root /usr/share/nginx/html; } }\n";
     let program = program("nginx").expect("asked for by the test");
     let mut files = executable_with_libraries(&program).expect("nginx is an executable");
-    let bytes = |path: &str, text: &str| FileSpec { path: path.into(), mode: 0o644, content: Content::Bytes(text.into()) };
+    let bytes =
+        |path: &str, text: &str| FileSpec { path: path.into(), mode: 0o644, content: Content::Bytes(text.into()) };
     files.push(bytes("/etc/nginx/nginx.conf", CONFIG));
     files.push(bytes("/etc/passwd", "root:x:0:0::/:/bin/false\n"));
     files.push(bytes("/etc/group", "root:x:0:\n"));
     let page = "/usr/share/nginx/html/index.html";
     files.push(FileSpec { path: page.into(), mode: 0o644, content: Content::File(page.into()) });
-    files.extend(["/tmp", "/var/log/nginx"].map(|path| FileSpec { path: path.into(), mode: 0o755, content: Content::Folder }));
+    files.extend(["/tmp", "/var/log/nginx"].map(|path| FileSpec {
+        path: path.into(),
+        mode: 0o755,
+        content: Content::Folder,
+    }));
     layout(folder, &files)
 }
 
