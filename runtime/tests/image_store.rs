@@ -386,6 +386,9 @@ fn a_killed_unpack_leaves_nothing() -> Outcome {
     assert!(ready.is_some());
     // A pipe holds 64 KiB: when 3 MiB are written, more than 2 MiB have been unpacked.
     fs::OpenOptions::new().write(true).open(&layer)?.write_all(&blobs.layers[0][..3 << 20])?;
+    let while_it_works = place.store.collect_garbage(&BTreeSet::from([digest]))?;
+    assert_eq!(while_it_works.leftovers, 0, "the living keep their folders");
+    assert_eq!(place.names_in("tmp")?.len(), 1);
     child.kill()?;
     child.wait()?;
     assert!(!place.store.is_unpacked(&digest)?);

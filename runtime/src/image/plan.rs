@@ -7,6 +7,7 @@
 //!
 //! Whiteouts remove what *lower* layers have, wherever they stand among the entries of their own layer: each node knows its layer.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::entry::{Action, Entry, Meta, Name};
@@ -52,6 +53,8 @@ struct Node {
     depth: usize,
     path_bytes: usize,
     layer: usize,
+    /// The layer in which nothing of lower layers was left in this folder, so that removing it again costs nothing.
+    cleared: usize,
     kind: Kind,
 }
 
@@ -66,13 +69,15 @@ pub(super) struct Plan {
     nodes: Vec<Node>,
     layer: usize,
     limits: Limits,
+    /// Nodes looked at so far.
+    work: Cell<u64>,
 }
 
 impl Plan {
     pub(super) fn new(limits: &Limits) -> Self {
         let kind = Kind::Folder { children: BTreeMap::new(), meta: Box::new(IMPLIED) };
-        let root = Node { parent: ROOT, name: Name::default(), depth: 0, path_bytes: 0, layer: 0, kind };
-        Self { nodes: vec![root], layer: 0, limits: *limits }
+        let root = Node { parent: ROOT, name: Name::default(), depth: 0, path_bytes: 0, layer: 0, cleared: 0, kind };
+        Self { nodes: vec![root], layer: 0, limits: *limits, work: Cell::new(0) }
     }
 
     /// What was there so far is lower now.
@@ -115,6 +120,15 @@ impl Plan {
         }
         found.reverse();
         found
+    }
+
+    /// Links and whiteouts can make one small entry look at many nodes, and there can be many such entries.
+    fn work(&self) -> Result<(), Rule> {
+        self.work.set(self.work.get() + 1);
+        match self.work.get() <= self.limits.tree_steps {
+            true => Ok(()),
+            false => Err(Rule::TooMuchWork { limit: self.limits.tree_steps }),
+        }
     }
 
     fn node(&self, id: Id) -> &Node {
@@ -167,7 +181,15 @@ impl Plan {
             return Err(Rule::TooManyInodes { limit: self.limits.inodes });
         }
         let id = Id(self.nodes.len());
-        self.nodes.push(Node { parent: folder, name: name.into(), depth, path_bytes, layer: self.layer, kind });
+        self.nodes.push(Node {
+            parent: folder,
+            name: name.into(),
+            depth,
+            path_bytes,
+            layer: self.layer,
+            cleared: self.layer,
+            kind,
+        });
         if let Kind::Folder { children, .. } = &mut self.nodes[folder.0].kind {
             children.insert(name.into(), id);
         }
@@ -218,6 +240,7 @@ impl Plan {
 
     /// One name further; none when there is nothing by this name.
     fn advance(&self, walk: &mut Walk, name: &[u8]) -> Result<Option<()>, Rule> {
+        self.work()?;
         if name == b".." {
             walk.at = self.node(walk.at).parent; // the root's parent is the root
             return Ok(Some(()));
@@ -300,21 +323,17 @@ impl Plan {
     }
 
     fn white_out(&mut self, parents: &[Name], name: &[u8], steps: &mut Vec<Step>) -> Result<(), Rule> {
-        if let Some(id) = self.find_to_remove(parents)?.and_then(|folder| self.child(folder, name)) {
-            self.prune(id, steps);
+        match self.find_to_remove(parents)?.and_then(|folder| self.child(folder, name)) {
+            Some(id) => self.prune(id, steps),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn clear(&mut self, folder: &[Name], steps: &mut Vec<Step>) -> Result<(), Rule> {
-        if let Some(id) = self.find_to_remove(folder)?
-            && let Kind::Folder { children, .. } = &self.node(id).kind
-        {
-            for child in children.values().copied().collect::<Vec<_>>() {
-                self.prune(child, steps);
-            }
+        match self.find_to_remove(folder)? {
+            Some(id) => self.prune_children(id, steps),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Below something that is no folder there is nothing to remove.
@@ -327,26 +346,44 @@ impl Plan {
 
     /// Removes what is of lower layers and keeps what is of this one, with the folders that lead to it. The depth is bounded by
     /// `Limits::path_depth`.
-    fn prune(&mut self, id: Id, steps: &mut Vec<Step>) {
-        if !self.has_own(id) {
+    fn prune(&mut self, id: Id, steps: &mut Vec<Step>) -> Result<(), Rule> {
+        if !self.has_own(id)? {
             self.remove(id, steps);
-            return;
+            return Ok(());
         }
-        let own = self.node(id).layer == self.layer;
-        let Kind::Folder { children, .. } = &self.node(id).kind else { return };
-        for child in children.values().copied().collect::<Vec<_>>() {
-            self.prune(child, steps);
-        }
-        if !own {
+        if self.node(id).layer != self.layer {
             self.describe(id, &IMPLIED); // the folder itself is gone; what is kept stands in a new one
         }
+        self.prune_children(id, steps)
+    }
+
+    fn prune_children(&mut self, id: Id, steps: &mut Vec<Step>) -> Result<(), Rule> {
+        let node = self.node(id);
+        if node.cleared == self.layer {
+            return Ok(());
+        }
+        let Kind::Folder { children, .. } = &node.kind else { return Ok(()) };
+        for child in children.values().copied().collect::<Vec<_>>() {
+            self.prune(child, steps)?;
+        }
+        self.nodes[id.0].cleared = self.layer;
+        Ok(())
     }
 
     /// Whether the node or anything in it is of this layer.
-    fn has_own(&self, id: Id) -> bool {
+    fn has_own(&self, id: Id) -> Result<bool, Rule> {
+        self.work()?;
         let node = self.node(id);
-        node.layer == self.layer
-            || matches!(&node.kind, Kind::Folder { children, .. } if children.values().any(|child| self.has_own(*child)))
+        let Kind::Folder { children, .. } = &node.kind else { return Ok(node.layer == self.layer) };
+        if node.layer == self.layer {
+            return Ok(true);
+        }
+        for child in children.values() {
+            if self.has_own(*child)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -180,4 +180,12 @@ pub enum Rule {
         /// Inodes allowed.
         limit: u64,
     },
+    /// Paths and whiteouts that cost more than any real image.
+    #[error(
+        "the image's paths lead through more than {limit} folders and links in all; remove long chains of symbolic links"
+    )]
+    TooMuchWork {
+        /// Steps allowed.
+        limit: u64,
+    },
 }
