@@ -4,6 +4,7 @@
 //! agents say), `plan` and `autoscale` (what follows), `view` (what people see), `check` (what must always hold).
 
 pub mod autoscale;
+pub mod check;
 pub mod effect;
 pub mod ids;
 pub mod input;

@@ -23,6 +23,9 @@ pub struct Limits {
     /// A node unheard for this long is lost. Four heartbeats at their slowest are 4 x 1.1 s = 4.4 s; with one tick of
     /// 0.1 s on top a dead node is noticed after 4.6 s at the latest, below the promised 5 s.
     pub node_lost: Millis,
+    /// A node unheard for this long is late: nothing is placed there while others can take it, and it counts for the
+    /// brake. Two heartbeats at their slowest and a little for the way: 2 x 1.1 s + 0.3 s.
+    pub node_late: Millis,
     /// A new leader waits this long for nodes that it never heard. An agent finds the new leader within its
     /// longest reconnect pause (2 s) and one refused try (another 2 s); twice that, and two heartbeats, is 10 s.
     pub unknown_grace: Millis,
@@ -82,6 +85,7 @@ impl Default for Limits {
             heartbeat: Millis(1_000),
             heartbeat_jitter: Permille(100),
             node_lost: Millis(4_500),
+            node_late: Millis(2_500),
             unknown_grace: Millis(10_000),
             brake_nodes: 3,
             brake_share: Permille(100),

@@ -6,7 +6,7 @@ use std::ops::{Add, AddAssign, Sub};
 use serde::{Deserialize, Serialize};
 
 macro_rules! unit {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $suffix:literal) => {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $display:path) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(pub $inner);
@@ -24,26 +24,56 @@ macro_rules! unit {
             fn sub(self, other: Self) -> Self { Self(self.0.saturating_sub(other.0)) }
         }
         impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, concat!("{}", $suffix), self.0) }
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { $display(self.0.into(), f) }
         }
     };
 }
 
+fn cpu(milli: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{milli}m")
+}
+
+fn permille(share: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{share}‰")
+}
+
+/// The largest unit that the amount reaches, with one decimal when it is not whole: `128 MiB`, `7.5 GiB`.
+fn bytes(amount: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let Some((shift, unit)) = units.into_iter().find(|(shift, _)| amount >> shift > 0) else {
+        return write!(f, "{amount} B");
+    };
+    let (whole, tenth) = (amount >> shift, ((amount & ((1 << shift) - 1)) * 10) >> shift);
+    if tenth == 0 { write!(f, "{whole} {unit}") } else { write!(f, "{whole}.{tenth} {unit}") }
+}
+
+/// Seconds from one second on: `950 ms`, `4.55 s`, `30 s`.
+fn millis(length: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if length < 1_000 {
+        return write!(f, "{length} ms");
+    }
+    let (whole, rest) = (length / 1_000, format!("{:03}", length % 1_000));
+    match rest.trim_end_matches('0') {
+        "" => write!(f, "{whole} s"),
+        rest => write!(f, "{whole}.{rest} s"),
+    }
+}
+
 unit!(
     /// Thousandths of one CPU.
-    CpuMilli(u64), "m"
+    CpuMilli(u64), cpu
 );
 unit!(
     /// Bytes.
-    Bytes(u64), "B"
+    Bytes(u64), bytes
 );
 unit!(
     /// Thousandths of a whole: use / capacity.
-    Permille(u32), "‰"
+    Permille(u32), permille
 );
 unit!(
     /// A length of time in milliseconds.
-    Millis(u64), "ms"
+    Millis(u64), millis
 );
 
 /// What a replica takes of a node, declared or measured.

@@ -135,7 +135,8 @@ pub enum ConstraintOperator {
 pub struct Spread {
     /// A label's key, or "node".
     pub by: String,
-    /// The most by which the fullest value may exceed the emptiest that could still take a copy.
+    /// The most by which the fullest value may exceed the emptiest one that has a node for this app: up, in service, and
+    /// meeting the constraints. Whether it has room is not asked, else a skew would never be refused.
     pub max_skew: u32,
     /// When no node keeps the skew.
     pub when_full: WhenFull,

@@ -52,6 +52,7 @@ impl Turn<'_> {
         let Some(seen) = self.world.node_mut(node) else { return };
         seen.heard = now;
         seen.clashes = 0;
+        seen.late = false;
         let heartbeat = report.load.is_some();
         if let Some(measured) = report.load {
             seen.measured = measured;

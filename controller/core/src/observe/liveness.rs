@@ -23,7 +23,9 @@ impl Turn<'_> {
     pub fn watch(&mut self, node: NodeId) {
         let Some(seen) = self.world.node(node) else { return };
         if seen.liveness != Liveness::Lost {
-            let at = patience_ends(seen, self.world.since, self.limits);
+            let lost = patience_ends(seen, self.world.since, self.limits);
+            let late = seen.heard + self.limits.node_late;
+            let at = if late > self.now { lost.min(late) } else { lost };
             self.world.timers.insert((at, Timer::Node(node)));
         }
     }
@@ -35,6 +37,10 @@ impl Turn<'_> {
             return;
         }
         if self.now < patience_ends(seen, self.world.since, self.limits) {
+            let late = self.now >= seen.heard + self.limits.node_late;
+            if let Some(seen) = self.world.node_mut(node) {
+                seen.late = late;
+            }
             self.watch(node);
             return;
         }
@@ -52,7 +58,8 @@ impl Turn<'_> {
         seen.liveness = Liveness::Lost;
         seen.session = None;
         let (heard, count) = (seen.heard, seen.replicas.len());
-        let text = format!("node {} was not heard for {silence}; {count} copies on it", self.scene().node_name(node));
+        let copies = crate::reason::count(count as u64, "copy", "copies");
+        let text = format!("node {} was not heard for {silence}; {copies} on it", self.scene().node_name(node));
         self.tell(EventKind::NodeLost, About::node(node), Reason::new("node_lost", text));
         self.note_loss();
         for slot in self.copies_on(node) {
@@ -98,8 +105,9 @@ impl Turn<'_> {
         let before = std::mem::replace(&mut seen.liveness, Liveness::Up);
         seen.heard = now;
         seen.ever_heard = true;
+        seen.late = false;
         if before == Liveness::Lost {
-            let level = seen.flapping(now) + 1;
+            let level = if now < seen.flaps.1 { seen.flaps.0 + 1 } else { 1 };
             seen.flaps = (level, now + Limits::doubled(limits.flap_backoff, limits.flap_backoff_most, level));
             let text = format!("node {} is back", self.scene().node_name(node));
             self.tell(EventKind::NodeReturned, About::node(node), Reason::new("node_returned", text));

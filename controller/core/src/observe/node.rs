@@ -64,6 +64,8 @@ pub struct NodeSeen {
     pub replicas: BTreeMap<ReplicaId, Slot>,
     /// How often it was lost lately, and until when that counts against it.
     pub flaps: (u32, Instant),
+    /// Silent for longer than heartbeats explain, but not lost yet.
+    pub late: bool,
     /// Counts what was placed, so that equals are drawn anew.
     pub draws: u32,
     /// Reconnects of one machine while its older connection was alive, in a row.
@@ -85,6 +87,7 @@ impl NodeSeen {
             unmeasured: Resources::default(),
             replicas: BTreeMap::new(),
             flaps: (0, Instant(0)),
+            late: false,
             draws: 0,
             clashes: 0,
         }
@@ -108,15 +111,16 @@ impl NodeSeen {
         self.session.as_ref().is_some_and(|session| session.live)
     }
 
-    /// How much its history of losses counts against it now.
+    /// How much its history of losses, and its silence, count against it now.
     pub fn flapping(&self, now: Instant) -> u32 {
-        if now < self.flaps.1 { self.flaps.0 } else { 0 }
+        let lost = if now < self.flaps.1 { self.flaps.0 } else { 0 };
+        lost + u32::from(self.late)
     }
 }
 
 fn permille(part: u64, whole: u64) -> u32 {
     if whole == 0 {
-        return 1_000;
+        return if part == 0 { 0 } else { 1_000 };
     }
     let share = u128::from(part) * 1_000 / u128::from(whole);
     u32::try_from(share).unwrap_or(u32::MAX)

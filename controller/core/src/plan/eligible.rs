@@ -1,6 +1,6 @@
 //! Who may take a copy. Hard filters, each of which counts whom it refused, so that a lack of room is a report and no riddle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -49,8 +49,8 @@ pub struct Request<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Zones {
     counts: BTreeMap<String, u32>,
-    /// A floor is taken over these: values with a node that could take a copy.
-    open: BTreeMap<String, u32>,
+    /// The floor is taken over these: values with a node in service that meets the constraints, with room or not.
+    open: BTreeSet<String>,
     max_skew: u32,
     relax: bool,
 }
@@ -58,7 +58,7 @@ pub struct Zones {
 impl Zones {
     /// The count of the emptiest value that could take a copy.
     fn floor(&self) -> u32 {
-        self.open.keys().map(|value| self.count(value)).min().unwrap_or(0)
+        self.open.iter().map(|value| self.count(value)).min().unwrap_or(0)
     }
 
     fn count(&self, value: &str) -> u32 {
@@ -91,10 +91,10 @@ impl Scene<'_> {
             }
         }
         for (node, _) in self.world.nodes() {
-            if self.refusal(node, &request).is_none()
+            if self.out_of_service(node, spec).is_none()
                 && let Some(value) = self.spread_value(node, &spread.by)
             {
-                *zones.open.entry(value).or_default() += 1;
+                zones.open.insert(value);
             }
         }
         request.zones = Some(zones);
@@ -116,8 +116,8 @@ impl Scene<'_> {
         labels.get(key).map(String::as_str)
     }
 
-    /// The first filter that refuses a node.
-    pub fn refusal(&self, node: NodeId, request: &Request<'_>) -> Option<Filter> {
+    /// The filters that do not depend on what is on the node.
+    pub fn out_of_service(&self, node: NodeId, spec: &AppSpec) -> Option<Filter> {
         let (Some(seen), Some(known)) = (self.world.node(node), self.model.nodes.get(&node)) else {
             return Some(Filter::NotUp);
         };
@@ -129,12 +129,17 @@ impl Scene<'_> {
         if seen.liveness != Liveness::Up || !seen.reachable() {
             return Some(Filter::NotUp);
         }
-        let spec = request.spec;
         let broken = |constraint: &Constraint| !holds(constraint, self.label(node, &constraint.label));
-        if let Some(at) = spec.constraints.iter().position(broken) {
-            return Some(Filter::Constraint(at));
+        spec.constraints.iter().position(broken).map(Filter::Constraint)
+    }
+
+    /// The first filter that refuses a node.
+    pub fn refusal(&self, node: NodeId, request: &Request<'_>) -> Option<Filter> {
+        let spec = request.spec;
+        if let Some(filter) = self.out_of_service(node, spec) {
+            return Some(filter);
         }
-        let room = seen.room();
+        let room = self.world.node(node)?.room();
         if spec.resources.cpu > room.cpu {
             return Some(Filter::Cpu);
         }

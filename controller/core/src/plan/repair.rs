@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::effect::EventKind;
 use crate::ids::{AppId, NodeId};
 use crate::limits::Limits;
+use crate::observe::node::{Liveness, NodeSeen};
 use crate::reason::Reason;
 use crate::time::Instant;
 use crate::turn::{About, Turn};
@@ -107,20 +108,25 @@ impl Turn<'_> {
     pub fn note_loss(&mut self) {
         let now = self.now;
         let nodes = self.world.nodes().count();
+        // Those that are silent but not given up yet belong to the same incident.
+        let overdue = self.limits.node_late;
+        let silent =
+            |seen: &NodeSeen| seen.ever_heard && seen.liveness != Liveness::Lost && now >= seen.heard + overdue;
+        let late = self.world.nodes().filter(|(_, seen)| silent(seen)).count();
         let window = self.limits.node_lost;
         let share = nodes * self.limits.brake_share.0 as usize / 1_000;
         let most = share.max(self.limits.brake_nodes as usize);
         let brake = &mut self.world.brake;
         brake.losses.retain(|at| now < *at + window);
         brake.losses.push(now);
-        let lost = brake.losses.len();
+        let lost = brake.losses.len() + late;
         if lost > most {
             let engaged = now < brake.until;
             brake.until = brake.until.max(now + self.limits.brake_hold);
             if !engaged {
                 let rate = self.limits.brake_starts_per_second;
                 let text = format!(
-                    "{lost} of {nodes} nodes vanished within {window}: suspecting the network, replacing at most {rate} copies a second"
+                    "{lost} of {nodes} nodes fell silent within {window}: suspecting the network, replacing at most {rate} copies a second"
                 );
                 self.tell(EventKind::Brake, About::default(), Reason::new("brake", text));
             }

@@ -11,7 +11,7 @@ use crate::ids::AppId;
 use crate::model::command::{Change, Command};
 use crate::model::spec::{AppSpec, Constraint, ConstraintOperator};
 use crate::observe::replica::{Placed, Replica};
-use crate::reason::Reason;
+use crate::reason::{Reason, count};
 use crate::time::Instant;
 use crate::turn::{About, Scene, Turn};
 
@@ -47,7 +47,7 @@ impl Scene<'_> {
         let Choice { rank, load, age, runner_up, .. } = choice;
         let mut text = format!("{cause}; {} had load {load} (read {age} ago)", self.node_name(rank.node));
         if rank.same_app > 0 {
-            text.push_str(&format!(" and {} copies of this app", rank.same_app));
+            text.push_str(&format!(" and {} of this app", count(rank.same_app, "copy", "copies")));
         }
         match runner_up {
             Some((node, load)) => text.push_str(&format!(", next best {} at {load}", self.node_name(*node))),
@@ -73,16 +73,26 @@ impl Scene<'_> {
     fn unplaced_text(&self, spec: &AppSpec, missing: u32, refused: &[(Filter, u32)]) -> String {
         let nodes: u32 = refused.iter().map(|(_, count)| count).sum();
         if nodes == 0 {
-            return format!("{missing} copies wait for a node: none has joined; start one with `bellows agent`");
+            return format!(
+                "{} for a node: none has joined; start one with `bellows agent`",
+                count(missing, "copy waits", "copies wait")
+            );
         }
         let each: Vec<String> =
             refused.iter().map(|(filter, count)| format!("{count} {}", self.filter_text(spec, *filter))).collect();
         let helps = refused.iter().max_by_key(|(_, count)| *count).map_or("", |(filter, _)| mend(*filter));
-        format!("{missing} copies found no place among {nodes} nodes: {}; {helps}", each.join(", "))
+        {
+            let (copies, nodes) = (count(missing, "copy", "copies"), count(nodes, "node", "nodes"));
+            format!("{copies} found no place among {nodes}: {}; {helps}", each.join(", "))
+        }
     }
 
     fn filter_text(&self, spec: &AppSpec, filter: Filter) -> String {
-        let rooms = || self.world.nodes().map(|(_, seen)| seen.room());
+        let request = Request { app: AppId(0), spec, zones: None };
+        let rooms = |filter| {
+            let refused = self.world.nodes().filter(move |(node, _)| self.refusal(*node, &request) == Some(filter));
+            refused.map(|(_, seen)| seen.room()).collect::<Vec<_>>().into_iter()
+        };
         match filter {
             Filter::Cordoned => "cordoned".to_owned(),
             Filter::Draining => "draining".to_owned(),
@@ -91,15 +101,18 @@ impl Scene<'_> {
                 spec.constraints.get(at).map_or_else(String::new, |one| format!("without {}", constraint_text(one)))
             }
             Filter::Cpu => {
-                let most = rooms().map(|room| room.cpu).max().unwrap_or_default();
+                let most = rooms(filter).map(|room| room.cpu).max().unwrap_or_default();
                 format!("with too little CPU ({} asked, at most {most} free)", spec.resources.cpu)
             }
             Filter::Memory => {
-                let most = rooms().map(|room| room.memory).max().unwrap_or_default();
+                let most = rooms(filter).map(|room| room.memory).max().unwrap_or_default();
                 format!("with too little memory ({} asked, at most {most} free)", spec.resources.memory)
             }
             Filter::PerNode => {
-                format!("with {} copies already, the most allowed on one node", spec.max_per_node.unwrap_or(0))
+                format!(
+                    "with {} already, the most allowed on one node",
+                    count(spec.max_per_node.unwrap_or(0), "copy", "copies")
+                )
             }
             Filter::NoSpreadLabel => {
                 format!("without the label \"{}\" of the spread", spec.spread.as_ref().map_or("", |spread| &spread.by))
@@ -147,13 +160,17 @@ impl Turn<'_> {
         let good = known.last_good.as_ref().is_some_and(|good| good.number == number);
         let Some(seen) = self.world.apps.get_mut(&app) else { return };
         let tally = seen.tally;
-        if tally.stale > 0 && !seen.rolling {
+        let since = known.current.runs_since;
+        let replicas = &self.world.replicas;
+        let outdated = || seen.replicas.values().any(|slot| replicas.at(*slot).revision < since);
+        if tally.stale > 0 && !seen.rolling && outdated() {
             seen.rolling = true;
-            let text = format!("{} copies are to be replaced by ones of revision {number}", tally.stale);
+            let text =
+                format!("{} to be replaced by ones of revision {number}", count(tally.stale, "copy is", "copies are"));
             self.tell(EventKind::Rollout, About::app(app), Reason::new("rollout_begins", text));
         } else if tally.stale == 0 && seen.rolling && tally.fresh_ready >= wanted {
             seen.rolling = false;
-            let text = format!("revision {number} has taken over with {wanted} ready copies");
+            let text = format!("revision {number} has taken over with {} ready", count(wanted, "copy", "copies"));
             self.tell(EventKind::Rollout, About::app(app), Reason::new("rollout_done", text));
         }
         let proved = wanted > 0 && tally.stale == 0 && tally.fresh_ready >= wanted && !good;

@@ -1,0 +1,283 @@
+//! A small laboratory: one core, agents, a log that always commits, and virtual time. The checker runs after every step.
+#![allow(dead_code)]
+
+pub mod agent;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agent::Agent;
+use bellows_core::check::check;
+use bellows_core::effect::{Effect, Event};
+use bellows_core::ids::{AppId, Fence, Generation, LogIndex, NodeId, OrderSequence, ReplicaId, SessionId, Token};
+use bellows_core::input::{Input, NodeFacts, Request};
+use bellows_core::model::command::{Change, Command, Outcome};
+use bellows_core::time::Instant;
+use bellows_core::units::{Bytes, CpuMilli, Millis, Resources};
+use bellows_core::{Config, Core};
+
+/// What is under way.
+enum Thing {
+    Input(Input),
+    Deliver(NodeId, Effect),
+}
+
+pub struct Lab {
+    pub core: Core,
+    pub now: Instant,
+    pub agents: BTreeMap<NodeId, Agent>,
+    pub events: Vec<Event>,
+    pub notes: Vec<String>,
+    pub term: u64,
+    pub log: Vec<Command>,
+    pub replies: BTreeMap<u64, Outcome>,
+    /// Everything that the core was told, for replays.
+    pub inputs: Vec<(Instant, Input)>,
+    /// Nodes whose heartbeats are withheld; news comes through.
+    pub mute: BTreeSet<NodeId>,
+    queue: BTreeMap<(Instant, u64), Thing>,
+    counter: u64,
+    token: u64,
+    session: u64,
+}
+
+pub const LATENCY: Millis = Millis(5);
+
+impl Lab {
+    pub fn new(config: Config) -> Self {
+        let mut lab = Self {
+            core: Core::new(config),
+            now: Instant(1_000_000),
+            agents: BTreeMap::new(),
+            events: Vec::new(),
+            notes: Vec::new(),
+            term: 0,
+            log: Vec::new(),
+            replies: BTreeMap::new(),
+            inputs: Vec::new(),
+            mute: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            counter: 0,
+            token: 0,
+            session: 0,
+        };
+        lab.lead();
+        lab.run(Millis(10));
+        lab
+    }
+
+    pub fn step(&mut self, input: Input) {
+        self.inputs.push((self.now, input.clone()));
+        let what = format!("{input:?}");
+        let effects = self.core.step(self.now, input);
+        let broken = check(&self.core);
+        let texts: Vec<String> = broken.iter().map(ToString::to_string).collect();
+        assert!(broken.is_empty(), "at {} after {what}:\n{}", self.now, texts.join("\n"));
+        effects.into_iter().for_each(|effect| self.perform(effect));
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Propose { token, command } => {
+                self.log.push(command.clone());
+                let index = LogIndex(self.log.len() as u64);
+                self.later(Millis(1), Thing::Input(Input::Committed { index, token, command }));
+            }
+            Effect::Reply { token, outcome } => {
+                if let Outcome::Refused(refusal) = &outcome {
+                    self.notes.push(format!("refused: {refusal}"));
+                }
+                self.replies.insert(token.0, outcome);
+            }
+            Effect::Unanswered { why, .. } => self.notes.push(format!("unanswered: {why}")),
+            Effect::Event(event) => self.events.push(event),
+            Effect::CloseSession { node, ref why, retry, .. } => {
+                self.notes.push(format!(
+                    "session of n{} closed ({}): {why}",
+                    node.0,
+                    if retry { "try again" } else { "for good" }
+                ));
+                self.later(LATENCY, Thing::Deliver(node, effect));
+            }
+            Effect::Greet { node, .. } | Effect::Orders { node, .. } | Effect::Acknowledge { node, .. } => {
+                self.later(LATENCY, Thing::Deliver(node, effect));
+            }
+        }
+    }
+
+    fn later(&mut self, length: Millis, thing: Thing) {
+        self.counter += 1;
+        self.queue.insert((self.now + length, self.counter), thing);
+    }
+
+    /// Lets time go by, 10 ms at a time.
+    pub fn run(&mut self, length: Millis) {
+        let end = self.now + length;
+        while self.now < end {
+            self.now = self.now + Millis(10);
+            self.deliver();
+            self.agents_speak();
+            if self.now.0 % 100 == 0 {
+                self.step(Input::Tick);
+            }
+        }
+        self.deliver();
+    }
+
+    fn deliver(&mut self) {
+        while let Some((&(at, counter), _)) = self.queue.first_key_value() {
+            if at > self.now {
+                return;
+            }
+            match self.queue.remove(&(at, counter)) {
+                Some(Thing::Input(input)) => self.step(input),
+                Some(Thing::Deliver(node, effect)) => self.reach(node, effect),
+                None => {}
+            }
+        }
+    }
+
+    fn reach(&mut self, node: NodeId, effect: Effect) {
+        let now = self.now;
+        let Some(agent) = self.agents.get_mut(&node).filter(|agent| !agent.silent) else { return };
+        match effect {
+            Effect::Greet { session, fence, .. } if agent.session == Some(session) && fence >= agent.fence => {
+                agent.fence = fence;
+                agent.live = true;
+                agent.acknowledged = OrderSequence(0);
+                let (facts, inventory) = (agent.facts.clone(), agent.inventory(now));
+                self.later(LATENCY, Thing::Input(Input::Hello { node, session, facts, inventory }));
+            }
+            Effect::Orders { session, fence, orders, .. } if agent.session == Some(session) => {
+                assert!(fence >= agent.fence, "an order under a lower fence");
+                agent.obey(now, orders);
+            }
+            Effect::Acknowledge { session, ended, .. } if agent.session == Some(session) => {
+                ended.iter().for_each(|id| drop(agent.copies.remove(id)));
+            }
+            Effect::CloseSession { session, .. } if agent.session == Some(session) => {
+                agent.session = None;
+                agent.live = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn agents_speak(&mut self) {
+        let (now, nodes) = (self.now, self.agents.keys().copied().collect::<Vec<_>>());
+        for node in nodes {
+            let Some(agent) = self.agents.get_mut(&node) else { continue };
+            let news = agent.live_on(now);
+            if agent.silent {
+                continue;
+            }
+            let Some(session) = agent.session else {
+                if now.0 % 500 == 0 {
+                    self.connect(node);
+                }
+                continue;
+            };
+            // Spread over the second, so that heartbeats do not come all at once.
+            let beat = now.0 % 1_000 == u64::from(node.0) * 70 % 1_000 && !self.mute.contains(&node);
+            if agent.live && (beat || news) {
+                let report = if beat { agent.heartbeat(now) } else { agent.news(now) };
+                self.later(LATENCY, Thing::Input(Input::Report { node, session, report }));
+            }
+        }
+    }
+
+    pub fn connect(&mut self, node: NodeId) {
+        self.session += 1;
+        let session = SessionId(self.session);
+        let Some(agent) = self.agents.get_mut(&node) else { return };
+        agent.session = Some(session);
+        agent.live = false;
+        let (machine, fence) = (agent.machine.clone(), agent.fence);
+        self.later(LATENCY, Thing::Input(Input::Connecting { node, session, machine, fence }));
+    }
+
+    pub fn disconnect(&mut self, node: NodeId) {
+        let Some(agent) = self.agents.get_mut(&node) else { return };
+        agent.live = false;
+        if let Some(session) = agent.session.take() {
+            self.step(Input::Disconnected { node, session });
+        }
+    }
+
+    /// A new term: this member leads again, knowing only what was declared.
+    pub fn lead(&mut self) {
+        self.term += 1;
+        self.step(Input::SteppedDown);
+        for agent in self.agents.values_mut() {
+            agent.session = None;
+            agent.live = false;
+        }
+        self.queue.retain(|_, thing| matches!(thing, Thing::Input(Input::Committed { .. })));
+        self.step(Input::BecameLeader { term: self.term });
+    }
+
+    pub fn ask(&mut self, request: Request) -> Option<Outcome> {
+        self.token += 1;
+        let token = self.token;
+        self.step(Input::Request { token: Token(token), by: "ann".to_owned(), key: String::new(), request });
+        self.run(Millis(10));
+        self.replies.remove(&token)
+    }
+
+    pub fn join(&mut self, name: &str, capacity: Resources, labels: BTreeMap<String, String>) -> NodeId {
+        let machine = format!("machine-{name}");
+        let request = Request::Join { name: name.to_owned(), machine: machine.clone(), labels: labels.clone() };
+        let node = match self.ask(request) {
+            Some(Outcome::Node { node }) => node,
+            other => panic!("{name} could not join: {other:?}"),
+        };
+        let facts = NodeFacts { boot: "boot-1".to_owned(), capacity, labels, version: "test".to_owned() };
+        let fence = Fence::default();
+        self.agents.insert(
+            node,
+            Agent {
+                node,
+                name: name.to_owned(),
+                machine,
+                facts,
+                fence,
+                session: None,
+                live: false,
+                silent: false,
+                refuses: None,
+                busy_refusals: 0,
+                acknowledged: OrderSequence(0),
+                copies: BTreeMap::new(),
+                refused: Vec::new(),
+                other: Resources::default(),
+                start_takes: Millis(200),
+                never_ready: false,
+            },
+        );
+        self.connect(node);
+        self.run(Millis(20));
+        node
+    }
+
+    pub fn propose(&mut self, change: Change) {
+        let command = Command { at: self.now, by: "ann".to_owned(), key: String::new(), change };
+        self.perform(Effect::Propose { token: None, command });
+    }
+
+    pub fn app(&self, name: &str) -> AppId {
+        self.core.view().find_app("default", name).map_or(AppId(0), |app| app.id)
+    }
+
+    pub fn generation(&self, name: &str) -> Generation {
+        self.core.view().find_app("default", name).map_or(Generation(0), |app| app.generation)
+    }
+
+    /// Copies that run for real, by what the agents have.
+    pub fn running(&self, app: AppId) -> Vec<ReplicaId> {
+        let copies = self.agents.values().flat_map(|agent| agent.copies.values());
+        copies.filter(|copy| copy.report.app == app && copy.report.ended.is_none()).map(|copy| copy.report.id).collect()
+    }
+}
+
+pub fn resources(cpu: u64, mebibytes: u64) -> Resources {
+    Resources { cpu: CpuMilli(cpu), memory: Bytes(mebibytes << 20) }
+}
