@@ -86,7 +86,9 @@ fn words(tokens: TokenStream, found: &mut Vec<(usize, String)>) {
                     found.extend(banned_path(&written_path(&trees[index..])).map(|what| (line, what)));
                 }
             }
-            TokenTree::Literal(literal) if is_float(literal) => found.push((line, format!("a float ({literal})"))),
+            TokenTree::Literal(literal) if is_float(literal) && !is_field(&trees[..index]) => {
+                found.push((line, format!("a float ({literal})")))
+            }
             TokenTree::Group(group) => words(group.stream(), found),
             _ => {}
         }
@@ -135,6 +137,12 @@ fn continues_path(before: &[TokenTree]) -> bool {
         }
         _ => false,
     }
+}
+
+/// `pair.1.0`: what looks like 1.0 after a single dot is two field numbers.
+fn is_field(before: &[TokenTree]) -> bool {
+    let dot = |tree: Option<&TokenTree>| matches!(tree, Some(TokenTree::Punct(mark)) if mark.as_char() == '.');
+    dot(before.last()) && !dot(before.iter().rev().nth(1))
 }
 
 fn is_float(literal: &proc_macro2::Literal) -> bool {
@@ -207,6 +215,7 @@ mod tests {
             ("struct S { share: f64 }", "a float"),
             ("fn f() { let share = 0.5; }", "a float"),
             ("fn f() { g(vec![1e3]); }", "a float"),
+            ("fn f() { g(0.0..1.0); }", "a float (1.0)"),
             ("fn f(d: Duration) { d.as_secs_f64(); }", "a float"),
             ("fn f() { tracing::info!(\"said\"); }", "a log"),
             ("fn f() { debug!(\"said\"); }", "a log"),
