@@ -72,3 +72,27 @@ fn without_root_it_says_how_to_get_it() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("root") && said.contains("sudo"), "{said}");
 }
+
+/// Names of our metrics in a text.
+fn metrics(text: &str) -> std::collections::BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names = words.filter(|word| word.starts_with("bellows_"));
+    names
+        .map(|name| name.trim_end_matches("_bucket").trim_end_matches("_count").trim_end_matches("_sum").to_owned())
+        .collect()
+}
+
+#[test]
+fn dashboard_and_alerts_ask_for_metrics_that_exist() {
+    let Some(_machine) = machine(&["busybox"]) else { return };
+    let bench = with_busybox(&["--nodes", "1"]);
+    bench.dev.cli.apply(&sleeper("web", 1), &["--wait"]);
+    let page = bench.dev.ready["dashboard"].as_str().expect("the page has an address").to_owned();
+    let page = page.trim_start_matches("http://").trim_end_matches('/').parse().expect("an address with a port");
+    let served = metrics(&super::support::http::body(page, "/metrics"));
+    let files = [include_str!("../../../grafana/bellows.json"), include_str!("../../../prometheus/alerts.yml")];
+    let asked: std::collections::BTreeSet<_> = files.into_iter().flat_map(metrics).collect();
+    assert!(asked.len() > 5, "the files were read: {asked:?}");
+    assert_eq!(asked.difference(&served).collect::<Vec<_>>(), Vec::<&String>::new(), "served: {served:?}");
+    bench.end();
+}

@@ -1,7 +1,7 @@
 //! A running `bellows dev` of its own: state folder, ports, addresses.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -23,8 +23,6 @@ pub struct Dev {
     pub ready: Value,
     /// Its verbs.
     pub cli: Cli,
-    /// Its folder.
-    pub state: PathBuf,
 }
 
 impl Dev {
@@ -45,7 +43,7 @@ impl Dev {
             panic!("`bellows dev` said nothing within {PATIENCE:?} ({ended:?})");
         };
         let credential = ready["credential"].as_str().expect("the line names the credential").to_owned();
-        Self { child, ready, cli: Cli::new(Path::new(&credential)), state: state.to_owned() }
+        Self { child, ready, cli: Cli::new(Path::new(&credential)) }
     }
 
     pub fn pid(&self) -> u32 {
