@@ -1,6 +1,8 @@
 //! `bellows bench`: how fast, measured here and now, as rows of {name, value, unit, reference?, ratio?}.
 
 mod cluster;
+mod launch;
+mod payload;
 mod rows;
 mod scale;
 
@@ -18,12 +20,14 @@ pub struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum What {
+    Launch(launch::Arguments),
     Scale(scale::Arguments),
 }
 
 /// Measures and prints. No async runtime exists.
 pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
     match arguments.what {
+        What::Launch(arguments) => rows::print(&launch::run(&arguments)?, globals),
         What::Scale(arguments) => {
             crate::execution::client(async { rows::print(&scale::run(arguments, globals).await?, globals) })
         }

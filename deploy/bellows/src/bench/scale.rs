@@ -1,16 +1,16 @@
 //! `bench scale`: an app of `sleep`s, each with its own network, from 0 copies to N and back to 1. Ready means that the app's own exec is
 //! seen from outside; ended means that its processes are gone and its exit is recorded. Both are checked after the clock has stopped.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use bellows_proto::operator as wire;
 use bellows_proto::types::{AppSpec, Resources, app_spec::Scale};
 use bellows_runtime::image::Store;
-use bellows_runtime::image::build::{BuildConfig, executable_with_libraries};
 use clap::Args;
 
 use super::cluster::OwnCluster;
+use super::payload;
 use super::rows::Row;
 use crate::connection::{self, Connection};
 use crate::dev::requests;
@@ -19,6 +19,9 @@ use crate::globals::Globals;
 
 /// Name of the app and of its image.
 const NAME: &str = "bench-scale";
+
+/// What its copies execute.
+const SLEEP: &str = "/bin/sleep";
 
 /// From 0 copies to N and back to 1: seconds until all are ready, and until all are gone
 ///
@@ -64,8 +67,10 @@ struct Sleeper {
 
 impl Sleeper {
     async fn declare(&self, connection: &mut Connection, cluster: &OwnCluster) -> Result<(), Failure> {
-        let digest = image(&cluster.state.path().join("images")).map_err(|error| Failure::from_error(&error))?;
-        requests::register_image(connection, NAME, &digest).await?;
+        let build = |store: Store| payload::image(&store, NAME, Path::new(SLEEP));
+        let digest = Store::open(cluster.state.path().join("images")).and_then(build);
+        let digest = digest.map_err(|error| Failure::from_error(&error))?;
+        requests::register_image(connection, NAME, &digest.to_string()).await?;
         requests::apply_and_wait(connection, self.spec()).await
     }
 
@@ -74,7 +79,7 @@ impl Sleeper {
             name: NAME.to_owned(),
             tenant: self.tenant.clone(),
             image: NAME.to_owned(),
-            command: vec!["/bin/sleep".to_owned(), self.seconds.to_string()],
+            command: vec![SLEEP.to_owned(), self.seconds.to_string()],
             resources: Some(Resources { cpu_milli: 10, memory_bytes: 8 << 20 }),
             processes: 8,
             scratch_bytes: 1 << 20,
@@ -114,19 +119,7 @@ impl Sleeper {
             std::fs::read_dir("/proc").map_err(|error| Failure::failed(format!("listing /proc: {error}")))?;
         let command_lines =
             processes.flatten().filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
-        let expected = format!("/bin/sleep\0{}\0", self.seconds);
+        let expected = format!("{SLEEP}\0{}\0", self.seconds);
         Ok(command_lines.filter(|line| line == expected.as_bytes()).count())
     }
-}
-
-/// An image with nothing but `sleep`: busybox where it is installed as one static file, the machine's own with its libraries elsewhere.
-fn image(store: &Path) -> bellows_runtime::image::Result<String> {
-    let candidates = ["/bin/busybox", "/usr/bin/busybox", "/bin/sleep"].map(PathBuf::from);
-    let program = candidates.iter().find(|path| path.is_file()).unwrap_or(&candidates[2]);
-    let mut files = executable_with_libraries(program)?;
-    if let Some(own) = files.first_mut() {
-        own.path = PathBuf::from("/bin/sleep");
-    }
-    let digest = Store::open(store)?.build(NAME, &files, &BuildConfig::default())?;
-    Ok(digest.to_string())
 }

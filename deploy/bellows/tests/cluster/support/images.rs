@@ -114,17 +114,16 @@ fn index(digest: &Digest, store: &Store) -> String {
 fn layouts_are_read_by_the_store() {
     let Some(_machine) = super::machine(&["busybox"]) else { return };
     let files = [FileSpec { path: "/hello".into(), mode: 0o644, content: Content::Bytes(b"hello".to_vec()) }];
-    let ways: [(&str, fn(&Path, &Path, &[FileSpec])); 2] =
-        [("umoci", by_umoci), ("bellows", |_, layout, files| by_us(layout, files))];
-    for (name, way) in ways {
-        if name == "umoci" && program("umoci").is_none() {
-            continue;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let layouts = ["umoci", "bellows"].map(|name| (name, folder.path().join(name)));
+    for (name, layout) in &layouts {
+        match *name {
+            "umoci" if program("umoci").is_none() => continue,
+            "umoci" => by_umoci(folder.path(), layout, &files),
+            _ => by_us(layout, &files),
         }
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let layout = folder.path().join("layout");
-        way(folder.path(), &layout, &files);
         let store = Store::open(folder.path().join("store")).expect("an empty folder");
-        let loaded = store.load(&layout, Some(name), store.limits()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let loaded = store.load(layout, Some(name), store.limits()).unwrap_or_else(|e| panic!("{name}: {e}"));
         let image = store.unpack(&loaded.digest).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(std::fs::read(image.root.join("hello")).expect("unpacked"), b"hello", "{name}");
     }
