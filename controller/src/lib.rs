@@ -19,6 +19,7 @@ mod blobs;
 mod clock;
 mod config;
 mod controller;
+mod convert;
 mod error;
 mod state;
 

@@ -1,0 +1,200 @@
+//! What a tenant declares about an app.
+
+use bellows_core::ids::SpecDigest;
+use bellows_core::model::spec::{
+    AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Port, Protocol, Scale, Spread, WhenCutOff, WhenFull,
+};
+use bellows_core::units::{Bytes, Millis, Permille};
+use bellows_proto::types as wire;
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+
+use super::words::{resources_from_wire, resources_to_wire};
+use super::{Malformed, Result, each, required, unknown_value};
+
+/// A whole spec: 256 KiB holds 1,000 variables of 200 bytes. It is in the log, in every snapshot, and in memory thrice.
+const MAX_SPEC_BYTES: usize = 256 << 10;
+
+/// Elements of one list: more than any app file has.
+const MAX_LIST: usize = 1_024;
+
+/// SHA-256 of the canonical encoding: fields by number, maps by key.
+pub(crate) fn spec_digest(spec: &AppSpec) -> SpecDigest {
+    SpecDigest(Sha256::digest(spec_to_wire(spec).encode_to_vec()).into())
+}
+
+/// At the door only: what is in the log was let in already.
+pub(crate) fn check_spec_size(spec: &wire::AppSpec) -> Result<()> {
+    let lists = [
+        ("command", spec.command.len()),
+        ("args", spec.args.len()),
+        ("env", spec.env.len()),
+        ("ports", spec.ports.len()),
+        ("constraints", spec.constraints.len()),
+    ];
+    if let Some((field, count)) = lists.into_iter().find(|(_, count)| *count > MAX_LIST) {
+        return Err(Malformed::new(field, format!("has {count} elements, at most {MAX_LIST} are taken")));
+    }
+    match spec.encoded_len() {
+        bytes if bytes <= MAX_SPEC_BYTES => Ok(()),
+        bytes => Err(Malformed::new("spec", format!("has {bytes} bytes, at most {MAX_SPEC_BYTES} are taken"))),
+    }
+}
+
+pub(crate) fn spec_to_wire(spec: &AppSpec) -> wire::AppSpec {
+    wire::AppSpec {
+        name: spec.name.clone(),
+        tenant: spec.tenant.clone(),
+        image: spec.image.clone(),
+        image_digest: spec.image_digest.clone(),
+        command: spec.command.clone(),
+        args: spec.args.clone(),
+        env: spec.env.clone(),
+        resources: Some(resources_to_wire(spec.resources)),
+        processes: spec.processes,
+        scratch_bytes: spec.scratch.0,
+        log_bytes: spec.log.0,
+        scale: Some(scale_to_wire(&spec.scale)),
+        ports: spec.ports.iter().map(port_to_wire).collect(),
+        stop_grace_ms: spec.stop_grace.0,
+        drain_deadline_ms: spec.drain_deadline.0,
+        constraints: spec.constraints.iter().map(constraint_to_wire).collect(),
+        spread: spec.spread.as_ref().map(spread_to_wire),
+        max_per_node: spec.max_per_node,
+        stop_after_cut_off_ms: match spec.when_cut_off {
+            WhenCutOff::KeepRunning => None,
+            WhenCutOff::StopAfter(length) => Some(length.0),
+        },
+    }
+}
+
+pub(crate) fn spec_from_wire(spec: wire::AppSpec) -> Result<AppSpec> {
+    Ok(AppSpec {
+        name: spec.name,
+        tenant: spec.tenant,
+        image: spec.image,
+        image_digest: spec.image_digest,
+        command: spec.command,
+        args: spec.args,
+        env: spec.env,
+        resources: resources_from_wire(spec.resources),
+        processes: spec.processes,
+        scratch: Bytes(spec.scratch_bytes),
+        log: Bytes(spec.log_bytes),
+        scale: scale_from_wire(required("scale", spec.scale)?)?,
+        ports: each("ports", spec.ports, port_from_wire)?,
+        stop_grace: Millis(spec.stop_grace_ms),
+        drain_deadline: Millis(spec.drain_deadline_ms),
+        constraints: each("constraints", spec.constraints, constraint_from_wire)?,
+        spread: spec.spread.map(spread_from_wire).transpose()?,
+        max_per_node: spec.max_per_node,
+        when_cut_off: match spec.stop_after_cut_off_ms {
+            None => WhenCutOff::KeepRunning,
+            Some(length_ms) => WhenCutOff::StopAfter(Millis(length_ms)),
+        },
+    })
+}
+
+fn scale_to_wire(scale: &Scale) -> wire::app_spec::Scale {
+    match scale {
+        Scale::Declared { replicas } => wire::app_spec::Scale::Replicas(*replicas),
+        Scale::Policies(elastic) => wire::app_spec::Scale::Elastic(wire::Elastic {
+            min: elastic.min,
+            max: elastic.max,
+            idle_grace_ms: elastic.idle_grace.0,
+            spare: elastic.spare,
+            policies: elastic.policies.iter().map(policy_to_wire).collect(),
+        }),
+    }
+}
+
+fn scale_from_wire(scale: wire::app_spec::Scale) -> Result<Scale> {
+    match scale {
+        wire::app_spec::Scale::Replicas(replicas) => Ok(Scale::Declared { replicas }),
+        wire::app_spec::Scale::Elastic(elastic) => {
+            elastic_from_wire(elastic).map(Scale::Policies).map_err(|malformed| malformed.within("elastic"))
+        }
+    }
+}
+
+fn elastic_from_wire(elastic: wire::Elastic) -> Result<Elastic> {
+    Ok(Elastic {
+        min: elastic.min,
+        max: elastic.max,
+        idle_grace: Millis(elastic.idle_grace_ms),
+        spare: elastic.spare,
+        policies: each("policies", elastic.policies, policy_from_wire)?,
+    })
+}
+
+fn policy_to_wire(policy: &Policy) -> wire::Policy {
+    let Policy::Cpu { target } = policy;
+    let cpu = wire::CpuPolicy { target_permille: target.0 };
+    wire::Policy { reading: Some(wire::policy::Reading::Cpu(cpu)) }
+}
+
+fn policy_from_wire(policy: wire::Policy) -> Result<Policy> {
+    let wire::policy::Reading::Cpu(cpu) = required("reading", policy.reading)?;
+    Ok(Policy::Cpu { target: Permille(cpu.target_permille) })
+}
+
+fn port_to_wire(port: &Port) -> wire::Port {
+    let protocol = match port.protocol {
+        Protocol::Http => wire::port::Protocol::Http,
+        Protocol::Tcp => wire::port::Protocol::Tcp,
+    };
+    wire::Port { name: port.name.clone(), port: u32::from(port.port), protocol: protocol.into() }
+}
+
+fn port_from_wire(port: wire::Port) -> Result<Port> {
+    let protocol = match wire::port::Protocol::try_from(port.protocol) {
+        Ok(wire::port::Protocol::Http) => Protocol::Http,
+        Ok(wire::port::Protocol::Tcp) => Protocol::Tcp,
+        Ok(wire::port::Protocol::Unspecified) | Err(_) => return Err(unknown_value("protocol", port.protocol)),
+    };
+    let number = u16::try_from(port.port)
+        .map_err(|_| Malformed::new("port", format!("{} is not a port; ports are 1 to 65535", port.port)))?;
+    Ok(Port { name: port.name, port: number, protocol })
+}
+
+fn constraint_to_wire(constraint: &Constraint) -> wire::Constraint {
+    let operator = match constraint.operator {
+        ConstraintOperator::In => wire::constraint::Operator::In,
+        ConstraintOperator::NotIn => wire::constraint::Operator::NotIn,
+        ConstraintOperator::Exists => wire::constraint::Operator::Exists,
+        ConstraintOperator::NotExists => wire::constraint::Operator::NotExists,
+    };
+    let values = constraint.values.clone();
+    wire::Constraint { label: constraint.label.clone(), operator: operator.into(), values }
+}
+
+fn constraint_from_wire(constraint: wire::Constraint) -> Result<Constraint> {
+    use wire::constraint::Operator;
+    let operator = match Operator::try_from(constraint.operator) {
+        Ok(Operator::In) => ConstraintOperator::In,
+        Ok(Operator::NotIn) => ConstraintOperator::NotIn,
+        Ok(Operator::Exists) => ConstraintOperator::Exists,
+        Ok(Operator::NotExists) => ConstraintOperator::NotExists,
+        Ok(Operator::Unspecified) | Err(_) => return Err(unknown_value("operator", constraint.operator)),
+    };
+    Ok(Constraint { label: constraint.label, operator, values: constraint.values })
+}
+
+fn spread_to_wire(spread: &Spread) -> wire::Spread {
+    let when_full = match spread.when_full {
+        WhenFull::Relax => wire::spread::WhenFull::Relax,
+        WhenFull::Refuse => wire::spread::WhenFull::Refuse,
+    };
+    wire::Spread { by: spread.by.clone(), max_skew: spread.max_skew, when_full: when_full.into() }
+}
+
+fn spread_from_wire(spread: wire::Spread) -> Result<Spread> {
+    let when_full = match wire::spread::WhenFull::try_from(spread.when_full) {
+        Ok(wire::spread::WhenFull::Relax) => WhenFull::Relax,
+        Ok(wire::spread::WhenFull::Refuse) => WhenFull::Refuse,
+        Ok(wire::spread::WhenFull::Unspecified) | Err(_) => {
+            return Err(unknown_value("spread.when_full", spread.when_full));
+        }
+    };
+    Ok(Spread { by: spread.by, max_skew: spread.max_skew, when_full })
+}
