@@ -1,0 +1,82 @@
+//! The thread that writes raft's log. It blocks on the disk so that the driver never does.
+
+use std::io;
+use std::sync::mpsc as blocking;
+use std::thread;
+
+use bellows_member::{LogStorage, Persist};
+use tokio::sync::mpsc;
+
+/// The driver's end of the thread. Dropped, it lets the thread finish what it was given, and end.
+pub(crate) struct Writer {
+    /// Unbounded here, bounded by the member: it takes no proposals beyond 64 MiB that wait for the disk.
+    batches: blocking::Sender<Persist>,
+    written: mpsc::UnboundedReceiver<Result<u64, String>>,
+    /// Open as long as the thread has the storage.
+    gone: mpsc::Receiver<()>,
+}
+
+impl Writer {
+    /// Takes the storage over.
+    pub(crate) fn start<S: LogStorage + Send + 'static>(storage: S) -> io::Result<Self> {
+        let (batches, given) = blocking::channel();
+        let (report, written) = mpsc::unbounded_channel();
+        let (alive, gone) = mpsc::channel(1);
+        thread::Builder::new().name("raft-log".to_owned()).spawn(move || {
+            let _alive = alive;
+            write_all(storage, &given, &report);
+        })?;
+        Ok(Self { batches, written, gone })
+    }
+
+    /// To be written, in order. That the thread has ended shows in `written`.
+    pub(super) fn write(&self, batch: Persist) {
+        let _ = self.batches.send(batch);
+    }
+
+    /// The number of a batch that is on disk, or why the thread ended.
+    pub(super) async fn written(&mut self) -> Result<u64, String> {
+        let panicked = || Err("the thread that writes it panicked; the log above says why".to_owned());
+        self.written.recv().await.unwrap_or_else(panicked)
+    }
+
+    /// More of them, without waiting.
+    pub(super) fn more_written(&mut self) -> Option<Result<u64, String>> {
+        self.written.try_recv().ok()
+    }
+
+    /// Lets the thread finish and returns when it has let go of the storage.
+    pub(super) async fn finish(self) {
+        let Self { batches, written: _written, mut gone } = self;
+        drop(batches);
+        let _ = gone.recv().await;
+    }
+}
+
+fn write_all<S: LogStorage>(
+    mut storage: S,
+    given: &blocking::Receiver<Persist>,
+    report: &mpsc::UnboundedSender<Result<u64, String>>,
+) {
+    while let Ok(batch) = given.recv() {
+        let written = storage.persist(&batch).map(|()| batch.number).map_err(|error| chain(&error));
+        let failed = written.is_err();
+        // The driver may have ended: then the rest is still written, and nobody told.
+        let _ = report.send(written);
+        if failed {
+            return;
+        }
+    }
+}
+
+/// An error with its causes, in one sentence.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
