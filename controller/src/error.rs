@@ -5,19 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::auth::AuthorityError;
+use crate::storage::StorageError;
 
 /// Why a controller did not start. Nothing is left half-done: mend the cause and start again.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The folder cannot be made, or not be written.
-    #[error("the folder {path} cannot be written; make it writable for this user, or choose another with --state")]
-    FolderNotWritable {
-        /// The folder or a file in it.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
     /// A file of the state folder cannot be read.
     #[error("{path} cannot be read; it must belong to the user who runs the controller")]
     Unreadable {
@@ -53,6 +45,29 @@ pub enum StartError {
         /// The folder.
         path: PathBuf,
     },
+    /// Raft's log: damaged, not readable, not writable.
+    #[error("the controller's log cannot be used")]
+    Log(#[from] StorageError),
+    /// The member would not start from what the log holds.
+    #[error("the log in {path} does not suit this controller")]
+    Member {
+        /// The state folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The folder of images, or a file in the state folder.
+    #[error("{path} cannot be written; make it writable for this user, or choose another folder with {flag}")]
+    NotWritable {
+        /// The folder or file.
+        path: PathBuf,
+        /// How to choose another.
+        flag: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Somebody listens there already, or the address is not ours.
     #[error("cannot listen on {address} ({purpose}); stop what listens there, or choose another address with {flag}")]
     Listen {
@@ -67,33 +82,16 @@ pub enum StartError {
         source: io::Error,
     },
     /// Keys and certificates.
-    #[error("the cluster's certificates in {path} cannot be used")]
-    Authority {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: AuthorityError,
-    },
+    #[error("the cluster's certificates cannot be used")]
+    Authority(#[from] AuthorityError),
     /// TLS would not take the server's certificate.
     #[error("the server's TLS configuration was refused; check the names given with --advertise")]
     Tls(#[source] tonic::transport::Error),
     /// The list of services for reflection.
     #[error("the descriptions of the services cannot be served; this build of Bellows is damaged")]
     Reflection(#[source] tonic_reflection::server::Error),
-    /// Raft's log is damaged or cannot be read.
-    #[error(
-        "the log in {path} cannot be read back; nothing was changed. Restore the folder from a backup, or move it away to begin anew"
-    )]
-    Log {
-        /// The folder of the log.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
     /// The metrics could not be registered.
-    #[error("the metrics cannot be registered; does the same registry serve two controllers?")]
+    #[error("the metrics cannot be registered; does one registry serve two controllers?")]
     Metrics(#[source] prometheus::Error),
     /// A thread could not be started.
     #[error("a thread for {purpose} cannot be started; raise the limit of processes (ulimit -u)")]
@@ -104,21 +102,18 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The driver ended before it led.
+    #[error("the controller ended while it started: {why}")]
+    Ended {
+        /// Says how to mend it.
+        why: String,
+    },
 }
 
 /// Why no token was made.
 #[derive(Debug, thiserror::Error)]
-pub enum CreateTokenError {
-    /// Too short or too long.
-    #[error("a join token may be valid for 1 second to 365 days, not {seconds} seconds")]
-    Validity {
-        /// As asked.
-        seconds: u64,
-    },
-    /// The cluster would not keep it.
-    #[error("the token was not kept: {why}")]
-    NotKept {
-        /// Says how to mend it.
-        why: String,
-    },
+#[error("no join token was made: {why}")]
+pub struct CreateTokenError {
+    /// Says how to mend it.
+    pub why: String,
 }

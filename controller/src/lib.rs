@@ -20,12 +20,15 @@ mod clock;
 mod config;
 mod controller;
 mod convert;
+mod dashboard;
+mod driver;
 mod error;
 mod state;
 
 pub mod storage;
 
-pub use auth::{Credential, CredentialError};
+pub use auth::{AuthorityError, Credential, CredentialError};
 pub use config::ControllerConfig;
 pub use controller::Controller;
+pub use driver::DriverError;
 pub use error::{CreateTokenError, StartError};

@@ -88,7 +88,7 @@ fn lock(path: &Path) -> Result<File, StartError> {
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(StartError::FolderInUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(StartError::FolderNotWritable { path: file, source }),
+        Err(TryLockError::Error(source)) => Err(StartError::NotWritable { path: file, flag: "--state", source }),
     }
 }
 
@@ -100,7 +100,7 @@ fn write_layout(path: &Path) -> Result<(), StartError> {
 
 fn not_writable(path: &Path) -> impl Fn(io::Error) -> StartError {
     let path = path.to_owned();
-    move |source| StartError::FolderNotWritable { path: path.clone(), source }
+    move |source| StartError::NotWritable { path: path.clone(), flag: "--state", source }
 }
 
 /// Makes the folder and its parents; only the owner may look into it.
@@ -168,6 +168,6 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("file");
         fs::write(&path, "").expect("writable");
-        assert!(matches!(refused(&path), StartError::FolderNotWritable { .. }));
+        assert!(matches!(refused(&path), StartError::NotWritable { .. }));
     }
 }

@@ -78,7 +78,8 @@ impl CallHub {
         let line = table.lines.get_mut(&node).ok_or_else(|| {
             Status::unavailable(format!("the agent of node {node} takes no calls at the moment; is it running?"))
         })?;
-        let busy = |_| Status::resource_exhausted(format!("too many calls wait for the agent of node {node}; try again"));
+        let busy =
+            |_| Status::resource_exhausted(format!("too many calls wait for the agent of node {node}; try again"));
         line.asks.try_send(Ok(wire::Call { id, body: Some(Ask::Logs(body)) })).map_err(busy)?;
         let (pieces, taken) = mpsc::channel(PIECES_WAITING);
         line.open.insert(id, pieces);

@@ -26,7 +26,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Which of these are not stored?
 pub(super) async fn missing(blobs: Blobs, digests: Vec<String>) -> Result<Vec<String>, Status> {
     if digests.len() > MAX_ASKED {
-        return Err(Malformed::new("digests", format!("{} digests, at most {MAX_ASKED} are taken", digests.len())).into());
+        return Err(
+            Malformed::new("digests", format!("{} digests, at most {MAX_ASKED} are taken", digests.len())).into()
+        );
     }
     blocking(move || {
         let mut missing = Vec::new();

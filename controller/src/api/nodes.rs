@@ -49,10 +49,7 @@ impl Nodes for NodeService {
 
     type CallsStream = Answers<wire::Call>;
 
-    async fn calls(
-        &self,
-        request: Request<Streaming<wire::CallReply>>,
-    ) -> Result<Response<Self::CallsStream>, Status> {
+    async fn calls(&self, request: Request<Streaming<wire::CallReply>>) -> Result<Response<Self::CallsStream>, Status> {
         let node = self.member(&request).await?;
         let mut replies = request.into_inner();
         let (line, asked) = self.0.calls.connect(node);

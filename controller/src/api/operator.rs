@@ -52,7 +52,12 @@ impl OperatorService {
         accepted(self.0.driver.request(&by, key, change).await?)
     }
 
-    async fn app_changed<T>(&self, request: &Request<T>, key: &str, change: Change) -> Result<wire::AppChanged, Status> {
+    async fn app_changed<T>(
+        &self,
+        request: &Request<T>,
+        key: &str,
+        change: Change,
+    ) -> Result<wire::AppChanged, Status> {
         match self.change(request, key, change).await? {
             Outcome::App { app, generation, changed } => {
                 Ok(wire::AppChanged { id: app.0, generation: generation.0, changed, image_digest: String::new() })
@@ -61,7 +66,11 @@ impl OperatorService {
         }
     }
 
-    async fn node_changed<T>(&self, request: &Request<T>, change: Change) -> Result<Response<wire::NodeChanged>, Status> {
+    async fn node_changed<T>(
+        &self,
+        request: &Request<T>,
+        change: Change,
+    ) -> Result<Response<wire::NodeChanged>, Status> {
         match self.change(request, "", change).await? {
             Outcome::Node { node } => Ok(Response::new(wire::NodeChanged { id: node.0 })),
             Outcome::Done => Ok(Response::new(wire::NodeChanged { id: 0 })),
@@ -77,7 +86,9 @@ impl OperatorService {
 
 /// The core answered another question than was asked: a defect, told as one.
 fn unexpected(outcome: &Outcome) -> Status {
-    Status::internal(format!("the core answered {outcome:?}, which does not belong to this request; please report this"))
+    Status::internal(format!(
+        "the core answered {outcome:?}, which does not belong to this request; please report this"
+    ))
 }
 
 #[tonic::async_trait]
@@ -141,7 +152,10 @@ impl Operator for OperatorService {
         Ok(Response::new(wire::ListReplicasResponse { replicas }))
     }
 
-    async fn list_nodes(&self, _: Request<wire::ListNodesRequest>) -> Result<Response<wire::ListNodesResponse>, Status> {
+    async fn list_nodes(
+        &self,
+        _: Request<wire::ListNodesRequest>,
+    ) -> Result<Response<wire::ListNodesResponse>, Status> {
         let nodes = self.0.driver.ask(Question::Nodes).await?;
         Ok(Response::new(wire::ListNodesResponse { nodes }))
     }
@@ -196,7 +210,10 @@ impl Operator for OperatorService {
         self.node_changed(&request, Change::SetNodeState { node: named("node", asked.node)?, state }).await
     }
 
-    async fn remove_node(&self, request: Request<wire::RemoveNodeRequest>) -> Result<Response<wire::NodeChanged>, Status> {
+    async fn remove_node(
+        &self,
+        request: Request<wire::RemoveNodeRequest>,
+    ) -> Result<Response<wire::NodeChanged>, Status> {
         let node = named("node", request.get_ref().node.clone())?;
         self.node_changed(&request, Change::RemoveNode { node }).await
     }

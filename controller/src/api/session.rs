@@ -60,7 +60,8 @@ async fn speak(
 
 async fn opened(stream: &mut Streaming<wire::FromAgent>) -> Result<wire::Open, Status> {
     let first = tokio::time::timeout(OPEN_TIMEOUT, stream.message()).await;
-    let first = first.map_err(|_| Status::deadline_exceeded("the agent said nothing for 10 s; a session begins with Open"))?;
+    let first =
+        first.map_err(|_| Status::deadline_exceeded("the agent said nothing for 10 s; a session begins with Open"))?;
     let Some(Body::Open(open)) = first?.and_then(|first| first.body) else {
         return Err(Malformed::new("body", "a session begins with Open").into());
     };

@@ -11,7 +11,9 @@ use crate::driver::chain;
 pub(crate) fn status_of_refusal(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
     match refusal {
-        Refusal::UnknownApp { .. } | Refusal::UnknownNode { .. } | Refusal::UnknownImage { .. } => Status::not_found(text),
+        Refusal::UnknownApp { .. } | Refusal::UnknownNode { .. } | Refusal::UnknownImage { .. } => {
+            Status::not_found(text)
+        }
         Refusal::BadSpec(_) | Refusal::KeyReused { .. } => Status::invalid_argument(text),
         Refusal::WrongGeneration { .. }
         | Refusal::ScaledByPolicy { .. }

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::state::replace_file;
 
 /// The name that every controller's certificate bears, whatever its address: clients check for it.
-pub(crate) const SERVER_NAME: &str = "bellows-controller";
+const SERVER_NAME: &str = "bellows-controller";
 
 /// Clocks of servers differ: certificates begin an hour before they are made.
 const BACKDATED: Duration = Duration::from_secs(60 * 60);

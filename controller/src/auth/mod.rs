@@ -6,8 +6,8 @@ mod credential;
 mod role;
 mod token;
 
+pub(crate) use authority::Authority;
 pub use authority::AuthorityError;
-pub(crate) use authority::{Authority, SERVER_NAME};
 pub use credential::{Credential, CredentialError};
 pub(crate) use role::{Caller, caller, require_any, require_operator};
 pub(crate) use token::{JoinToken, hash_of};

@@ -51,14 +51,10 @@ fn change_to_log(change: &Change) -> wire::command::Change {
             let wanted = wanted.iter().map(|(app, count)| (app.0, *count)).collect();
             Wire::RecordWanted(wire::RecordWanted { wanted })
         }
-        Change::RecordGood { app, revision } => {
-            Wire::RecordGood(wire::RecordGood { app: app.0, revision: revision.0 })
+        Change::RecordGood { app, revision } => Wire::RecordGood(wire::RecordGood { app: app.0, revision: revision.0 }),
+        Change::JoinNode { name, machine, labels } => {
+            Wire::JoinNode(wire::JoinNode { name: name.clone(), machine: machine.clone(), labels: labels.clone() })
         }
-        Change::JoinNode { name, machine, labels } => Wire::JoinNode(wire::JoinNode {
-            name: name.clone(),
-            machine: machine.clone(),
-            labels: labels.clone(),
-        }),
         other => rare_change_to_log(other),
     }
 }
@@ -71,11 +67,9 @@ fn rare_change_to_log(change: &Change) -> wire::command::Change {
             Wire::SetNodeState(wire::SetNodeState { node: node.0, state: Some(node_state_to_log(*state)) })
         }
         Change::RemoveNode { node } => Wire::RemoveNode(wire::RemoveNode { node: node.0 }),
-        Change::RegisterImage { name, digest, size } => Wire::RegisterImage(wire::RegisterImage {
-            name: name.clone(),
-            digest: digest.clone(),
-            size_bytes: size.0,
-        }),
+        Change::RegisterImage { name, digest, size } => {
+            Wire::RegisterImage(wire::RegisterImage { name: name.clone(), digest: digest.clone(), size_bytes: size.0 })
+        }
         Change::RemoveImage { name } => Wire::RemoveImage(wire::RemoveImage { name: name.clone() }),
         Change::CreateToken { hash, expires } => {
             Wire::CreateToken(wire::CreateToken { hash: hash.clone(), expires_unix_ms: expires.0 })

@@ -58,6 +58,7 @@ fn unknown_value(field: &str, value: i32) -> Malformed {
 
 /// Every element converted; a rejection bears the element's place.
 fn each<W, C>(field: &str, values: Vec<W>, convert: impl Fn(W) -> Result<C>) -> Result<Vec<C>> {
-    let place = |(at, value): (usize, W)| convert(value).map_err(|malformed| malformed.within(format!("{field}[{at}]")));
+    let place =
+        |(at, value): (usize, W)| convert(value).map_err(|malformed| malformed.within(format!("{field}[{at}]")));
     values.into_iter().enumerate().map(place).collect()
 }

@@ -35,7 +35,10 @@ pub(crate) fn hello_from_wire(hello: wire::Hello) -> Result<(NodeFacts, Vec<Repl
 
 pub(crate) fn report_from_wire(report: wire::Report) -> Result<Report> {
     if report.refused.len() > MAX_REFUSED {
-        return Err(Malformed::new("refused", format!("{} orders, at most {MAX_REFUSED} are taken", report.refused.len())));
+        return Err(Malformed::new(
+            "refused",
+            format!("{} orders, at most {MAX_REFUSED} are taken", report.refused.len()),
+        ));
     }
     Ok(Report {
         acknowledged: OrderSequence(report.acknowledged),
@@ -140,12 +143,17 @@ mod tests {
         assert_eq!(refusal(wire::ReplicaReport { id: None, ..sound() }), "replicas[1].id: is missing");
         let short = wire::ReplicaReport { spec_digest: vec![1, 2], ..sound() };
         assert_eq!(refusal(short), "replicas[1].spec_digest: has 2 bytes, a SHA-256 has 32");
-        assert!(refusal(wire::ReplicaReport { lifecycle: 99, ..sound() }).starts_with("replicas[1].lifecycle: 99 is no value"));
+        assert!(
+            refusal(wire::ReplicaReport { lifecycle: 99, ..sound() })
+                .starts_with("replicas[1].lifecycle: 99 is no value")
+        );
         let line = wire::ReplicaReport { address: "10.0.0.1\n10.0.0.2".to_owned(), ..sound() };
         assert!(refusal(line).starts_with("replicas[1].address: has control characters"));
         let refused = wire::RefusedOrder { replica: sound().id, ..Default::default() };
         let report = wire::Report { refused: vec![refused], ..Default::default() };
-        assert!(report_from_wire(report).expect_err("refused").to_string().starts_with("refused[0].why: 0 is no value"));
+        assert!(
+            report_from_wire(report).expect_err("refused").to_string().starts_with("refused[0].why: 0 is no value")
+        );
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub(crate) fn model_to_log(model: &Model) -> wire::Snapshot {
 
 pub(crate) fn model_from_log(snapshot: wire::Snapshot) -> Result<Model> {
     if snapshot.format != FORMAT {
-        let problem = format!("{} is not known to this version (it knows {FORMAT}); start a newer one", snapshot.format);
+        let problem =
+            format!("{} is not known to this version (it knows {FORMAT}); start a newer one", snapshot.format);
         return Err(Malformed::new("format", problem));
     }
     let apps = each("apps", snapshot.apps, app_from_log)?;

@@ -37,7 +37,7 @@ pub(crate) fn check_spec_size(spec: &wire::AppSpec) -> Result<()> {
     }
     match spec.encoded_len() {
         bytes if bytes <= MAX_SPEC_BYTES => Ok(()),
-        bytes => Err(Malformed::new("spec", format!("has {bytes} bytes, at most {MAX_SPEC_BYTES} are taken"))),
+        bytes => Err(Malformed::new("size", format!("has {bytes} bytes, at most {MAX_SPEC_BYTES} are taken"))),
     }
 }
 

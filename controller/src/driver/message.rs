@@ -13,20 +13,13 @@ use super::outbox::Outbox;
 /// One thing for the driver to take in.
 pub(crate) enum Message {
     /// A person or a service asks for a change.
-    Request {
-        by: String,
-        key: String,
-        request: Request,
-        answer: oneshot::Sender<Answer>,
-    },
+    Request { by: String, key: String, request: Request, answer: oneshot::Sender<Answer> },
     /// Somebody wants to know.
     Question(Question),
     /// An agent's stream.
     Agent(AgentMessage),
     /// Another member's raft message.
-    Raft {
-        bytes: Vec<u8>,
-    },
+    Raft { bytes: Vec<u8> },
 }
 
 /// What became of a request.
@@ -75,23 +68,57 @@ type Asked<T> = oneshot::Sender<Result<T, Status>>;
 /// What can be asked. Answered from the core's view at once; nothing is changed.
 pub(crate) enum Question {
     Apps(Asked<Vec<wire::App>>),
-    Replicas { tenant: String, app: String, ended: bool, answer: Asked<Vec<wire::Replica>> },
+    Replicas {
+        tenant: String,
+        app: String,
+        ended: bool,
+        answer: Asked<Vec<wire::Replica>>,
+    },
     Nodes(Asked<Vec<wire::Node>>),
     Images(Asked<Vec<wire::Image>>),
     Status(Asked<wire::StatusResponse>),
-    Settled { tenant: String, app: String, generation: u64, answer: Asked<wire::AwaitProgress> },
-    Explain { tenant: String, subject: String, answer: Asked<Vec<wire::Explanation>> },
-    Events { after: u64, app: String, answer: Asked<Vec<wire::Event>> },
+    Settled {
+        tenant: String,
+        app: String,
+        generation: u64,
+        answer: Asked<wire::AwaitProgress>,
+    },
+    Explain {
+        tenant: String,
+        subject: String,
+        answer: Asked<Vec<wire::Explanation>>,
+    },
+    Events {
+        after: u64,
+        app: String,
+        answer: Asked<Vec<wire::Event>>,
+    },
     /// The digest that an image's name stands for.
-    ResolveImage { name: String, answer: Asked<String> },
+    ResolveImage {
+        name: String,
+        answer: Asked<String>,
+    },
     /// What would an apply of this spec do?
-    DryRun { spec: Box<AppSpec>, expected: Option<u64>, answer: Asked<wire::AppChanged> },
+    DryRun {
+        spec: Box<AppSpec>,
+        expected: Option<u64>,
+        answer: Asked<wire::AppChanged>,
+    },
     /// The node on which a replica runs.
-    Owner { replica: ReplicaId, answer: Asked<NodeId> },
+    Owner {
+        replica: ReplicaId,
+        answer: Asked<NodeId>,
+    },
     /// May somebody join with the secret of this hash?
-    TokenHolds { hash: String, answer: Asked<bool> },
+    TokenHolds {
+        hash: String,
+        answer: Asked<bool>,
+    },
     /// The cluster's name, if the node is part of it.
-    Membership { node: NodeId, answer: Asked<String> },
+    Membership {
+        node: NodeId,
+        answer: Asked<String>,
+    },
     /// Everything that the page shows.
     Overview(Asked<super::view::Overview>),
 }

@@ -29,7 +29,7 @@ mod view;
 mod writer;
 
 pub(crate) use handle::Handle;
-pub(crate) use message::{AgentMessage, Answer, Message, Question};
+pub(crate) use message::{AgentMessage, Question};
 pub(crate) use metrics::Metrics;
 pub(crate) use outbox::{Outbox, outbox};
 pub(crate) use run::{DriverParts, start};
@@ -40,13 +40,17 @@ pub(crate) use writer::{Writer, chain};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DriverError {
     /// The disk.
-    #[error("raft's log can no longer be written ({why}); mend the disk, then start the controller again: nothing acknowledged is lost")]
+    #[error(
+        "raft's log can no longer be written ({why}); mend the disk, then start the controller again: nothing acknowledged is lost"
+    )]
     Disk {
         /// What the storage said.
         why: String,
     },
     /// The log has something that this version does not understand.
-    #[error("entry {index} of raft's log cannot be understood ({why}); was it written by a newer version? Start that one")]
+    #[error(
+        "entry {index} of raft's log cannot be understood ({why}); was it written by a newer version? Start that one"
+    )]
     Entry {
         /// Its place.
         index: u64,
@@ -54,11 +58,19 @@ pub enum DriverError {
         why: String,
     },
     /// The snapshot of the model likewise.
-    #[error("the snapshot at entry {index} cannot be understood ({why}); was it written by a newer version? Start that one")]
+    #[error(
+        "the snapshot at entry {index} cannot be understood ({why}); was it written by a newer version? Start that one"
+    )]
     Snapshot {
         /// The last entry in it.
         index: u64,
         /// What is wrong with it.
+        why: String,
+    },
+    /// A defect.
+    #[error("the controller's driver panicked ({why}); start it again and please report this")]
+    Panicked {
+        /// What it said.
         why: String,
     },
 }

@@ -108,7 +108,8 @@ impl Driver {
         }
         let app = view.find_app(tenant, subject).map(|app| app.id);
         let node = view.find_node(subject);
-        let app = app.map(|app| explanation(format!("Why does app {subject} have these copies?"), view.explain_app(app)));
+        let app =
+            app.map(|app| explanation(format!("Why does app {subject} have these copies?"), view.explain_app(app)));
         let node = node.map(|node| explanation(format!("How does node {subject} stand?"), view.explain_node(node)));
         let found: Vec<_> = app.into_iter().chain(node).collect();
         match found.is_empty() {

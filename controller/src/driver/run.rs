@@ -13,6 +13,7 @@ use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::DriverError;
 use super::event_ring::EventRing;
 use super::handle::Handle;
 use super::message::{AgentMessage, Answer, Message};
@@ -21,7 +22,6 @@ use super::proposals::Proposals;
 use super::sessions::Sessions;
 use super::standing::Standing;
 use super::writer::Writer;
-use super::DriverError;
 use crate::clock::Clock;
 use crate::convert::{command_from_log, model_from_log, model_to_log};
 
@@ -270,7 +270,10 @@ impl Driver {
         let command = command_from_log(command).map_err(|error| unfit(error.to_string()))?;
         let claim = self.proposals.claim(committed);
         if let Some(token) = claim.lost {
-            self.input(Input::ProposalDropped { token, why: "another leader's entry took its place; try again".to_owned() });
+            self.input(Input::ProposalDropped {
+                token,
+                why: "another leader's entry took its place; try again".to_owned(),
+            });
         }
         self.input(Input::Committed { index: LogIndex(index), token: claim.own, command });
         Ok(())

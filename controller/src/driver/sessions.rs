@@ -33,8 +33,7 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub(super) fn open(&mut self, node: NodeId, id: SessionId, outbox: Outbox) {
-        let session =
-            Session { node, outbox, carried: BTreeSet::new(), waiting: Vec::new(), fence: Fence::default() };
+        let session = Session { node, outbox, carried: BTreeSet::new(), waiting: Vec::new(), fence: Fence::default() };
         self.open.insert(id, session);
     }
 

@@ -17,13 +17,19 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Takes the storage over.
-    pub(crate) fn start<S: LogStorage + Send + 'static>(storage: S) -> io::Result<Self> {
+    /// Takes the storage over, and keeps `guard` (the folder's lock) as long as it has it.
+    pub(crate) fn start<S, G>(storage: S, guard: G) -> io::Result<Self>
+    where
+        S: LogStorage + Send + 'static,
+        G: Send + 'static,
+    {
         let (batches, given) = blocking::channel();
         let (report, written) = mpsc::unbounded_channel();
         let (alive, gone) = mpsc::channel(1);
         thread::Builder::new().name("raft-log".to_owned()).spawn(move || {
+            // Dropped in the reverse order: the storage first, then the lock, and at last the sign of life.
             let _alive = alive;
+            let _guard = guard;
             write_all(storage, &given, &report);
         })?;
         Ok(Self { batches, written, gone })
