@@ -66,14 +66,13 @@ impl AgentCore {
 
     fn next_towards_running(&self, now: Instant, replica: &Replica) -> Next {
         match replica.seen.phase {
-            Phase::New | Phase::Pulling => match self.images.get(&replica.run.image) {
+            Phase::Waiting(until) if now < until => Next::Wait(until),
+            Phase::New | Phase::Pulling | Phase::Waiting(_) => match self.images.get(&replica.run.image) {
                 Some(ImageState::Ready) => Next::Launch,
                 Some(ImageState::Waiting(until)) if now < *until => Next::Wait(*until),
                 Some(ImageState::Fetching) => Next::Pull { asked: true },
                 Some(ImageState::Waiting(_)) | None => Next::Pull { asked: false },
             },
-            Phase::Waiting(until) if until <= now => Next::Launch,
-            Phase::Waiting(until) => Next::Wait(until),
             _ => Next::Nothing,
         }
     }

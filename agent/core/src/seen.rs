@@ -32,7 +32,9 @@ impl AgentCore {
     }
 
     fn waiting_for(&self, image: &str) -> Vec<ReplicaId> {
-        let waits = |r: &&Replica| r.run.image == image && matches!(r.seen.phase, Phase::New | Phase::Pulling);
+        let waits = |r: &&Replica| {
+            r.run.image == image && matches!(r.seen.phase, Phase::New | Phase::Pulling | Phase::Waiting(_))
+        };
         self.replicas.values().filter(waits).map(|r| r.id).collect()
     }
 

@@ -85,8 +85,8 @@ impl World {
             1 => self.greet(true),
             2 => self.old_leader(which),
             3..=5 => self.start(which % 3),
-            6 => self.about(which, if how % 2 == 0 { Action::Park } else { Action::Unpark }),
-            7 => self.about(which, Action::Stop { only_if_idle: how % 2 == 0, grace: Millis(u64::from(how)) }),
+            6 => self.about(which, if how.is_multiple_of(2) { Action::Park } else { Action::Unpark }),
+            7 => self.about(which, Action::Stop { only_if_idle: how.is_multiple_of(2), grace: Millis(u64::from(how)) }),
             8 => self.repeat(which),
             9 => self.disconnect(),
             10 => self.image(how),
@@ -156,7 +156,7 @@ impl World {
     /// A leader of an earlier term speaks.
     fn old_leader(&mut self, which: u8) -> Result<(), String> {
         let fence = Fence { incarnation: 1, term: self.leader.fence.term.saturating_sub(1) };
-        if which % 2 == 0 {
+        if which.is_multiple_of(2) {
             return self.give(Input::Greeting { fence, session: SessionId(1_000) });
         }
         let Some(replica) = self.some_replica(which) else { return Ok(()) };
@@ -253,20 +253,20 @@ impl World {
 
     fn sample(&mut self, which: u8, how: u8) -> Result<(), String> {
         let Some((replica, attempt)) = nth(&self.running, which) else { return Ok(()) };
-        if how % 5 == 0 {
-            return self.give(Input::Listening { replica, attempt, listening: how % 2 == 0 });
+        if how.is_multiple_of(5) {
+            return self.give(Input::Listening { replica, attempt, listening: how.is_multiple_of(2) });
         }
-        let counters = Counters { connections: u32::from(how % 3 == 0), ..Counters::default() };
+        let counters = Counters { connections: u32::from(how.is_multiple_of(3)), ..Counters::default() };
         self.give(Input::Sampled { readings: vec![Reading { replica, attempt, counters: Some(counters) }] })
     }
 
     /// The agent is killed and started again; now and then with a compacted journal, now and then after a reboot of the server.
     fn restart(&mut self, how: u8) -> Result<(), String> {
-        if how % 2 == 0 {
+        if how.is_multiple_of(2) {
             self.journal = self.core.records();
         }
         self.launching.clear(); // the launch was undone, or never seen
-        if how % 5 == 0 {
+        if how.is_multiple_of(5) {
             self.running.clear();
         }
         self.leader.connected = false;
@@ -282,7 +282,7 @@ impl World {
     }
 
     fn acknowledge_or_tick(&mut self, how: u8) -> Result<(), String> {
-        if how % 2 == 0 || !self.leader.connected {
+        if how.is_multiple_of(2) || !self.leader.connected {
             return self.give(Input::Tick);
         }
         let ended: Vec<ReplicaId> =
