@@ -1,0 +1,239 @@
+//! The journal: one file of lines, `CHECKSUM NUMBER JSON`, numbers without gaps. Appended in one write per step, and synced where a record must be
+//! on disk before anything else happens. A line that the last write left unfinished is cut off; damage before it is refused.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use bellows_agent_core::Record;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::specs::SpecBook;
+use crate::state::{StateError, file_error, replace_file};
+
+/// The file is rewritten in its shortest form when it has grown beyond this: 4 MiB are about 10,000 replicas come and gone.
+const COMPACT_BYTES: u64 = 4 << 20;
+
+/// What can be wrong with the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Reading, writing or syncing.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A line before the end is not what was written.
+    #[error(
+        "journal {path} is damaged at line {line}: restore it from a backup, or, to forget every order (replicas that run will be strays), \
+         stop this node's replicas and move the file away"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// A record cannot be put into words.
+    #[error("cannot encode a record of the journal")]
+    Encode(#[source] serde_json::Error),
+}
+
+/// One line: a record of the core, and the whole spec where it is about one.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    record: Record,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spec: Option<String>,
+}
+
+/// The open journal.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    next: u64,
+    bytes: u64,
+}
+
+impl Journal {
+    /// Reads what was kept, and the specs it holds; then rewrites nothing: call `compact` once the records are understood.
+    pub(crate) fn open(path: &Path, specs: &mut SpecBook) -> Result<(Self, Vec<Record>), JournalError> {
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(file_error("read", path)(source).into()),
+        };
+        let (entries, good_bytes) = parse(path, &text)?;
+        let file = open_to_append(path)?;
+        file.set_len(good_bytes).map_err(file_error("cut the unfinished end of", path))?;
+        let next = entries.len() as u64;
+        let records = entries.into_iter().map(|entry| specs.take_entry(entry.record, entry.spec)).collect();
+        Ok((Self { path: path.to_owned(), file, next, bytes: good_bytes }, records))
+    }
+
+    /// Appends in one write; syncs when one of the records asks for it.
+    pub(crate) fn append(&mut self, records: &[Record], specs: &SpecBook) -> Result<(), JournalError> {
+        let lines = self.encode(records, specs)?;
+        self.file.write_all(&lines).map_err(file_error("append to", &self.path))?;
+        self.bytes += lines.len() as u64;
+        if records.iter().any(Record::durable) {
+            self.file.sync_data().map_err(file_error("sync", &self.path))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn wants_compaction(&self) -> bool {
+        self.bytes > COMPACT_BYTES
+    }
+
+    /// Replaces the file by its shortest form.
+    pub(crate) fn compact(&mut self, records: &[Record], specs: &SpecBook) -> Result<(), JournalError> {
+        self.next = 0;
+        let lines = self.encode(records, specs)?;
+        replace_file(&self.path, &lines, 0o600)?;
+        self.file = open_to_append(&self.path)?;
+        self.bytes = lines.len() as u64;
+        Ok(())
+    }
+
+    fn encode(&mut self, records: &[Record], specs: &SpecBook) -> Result<Vec<u8>, JournalError> {
+        let mut lines = Vec::new();
+        for record in records {
+            let spec = match record {
+                Record::Spec { digest, .. } => specs.find(digest).map(|spec| hex::encode(spec.encode_to_vec())),
+                _ => None,
+            };
+            let json = serde_json::to_string(&Entry { record: record.clone(), spec }).map_err(JournalError::Encode)?;
+            let body = format!("{} {json}", self.next);
+            lines.extend_from_slice(format!("{} {body}\n", checksum(body.as_bytes())).as_bytes());
+            self.next += 1;
+        }
+        Ok(lines)
+    }
+}
+
+fn open_to_append(path: &Path) -> Result<File, StateError> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(file_error("open", path))
+}
+
+/// 64 bits of SHA-256: enough against rot; nobody is kept out by it.
+fn checksum(body: &[u8]) -> String {
+    hex::encode(&Sha256::digest(body)[..8])
+}
+
+/// All whole lines, and how many bytes they are. Only the last line may be broken.
+fn parse(path: &Path, text: &[u8]) -> Result<(Vec<Entry>, u64), JournalError> {
+    let (mut entries, mut good_bytes) = (Vec::new(), 0);
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    for (number, line) in lines.iter().enumerate() {
+        match parse_line(line, number) {
+            Some(entry) => entries.push(entry),
+            None if number + 1 == lines.len() => {
+                tracing::warn!(path = %path.display(), line = number + 1, "the journal's last line was not finished; it is cut off");
+                break;
+            }
+            None => return Err(JournalError::Damaged { path: path.to_owned(), line: number + 1 }),
+        }
+        good_bytes += line.len() as u64;
+    }
+    Ok((entries, good_bytes))
+}
+
+fn parse_line(line: &[u8], number: usize) -> Option<Entry> {
+    let line = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
+    let (sum, body) = line.split_once(' ')?;
+    let (written_number, json) = body.split_once(' ')?;
+    let right = sum == checksum(body.as_bytes()) && written_number.parse() == Ok(number);
+    if right { serde_json::from_str(json).ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bellows_agent_core::{Fence, RunSpec, SpecDigest};
+    use bellows_proto::types::AppSpec;
+
+    fn records() -> Vec<Record> {
+        let fence = |term| Record::Fence(Fence { incarnation: 1, term });
+        let spec = Record::Spec { digest: SpecDigest([7; 32]), run: RunSpec::default() };
+        vec![fence(1), spec, fence(2)]
+    }
+
+    fn book() -> SpecBook {
+        let mut specs = SpecBook::default();
+        specs.insert(SpecDigest([7; 32]), AppSpec { name: "web".to_owned(), ..AppSpec::default() });
+        specs
+    }
+
+    fn reopen(path: &Path) -> Result<(Vec<Record>, SpecBook), JournalError> {
+        let mut specs = SpecBook::default();
+        let (_, records) = Journal::open(path, &mut specs)?;
+        Ok((records, specs))
+    }
+
+    fn written() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let (mut journal, kept) = Journal::open(&path, &mut SpecBook::default()).expect("a new journal");
+        assert_eq!(kept, Vec::new());
+        journal.append(&records()[..2], &book()).expect("appended");
+        journal.append(&records()[2..], &book()).expect("appended");
+        (folder, path)
+    }
+
+    #[test]
+    fn what_was_written_is_read_with_its_specs() {
+        let (_folder, path) = written();
+        let (kept, specs) = reopen(&path).expect("a good journal");
+        assert_eq!(kept, records());
+        assert_eq!(specs.find(&SpecDigest([7; 32])).map(|spec| spec.name.clone()), Some("web".to_owned()));
+    }
+
+    #[test]
+    fn every_torn_tail_is_cut_off() {
+        let (_folder, path) = written();
+        let whole = fs::read(&path).expect("readable");
+        let last = whole.len() - whole.split_inclusive(|b| *b == b'\n').next_back().expect("a line").len();
+        for length in last..whole.len() {
+            fs::write(&path, &whole[..length]).expect("writable");
+            let (kept, _) = reopen(&path).expect("a torn tail is tolerated");
+            assert_eq!(kept, records()[..2], "cut at {length}");
+        }
+        fs::write(&path, &whole[..whole.len() - 3]).expect("writable");
+        let mut specs = SpecBook::default();
+        let (mut journal, _) = Journal::open(&path, &mut specs).expect("a torn tail is tolerated");
+        journal.append(&records()[2..], &specs).expect("appended after the cut");
+        assert_eq!(reopen(&path).expect("whole again").0, records());
+    }
+
+    #[test]
+    fn a_damaged_middle_is_refused_with_its_line() {
+        let (_folder, path) = written();
+        let mut whole = fs::read(&path).expect("readable");
+        whole[20] ^= 1;
+        fs::write(&path, whole).expect("writable");
+        let error = reopen(&path).expect_err("the first line is damaged").to_string();
+        assert!(error.contains("damaged at line 1"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_line_is_refused() {
+        let (_folder, path) = written();
+        let whole = fs::read_to_string(&path).expect("readable");
+        let without_first: String = whole.split_inclusive('\n').skip(1).collect();
+        fs::write(&path, without_first).expect("writable");
+        assert!(matches!(reopen(&path), Err(JournalError::Damaged { line: 1, .. })));
+    }
+
+    #[test]
+    fn compaction_begins_anew() {
+        let (_folder, path) = written();
+        let mut specs = SpecBook::default();
+        let (mut journal, _) = Journal::open(&path, &mut specs).expect("a good journal");
+        journal.compact(&records()[1..], &specs).expect("compacted");
+        journal.append(&records()[..1], &specs).expect("appended");
+        let expected = vec![records()[1].clone(), records()[2].clone(), records()[0].clone()];
+        assert_eq!(reopen(&path).expect("a good journal").0, expected);
+    }
+}
