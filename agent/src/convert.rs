@@ -2,8 +2,8 @@
 
 use bellows_agent_core::input::{Action, Order, RunSpec, WhenCutOff};
 use bellows_agent_core::{
-    Activity, AppId, Bytes, CpuMilli, Ended, Exit, Fence, Lifecycle, Millis, NodeUse, OrderRefusal, OrderSequence, Reason, RefusedOrder,
-    ReplicaId, ReplicaReport, Report, Resources, RevisionNumber, SessionId, SpecDigest,
+    Activity, AppId, Bytes, CpuMilli, Ended, Exit, Fence, Lifecycle, Millis, NodeUse, OrderRefusal, OrderSequence,
+    Reason, RefusedOrder, ReplicaId, ReplicaReport, Report, Resources, RevisionNumber, SessionId, SpecDigest,
 };
 use bellows_proto::{node as wire, types};
 
@@ -38,7 +38,8 @@ pub(crate) fn wire_replica(id: ReplicaId) -> types::ReplicaId {
 }
 
 fn digest(bytes: &[u8]) -> Result<SpecDigest, Misunderstood> {
-    let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| Misunderstood { what: "a spec digest that is not 32 bytes" })?;
+    let bytes =
+        <[u8; 32]>::try_from(bytes).map_err(|_| Misunderstood { what: "a spec digest that is not 32 bytes" })?;
     Ok(SpecDigest(bytes))
 }
 

@@ -9,7 +9,13 @@ use bellows_runtime::image::Image;
 use bellows_runtime::{ContainerId, ContainerSpec, Limits, User};
 
 /// What the container of one attempt shall be.
-pub(crate) fn container_spec(id: ContainerId, replica: ReplicaId, node: &str, app: &AppSpec, image: &Image) -> ContainerSpec {
+pub(crate) fn container_spec(
+    id: ContainerId,
+    replica: ReplicaId,
+    node: &str,
+    app: &AppSpec,
+    image: &Image,
+) -> ContainerSpec {
     let config = &image.config;
     ContainerSpec {
         tenant: app.tenant.clone(),
@@ -101,8 +107,15 @@ mod tests {
     fn the_environment_is_merged_and_says_who_one_is() {
         let env = [("MODE", "app"), ("EXTRA", "a=b")].map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect();
         let spec = spec(&AppSpec { name: "web".to_owned(), env, ..AppSpec::default() });
-        let expected =
-            ["BELLOWS_APP=web", "BELLOWS_NODE=n1", "BELLOWS_REPLICA=1-2-3", "EXTRA=a=b", "HOME=/", "MODE=app", "PATH=/bin"];
+        let expected = [
+            "BELLOWS_APP=web",
+            "BELLOWS_NODE=n1",
+            "BELLOWS_REPLICA=1-2-3",
+            "EXTRA=a=b",
+            "HOME=/",
+            "MODE=app",
+            "PATH=/bin",
+        ];
         assert_eq!(spec.env, expected);
         assert_eq!((spec.hostname.as_str(), spec.stop_signal), ("1-2-3", 15));
         assert_eq!(spec.working_dir, PathBuf::from("/srv"));

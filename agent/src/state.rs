@@ -142,7 +142,9 @@ fn check_version(folder: &Path) -> Result<(), StateError> {
     match fs::read_to_string(&path) {
         Ok(found) if found.trim() == VERSION => Ok(()),
         Ok(found) => Err(StateError::Version { path: folder.to_owned(), found: found.trim().to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => replace_file(&path, format!("{VERSION}\n").as_bytes(), 0o644),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            replace_file(&path, format!("{VERSION}\n").as_bytes(), 0o644)
+        }
         Err(source) => Err(file_error("read", &path)(source)),
     }
 }

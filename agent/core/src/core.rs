@@ -112,9 +112,14 @@ impl AgentCore {
         self.replicas.values().filter(|r| r.has_process()).map(|r| (r.id, r.seen.attempt))
     }
 
-    /// Specs that may still be needed.
-    pub fn specs(&self) -> impl Iterator<Item = SpecDigest> + '_ {
-        self.specs.keys().copied()
+    /// May this spec still be needed?
+    pub fn knows_spec(&self, digest: &SpecDigest) -> bool {
+        self.specs.contains_key(digest)
+    }
+
+    /// Which spec a remembered replica runs.
+    pub fn spec_of(&self, replica: ReplicaId) -> Option<SpecDigest> {
+        self.replicas.get(&replica).map(|replica| replica.digest)
     }
 
     fn take(&mut self, now: Instant, input: Input) -> Option<NodeUse> {

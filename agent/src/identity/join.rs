@@ -26,7 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// It has not joined and cannot.
-    #[error("this server has not joined a cluster and no token was given: `bellows token create` prints one, pass it with --token")]
+    #[error(
+        "this server has not joined a cluster and no token was given: `bellows token create` prints one, pass it with --token"
+    )]
     NoToken,
     /// The token.
     #[error(transparent)]
@@ -143,9 +145,10 @@ async fn ask(address: &str, token: &Token, request: JoinRequest) -> Result<Resul
     let tls = ClientTlsConfig::new().domain_name(SERVER_NAME);
     let verifier = Arc::new(PinnedAuthority::new(token.fingerprint));
     let with_tls = endpoint(address)?.tls_config_with_verifier(tls, verifier);
-    let channel: Channel = match with_tls.map_err(|source| DialError::Tls { address: address.to_owned(), source })?.connect().await {
-        Ok(channel) => channel,
-        Err(error) => return Ok(Err(Status::from_error(error.into()))),
-    };
+    let channel: Channel =
+        match with_tls.map_err(|source| DialError::Tls { address: address.to_owned(), source })?.connect().await {
+            Ok(channel) => channel,
+            Err(error) => return Ok(Err(Status::from_error(error.into()))),
+        };
     Ok(NodesClient::new(channel).join(request).await.map(tonic::Response::into_inner))
 }

@@ -38,7 +38,12 @@ impl Identity {
         let Some(certificate_pem) = read(&folder.join("certificate.pem"))? else { return Ok(None) };
         let need = |name: &str| {
             let path = folder.join(name);
-            let gone = || io::Error::new(io::ErrorKind::NotFound, "the folder is incomplete; move it away and join again with a token");
+            let gone = || {
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "the folder is incomplete; move it away and join again with a token",
+                )
+            };
             read(&path)?.ok_or_else(|| file_error("read", &path)(gone()))
         };
         let node_path = folder.join("node");

@@ -27,7 +27,8 @@ impl std::str::FromStr for Token {
         match (prefix, secret, fingerprint, parts.next()) {
             (Some("bellows1"), Some(secret), Some(fingerprint), None) if !secret.is_empty() => {
                 let mut bytes = [0; 32];
-                hex::decode_to_slice(fingerprint, &mut bytes).map_err(|_| TokenError("has no fingerprint of 64 hex digits"))?;
+                hex::decode_to_slice(fingerprint, &mut bytes)
+                    .map_err(|_| TokenError("has no fingerprint of 64 hex digits"))?;
                 Ok(Self { secret: secret.to_owned(), fingerprint: bytes })
             }
             (Some("bellows1"), ..) => Err(TokenError("has not three parts")),
@@ -46,7 +47,9 @@ mod tests {
         let token: Token = good.parse().expect("a good token");
         assert_eq!((token.secret.as_str(), token.fingerprint), ("abc", [15; 32]));
         assert!(!format!("{token:?}").contains("abc"), "the secret is never printed");
-        for bad in ["", "abc", "bellows2.abc.0f", "bellows1.abc", "bellows1..00", "bellows1.abc.zz", &format!("{good}.x")] {
+        for bad in
+            ["", "abc", "bellows2.abc.0f", "bellows1.abc", "bellows1..00", "bellows1.abc.zz", &format!("{good}.x")]
+        {
             assert!(bad.parse::<Token>().is_err(), "{bad}");
         }
     }

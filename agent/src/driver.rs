@@ -1,0 +1,279 @@
+//! The one loop: news in, one step of the core, the journal first, then everything else. It has a thread of its own because the journal's sync blocks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellows_agent_core::input::LaunchFailure;
+use bellows_agent_core::{AgentCore, Effect, Fence, Input, Record, ReplicaId, ReplicaReport, Resources, SessionId};
+use bellows_proto::node::{FromAgent, Hello, from_agent};
+use bellows_runtime::handle::NodeUsage;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::convert::{Batch, run_spec, wire_fence, wire_replica_report, wire_report, wire_resources};
+use crate::images::Images;
+use crate::journal::{Journal, JournalError};
+use crate::news::{Greeting, News, Outbound};
+use crate::sample::NodeMeter;
+use crate::specs::SpecBook;
+use crate::state::StateFolder;
+use crate::watch::Watcher;
+use crate::worker::{Job, Queue, chain};
+
+/// How often to measure while no leader has said how often to report.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the server is, for hello.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) boot: String,
+    pub(crate) capacity: Resources,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// The loop and what it owns.
+pub(crate) struct Driver {
+    pub(crate) core: AgentCore,
+    pub(crate) journal: Journal,
+    pub(crate) specs: SpecBook,
+    pub(crate) clock: Clock,
+    pub(crate) folder: Arc<StateFolder>,
+    pub(crate) facts: Facts,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) watcher: Arc<Watcher>,
+    pub(crate) images: Arc<Images>,
+    pub(crate) runtime: Handle,
+    pub(crate) fence: watch::Sender<Fence>,
+    pub(crate) news: mpsc::Sender<News>,
+    pub(crate) meter: NodeMeter,
+    pub(crate) live: Live,
+}
+
+/// The connection, as far as the driver is concerned.
+#[derive(Default)]
+pub(crate) struct Live {
+    stream: Option<(SessionId, Fence, Outbound)>,
+    interval: Option<Duration>,
+    /// When to measure next; nothing while a measurement is under way.
+    next: Option<tokio::time::Instant>,
+}
+
+impl Driver {
+    /// Runs until closed, or until the journal fails: an agent that cannot keep its word must not go on.
+    pub(crate) async fn run(mut self, mut receiver: mpsc::Receiver<News>, first: Input) -> Result<(), JournalError> {
+        self.step(vec![first])?;
+        self.journal.compact(&self.core.records(), &self.specs)?;
+        self.schedule_measurement();
+        let mut news = Vec::new();
+        loop {
+            let wake = self.wake_at();
+            tokio::select! {
+                count = receiver.recv_many(&mut news, 256) => if count == 0 { return Ok(()) },
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            if !self.take(std::mem::take(&mut news))? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wake_at(&self) -> tokio::time::Instant {
+        let now = tokio::time::Instant::now();
+        let core = self.core.wake_at().map(|at| now + self.clock.until(at));
+        let far = now + Duration::from_secs(60);
+        [core, self.live.next].into_iter().flatten().min().unwrap_or(far)
+    }
+
+    /// Everything that came, in one step. False when it is over.
+    fn take(&mut self, news: Vec<News>) -> Result<bool, JournalError> {
+        let mut inputs = vec![Input::Tick];
+        let mut open = true;
+        for one in news {
+            match one {
+                News::Core(input) => {
+                    self.hang_up(&input);
+                    inputs.push(input);
+                }
+                News::Greeting(greeting) => inputs.push(self.greeted(greeting)),
+                News::Orders(batch) => inputs.push(self.ordered(batch)),
+                News::Measured { readings, node } => {
+                    inputs.push(Input::Sampled { readings });
+                    inputs.extend(self.measured(node));
+                }
+                News::Close => open = false,
+            }
+        }
+        self.step(inputs)?;
+        self.measure_when_due();
+        Ok(open)
+    }
+
+    fn greeted(&mut self, greeting: Greeting) -> Input {
+        let Greeting { fence, session, heartbeat, stream } = greeting;
+        self.live.stream = Some((session, fence, stream));
+        self.live.interval = (!heartbeat.is_zero()).then_some(heartbeat);
+        Input::Greeting { fence, session }
+    }
+
+    fn hang_up(&mut self, input: &Input) {
+        if let Input::Disconnected { session } = input {
+            self.live.stream.take_if(|(live, _, _)| live == session);
+        }
+    }
+
+    fn ordered(&mut self, batch: Batch) -> Input {
+        let Batch { fence, session, specs, orders } = batch;
+        let specs = specs.into_iter().map(|(digest, spec)| {
+            let run = run_spec(&spec);
+            self.specs.insert(digest, spec);
+            (digest, run)
+        });
+        Input::Orders { fence, session, specs: specs.collect(), orders }
+    }
+
+    /// The node's use, as a heartbeat when a leader listens.
+    fn measured(&mut self, node: Option<NodeUsage>) -> Option<Input> {
+        self.schedule_measurement();
+        let load = self.meter.read(self.clock.now(), node?);
+        self.core.session()?;
+        if let Err(error) = self.folder.touch_contact() {
+            tracing::error!(error = chain(&error), "cannot note that a leader is in touch");
+        }
+        Some(Input::Heartbeat { load })
+    }
+
+    /// A tenth of jitter either way: agents that started together do not report together.
+    fn schedule_measurement(&mut self) {
+        let interval = self.live.interval.unwrap_or(DEFAULT_INTERVAL);
+        self.live.next = Some(tokio::time::Instant::now() + interval.mul_f64(rand::random_range(0.9..=1.1)));
+    }
+
+    fn measure_when_due(&mut self) {
+        if self.live.next.is_some_and(|at| at <= tokio::time::Instant::now()) {
+            self.live.next = None;
+            self.queue.push(Job::Measure(self.core.attempts().collect()));
+        }
+    }
+
+    fn step(&mut self, inputs: Vec<Input>) -> Result<(), JournalError> {
+        let effects = self.core.steps(self.clock.now(), inputs);
+        let (records, effects): (Vec<Effect>, Vec<Effect>) =
+            effects.into_iter().partition(|effect| matches!(effect, Effect::Persist(_)));
+        let record = |effect| if let Effect::Persist(record) = effect { Some(record) } else { None };
+        self.persist(records.into_iter().filter_map(record).collect())?;
+        for effect in effects {
+            self.perform(effect);
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self, records: Vec<Record>) -> Result<(), JournalError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.journal.append(&records, &self.specs)?;
+        if self.journal.wants_compaction() {
+            self.journal.compact(&self.core.records(), &self.specs)?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist(_) => {} // done before
+            Effect::Hello { fence, session, inventory } => self.hello(fence, session, inventory),
+            Effect::Report { fence, session, report } => {
+                self.send(fence, session, from_agent::Body::Report(wire_report(session, report)));
+            }
+            Effect::CloseSession { session, why } => self.close(session, why),
+            Effect::Pull { image } => self.pull(image),
+            Effect::Launch { replica, attempt, digest } => match self.specs.find(&digest) {
+                Some(spec) => self.queue.push(Job::Launch { replica, attempt, spec: spec.clone() }),
+                None => self.launch_without_spec(replica, attempt),
+            },
+            Effect::Watch { replica, attempt, port } => self.watcher.add(replica, attempt, port),
+            Effect::Sample { replica, attempt } => self.queue.push(Job::Sample { replica, attempt }),
+            Effect::Stop { replica, attempt, .. } => {
+                let spec = self.core.spec_of(replica).and_then(|digest| self.specs.find(&digest)).cloned();
+                self.queue.push(Job::Stop { replica, attempt, spec });
+            }
+            Effect::Kill { replica, attempt } => self.queue.push(Job::Kill { replica, attempt }),
+            Effect::Forget { replica, attempt } => self.queue.push(Job::Forget { replica, attempt }),
+            Effect::DropSpec { digest } if self.core.knows_spec(&digest) => {} // carried again meanwhile
+            Effect::DropSpec { digest } => self.specs.remove(&digest),
+            Effect::Stray { replica, attempt } => tracing::error!(
+                %replica,
+                attempt,
+                "this container runs, but the journal knows no order for it: it is left alone; end it by removing its cgroup's processes"
+            ),
+        }
+    }
+
+    fn launch_without_spec(&self, replica: ReplicaId, attempt: u32) {
+        let why = "its spec is not in this node's journal".to_owned();
+        let failure = LaunchFailure::Impossible(why);
+        self.tell_self(Input::LaunchFailed { replica, attempt, failure });
+    }
+
+    /// From a task, because the driver must not wait for itself.
+    fn tell_self(&self, input: Input) {
+        let news = self.news.clone();
+        self.runtime.spawn(async move {
+            if news.send(News::Core(input)).await.is_err() {
+                tracing::debug!("news after the end");
+            }
+        });
+    }
+
+    fn hello(&mut self, fence: Fence, session: SessionId, inventory: Vec<ReplicaReport>) {
+        self.fence.send_replace(fence);
+        let hello = Hello {
+            fence: Some(wire_fence(fence)),
+            session: session.0,
+            boot: self.facts.boot.clone(),
+            capacity: Some(wire_resources(self.facts.capacity)),
+            labels: self.facts.labels.clone().into_iter().collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            inventory: inventory.into_iter().map(wire_replica_report).collect(),
+        };
+        self.send(fence, session, from_agent::Body::Hello(hello));
+    }
+
+    /// To this session only. A stream that takes nothing any more is given up: the next hello tells everything.
+    fn send(&mut self, fence: Fence, session: SessionId, body: from_agent::Body) {
+        let Some((live, live_fence, stream)) = &self.live.stream else { return };
+        if (*live, *live_fence) != (session, fence) {
+            return;
+        }
+        if stream.messages.try_send(FromAgent { body: Some(body) }).is_err() {
+            self.close(session, "the controller takes no more reports".to_owned());
+        }
+    }
+
+    fn close(&mut self, session: SessionId, why: String) {
+        let Some((_, _, mut stream)) = self.live.stream.take_if(|(live, _, _)| *live == session) else { return };
+        if let Some(close) = stream.close.take()
+            && close.send(why).is_err()
+        {
+            tracing::debug!(%session, "the stream has ended already");
+        }
+    }
+
+    fn pull(&self, image: String) {
+        let (images, news) = (self.images.clone(), self.news.clone());
+        self.runtime.spawn(async move {
+            let input = match images.ensure(&image).await {
+                Ok(()) => Input::ImageReady { image },
+                Err(error) => {
+                    tracing::warn!(image, error = chain(&error), "an image cannot be had");
+                    Input::ImageFailed { image, retry: error.passing(), why: chain(&error) }
+                }
+            };
+            if news.send(News::Core(input)).await.is_err() {
+                tracing::debug!("news after the end");
+            }
+        });
+    }
+}

@@ -1,0 +1,40 @@
+//! What reaches the driver: inputs for the core, and what the shell itself must know beside them.
+
+use std::time::Duration;
+
+use bellows_agent_core::input::Reading;
+use bellows_agent_core::{Fence, Input, SessionId};
+use bellows_proto::node::FromAgent;
+use bellows_runtime::handle::NodeUsage;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::convert::Batch;
+
+/// One piece of news.
+pub(crate) enum News {
+    /// For the core as it is.
+    Core(Input),
+    /// A leader greets.
+    Greeting(Greeting),
+    /// Orders with their whole specs.
+    Orders(Batch),
+    /// Counters of every attempt, and of the node where they could be read.
+    Measured { readings: Vec<Reading>, node: Option<NodeUsage> },
+    /// The agent shall end.
+    Close,
+}
+
+/// A leader greets, and this is how to speak to it.
+pub(crate) struct Greeting {
+    pub(crate) fence: Fence,
+    pub(crate) session: SessionId,
+    pub(crate) heartbeat: Duration,
+    pub(crate) stream: Outbound,
+}
+
+/// The way up to the leader.
+pub(crate) struct Outbound {
+    pub(crate) messages: mpsc::Sender<FromAgent>,
+    /// Says why the stream shall end.
+    pub(crate) close: Option<oneshot::Sender<String>>,
+}
