@@ -46,7 +46,7 @@ pub struct Failure {
 /// One of several things that are wrong with an input file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
-    /// As the person named it; "-" for stdin.
+    /// As the person named it, or "stdin".
     pub file: String,
     /// From 1.
     pub line: u64,

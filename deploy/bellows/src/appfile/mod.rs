@@ -29,7 +29,7 @@ const FILE_BYTES: u64 = 1 << 20;
 
 /// Reads every app of a file; `-` is stdin. Apps without a tenant get the given one.
 pub fn load(path: &Path, tenant: &str) -> Result<Vec<AppSpec>, Failure> {
-    let name = path.display().to_string();
+    let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
     let text = read_text(path, &name)?;
     parse(&name, &text, tenant).map_err(|problems| wrong_file(&name, problems))
 }
@@ -49,8 +49,8 @@ pub fn parse(file: &str, text: &str, tenant: &str) -> Result<Vec<AppSpec>, Vec<P
 
 fn read_text(path: &Path, name: &str) -> Result<String, Failure> {
     let mut bytes = Vec::new();
-    let read = match name {
-        "-" => std::io::stdin().lock().take(FILE_BYTES + 1).read_to_end(&mut bytes),
+    let read = match path.to_str() {
+        Some("-") => std::io::stdin().lock().take(FILE_BYTES + 1).read_to_end(&mut bytes),
         _ => std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES + 1).read_to_end(&mut bytes)),
     };
     read.map_err(|error| unreadable(name, &error))?;

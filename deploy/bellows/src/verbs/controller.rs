@@ -1,15 +1,110 @@
 //! `bellows controller`.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bellows_controller::{Controller, ControllerConfig};
 use clap::Args;
+use serde_json::json;
 
 use crate::failure::Failure;
 use crate::globals::Globals;
+use crate::signals::Ends;
+use crate::{logging, output};
 
-/// Run a controller
+const AFTER: &str = "\
+The first start founds the cluster: its certificate authority, an administrator's credential, an empty log. SIGTERM and Ctrl-C end it
+in order; kill -9 loses nothing that was acknowledged either. Apps run on without it.
+
+Examples:
+  bellows controller --advertise 10.0.0.5
+  bellows controller --state ./state --listen 127.0.0.1:0     a free port, for trying
+  export BELLOWS_CREDENTIAL=/var/lib/bellows/controller/credential.json; bellows status
+
+Logs go to stderr; $BELLOWS_LOG chooses, for example BELLOWS_LOG=debug.
+
+JSON: once, when it serves: {controller, dashboard, credential, token}; token is null when no token could be made yet";
+
+/// The printed token is valid for an hour; `bellows token` makes others.
+const TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
+
+/// Run a controller: keeps what was declared, decides where copies run
 #[derive(Args, Debug)]
-pub struct Arguments {}
+#[command(after_help = AFTER)]
+pub struct Arguments {
+    /// Folder of its own: log, authority, credential
+    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/bellows/controller")]
+    state: PathBuf,
 
-/// Not built yet.
-pub async fn run(_arguments: Arguments, _globals: &Globals) -> Result<(), Failure> {
-    Err(Failure::failed("`bellows controller` is not built yet"))
+    /// Where people and agents reach it, with mutual TLS; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7420")]
+    listen: SocketAddr,
+
+    /// Where the web page and /metrics are served, in the clear and read-only
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7421")]
+    dashboard: SocketAddr,
+
+    /// Where images are kept [default: `images` in the state folder]
+    #[arg(long, value_name = "FOLDER")]
+    store: Option<PathBuf>,
+
+    /// The cluster's name, taken when it is founded
+    #[arg(long, value_name = "NAME", default_value = "bellows")]
+    cluster: String,
+
+    /// Host name or address by which others reach this controller; the first one goes into credentials [default: --listen's]
+    #[arg(long, value_name = "HOST")]
+    advertise: Vec<String>,
+}
+
+/// Serves until told to end.
+pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
+    logging::begin();
+    let mut ends = Ends::catch()?;
+    let controller = Controller::start(config(arguments)).await.map_err(|error| Failure::from_error(&error))?;
+    greet(&controller, globals).await?;
+    ends.told().await;
+    tracing::info!("ending in order");
+    ends.patiently(controller.shutdown()).await
+}
+
+fn config(arguments: Arguments) -> ControllerConfig {
+    ControllerConfig {
+        store: arguments.store.unwrap_or_else(|| arguments.state.join("images")),
+        state: arguments.state,
+        listen: arguments.listen,
+        dashboard: arguments.dashboard,
+        cluster: arguments.cluster,
+        advertise: arguments.advertise,
+        seed: rand::random(),
+    }
+}
+
+/// Says how to reach it, and how servers join.
+async fn greet(controller: &Controller, globals: &Globals) -> Result<(), Failure> {
+    let token = match controller.create_token(TOKEN_LIFE).await {
+        Ok(token) => Some(token),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "no join token yet; `bellows token` makes one");
+            None
+        }
+    };
+    let (address, dashboard) = (controller.address(), controller.dashboard_address());
+    let credential = controller.credential_path().display();
+    if globals.json() {
+        return output::json_line(&json!({
+            "controller": format!("https://{address}"),
+            "dashboard": format!("http://{dashboard}"),
+            "credential": credential.to_string(),
+            "token": token,
+        }));
+    }
+    output::line(&format!("controller  {address}"))?;
+    output::line(&format!("page        http://{dashboard}"))?;
+    output::line(&format!("credential  {credential}"))?;
+    match token {
+        Some(token) => output::line(&format!("servers join within 1h with\n  bellows agent --controller {address} --token {token}")),
+        None => Ok(()),
+    }
 }
