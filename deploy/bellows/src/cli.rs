@@ -27,8 +27,8 @@ Exit codes:
   4  --timeout ended before the wish came true; the wish stands
   5  no such app, replica, node, image or file
 
-For programs: --output json prints one JSON document on stdout (events: one per line; logs: raw bytes) with stable field
-names (id, app, node, state, ready, activity, address, reason, ...; each verb's --help lists its own). Durations end in _ms, sizes
+For programs: --output json prints one JSON document on stdout (events: one per line; logs: raw bytes) with stable field \
+names (id, app, node, state, ready, activity, address, reason, ...; each verb's --help lists its own). Durations end in _ms, sizes \
 in _bytes, shares of a whole in _permille, points in time in _unix_ms. Errors are one JSON document on stderr:
 {\"error\": {\"kind\", \"exit_code\", \"message\", \"mend\": [], \"problems\": [{\"file\", \"line\", \"column\", \"field\", \"message\"}]}}";
 

@@ -5,7 +5,8 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Everything of ours that people running a server should know; of others, what went wrong.
-const USUAL: &str = "warn,bellows=info,bellows_controller=info,bellows_agent=info,bellows_member=info,bellows_runtime=info";
+const USUAL: &str =
+    "warn,bellows=info,bellows_controller=info,bellows_agent=info,bellows_member=info,bellows_runtime=info";
 
 /// Begins. Verbs that serve call it once, first.
 pub fn begin() {

@@ -16,7 +16,7 @@ Examples:
   bellows apps
   bellows apps -o json | jq '.[] | select(.state == \"short\") | .reason.text'
 
-JSON: a list of {id, app, tenant, image, state, generation, revision, wanted, ready, starting, stopping, parked, unplaced, policy,
+JSON: a list of {id, app, tenant, image, state, generation, revision, wanted, ready, starting, stopping, parked, unplaced, policy, \
 reason: {code, text}}";
 
 /// List apps

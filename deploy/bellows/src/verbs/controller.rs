@@ -14,7 +14,7 @@ use crate::signals::Ends;
 use crate::{logging, output};
 
 const AFTER: &str = "\
-The first start founds the cluster: its certificate authority, an administrator's credential, an empty log. SIGTERM and Ctrl-C end it
+The first start founds the cluster: its certificate authority, an administrator's credential, an empty log. SIGTERM and Ctrl-C end it \
 in order; kill -9 loses nothing that was acknowledged either. Apps run on without it.
 
 Examples:
@@ -38,11 +38,11 @@ pub struct Arguments {
     state: PathBuf,
 
     /// Where people and agents reach it, with mutual TLS; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7420")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7400")]
     listen: SocketAddr,
 
     /// Where the web page and /metrics are served, in the clear and read-only
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7421")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
     dashboard: SocketAddr,
 
     /// Where images are kept [default: `images` in the state folder]
@@ -104,7 +104,9 @@ async fn greet(controller: &Controller, globals: &Globals) -> Result<(), Failure
     output::line(&format!("page        http://{dashboard}"))?;
     output::line(&format!("credential  {credential}"))?;
     match token {
-        Some(token) => output::line(&format!("servers join within 1h with\n  bellows agent --controller {address} --token {token}")),
+        Some(token) => output::line(&format!(
+            "servers join within 1h with\n  bellows agent --controller {address} --token {token}"
+        )),
         None => Ok(()),
     }
 }

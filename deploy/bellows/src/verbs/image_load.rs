@@ -17,7 +17,7 @@ use crate::globals::Globals;
 use crate::{output, units};
 
 const AFTER: &str = "\
-PATH is an OCI layout (folder or tar; umoci, buildah and skopeo write them) or a `docker save` archive. Every digest is verified and
+PATH is an OCI layout (folder or tar; umoci, buildah and skopeo write them) or a `docker save` archive. Every digest is verified and \
 every layer rehearsed before anything is sent; what the cluster has already is not sent again.
 
 Examples:

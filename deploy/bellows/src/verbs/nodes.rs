@@ -11,14 +11,14 @@ use crate::output::{self, Table};
 use crate::units;
 
 const AFTER: &str = "\
-Columns: STATE is active, cordoned or draining, then unheard or down; LOAD is use/capacity of the scarcer resource; CPU and MEMORY
+Columns: STATE is active, cordoned or draining, then unheard or down; LOAD is use/capacity of the scarcer resource; CPU and MEMORY \
 are used/capacity; DECLARED is what its copies declare.
 
 Examples:
   bellows nodes
   bellows nodes -o json | jq -r '.[] | select(.ready) | .node'
 
-JSON: a list of {id, node, ready, liveness: up|unknown|down, state: active|cordoned|draining, replicas, load_permille, load_age_ms,
+JSON: a list of {id, node, ready, liveness: up|unknown|down, state: active|cordoned|draining, replicas, load_permille, load_age_ms, \
 pressure_permille, capacity: {cpu_milli, memory_bytes}, used, declared, labels, version}";
 
 /// List nodes: how loaded each server is

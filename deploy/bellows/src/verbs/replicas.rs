@@ -11,7 +11,7 @@ use crate::output::{self, Table};
 use crate::units;
 
 const AFTER: &str = "\
-Columns: STATE is ordered, pulling, starting, running, stopping or ended, then parked (takes no new requests) or unheard (its node
+Columns: STATE is ordered, pulling, starting, running, stopping or ended, then parked (takes no new requests) or unheard (its node \
 is); AGE counts from its start.
 
 Examples:
@@ -19,8 +19,8 @@ Examples:
   bellows replicas --ended               also those that ended, with their exit
   bellows replicas web -o json | jq -r '.[] | select(.ready) | .address'
 
-JSON: a list of {id, app, tenant, node, state, ready, parked, unknown, activity: busy|idle|null, requests, idle_ms, address,
-revision, attempt, running_ms, cpu_milli, memory_bytes, reason: {code, text}, ended: {exit: code|signal|out_of_memory|not_started|
+JSON: a list of {id, app, tenant, node, state, ready, parked, unknown, activity: busy|idle|null, requests, idle_ms, address, \
+revision, attempt, running_ms, cpu_milli, memory_bytes, reason: {code, text}, ended: {exit: code|signal|out_of_memory|not_started| \
 unknown, exit_code, signal, reason, at_unix_ms}}";
 
 /// List replicas: where each copy runs, and why there

@@ -31,7 +31,7 @@ pub struct Arguments {
     app: String,
 
     /// How many copies
-    #[arg(value_parser = clap::value_parser!(u32).range(COPIES.least as i64..=COPIES.most as i64), allow_negative_numbers = true)]
+    #[arg(value_parser = copies, allow_negative_numbers = true)]
     copies: u32,
 
     #[command(flatten)]
@@ -40,6 +40,13 @@ pub struct Arguments {
     /// Refuse when the app is at another generation
     #[arg(long, value_name = "GENERATION")]
     expect: Option<u64>,
+}
+
+fn copies(text: &str) -> Result<u32, String> {
+    let possible = |count: &u32| (COPIES.least..=COPIES.most).contains(&u64::from(*count));
+    text.parse().ok().filter(possible).ok_or_else(|| {
+        format!("expected a whole number from {} to {}, for example {}", COPIES.least, COPIES.most, COPIES.example)
+    })
 }
 
 /// Declares the count, and waits if asked.

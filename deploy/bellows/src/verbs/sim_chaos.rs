@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::globals::Globals;
 
 const AFTER: &str = "\
-Each seed makes one run: members, agents and their minds in virtual time, with late, lost and doubled messages, cuts, dead and
+Each seed makes one run: members, agents and their minds in virtual time, with late, lost and doubled messages, cuts, dead and \
 returning nodes and leaders. A failing seed fails again in the same way.
 
 Examples:

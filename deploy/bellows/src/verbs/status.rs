@@ -13,7 +13,7 @@ const AFTER: &str = "\
 Example, for a script that waits for a cluster:
   until bellows status > /dev/null 2>&1; do sleep 0.2; done
 
-JSON: {cluster, controller, version, leading, observing, incarnation, term, nodes, nodes_up, apps, replicas_wanted, replicas_ready,
+JSON: {cluster, controller, version, leading, observing, incarnation, term, nodes, nodes_up, apps, replicas_wanted, replicas_ready, \
 dashboard}";
 
 /// The cluster in a few lines

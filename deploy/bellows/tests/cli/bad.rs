@@ -38,7 +38,11 @@ fn wrong_command_lines_for_programs() {
     for words in [&["apps", "--output=json", "--nonsense"][..], &["-o", "json", "scale", "web", "lots"]] {
         let outcome = bellows(Path::new("/nonexistent"), words);
         let error = outcome.error();
-        assert_eq!((outcome.code, error["kind"].as_str(), error["exit_code"].as_i64()), (2, Some("usage"), Some(2)), "{words:?}");
+        assert_eq!(
+            (outcome.code, error["kind"].as_str(), error["exit_code"].as_i64()),
+            (2, Some("usage"), Some(2)),
+            "{words:?}"
+        );
     }
 }
 
@@ -70,7 +74,8 @@ fn files_that_are_none() {
     let write = |name: &str, bytes: &[u8]| std::fs::write(home.join(name), bytes).expect("a temporary file");
     write("latin1.yaml", b"name: caf\xe9\n");
     write("large.yaml", &vec![b'#'; (1 << 20) + 1]);
-    let apply = |name: &str| bellows(home, &["apply", "-f", home.join(name).to_str().expect("a temporary path is UTF-8")]);
+    let apply =
+        |name: &str| bellows(home, &["apply", "-f", home.join(name).to_str().expect("a temporary path is UTF-8")]);
     for (name, code, said) in [
         ("missing.yaml", 5, "No such file"),
         ("latin1.yaml", 2, "byte 9 is not UTF-8"),

@@ -86,7 +86,8 @@ impl Fake {
     }
 
     pub fn trusting(trust: Arc<Trust>) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let memory = Arc::new(Memory::default());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket");
@@ -137,7 +138,9 @@ impl Heard {
 fn known(app: &str) -> Result<(), Status> {
     match app {
         "web" | "slow" | "" => Ok(()),
-        other => Err(Status::not_found(format!("there is no app \"{other}\" in tenant \"default\"; `bellows apps` lists them"))),
+        other => Err(Status::not_found(format!(
+            "there is no app \"{other}\" in tenant \"default\"; `bellows apps` lists them"
+        ))),
     }
 }
 
@@ -287,7 +290,12 @@ impl Operator for Heard {
 
     async fn list_images(&self, request: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
         self.hear("ListImages", request.get_ref())?;
-        let image = Image { name: "web:1.2".to_owned(), digest: changed(1).image_digest, size_bytes: 5 << 20, at_unix_ms: 1_700_000_000_000 };
+        let image = Image {
+            name: "web:1.2".to_owned(),
+            digest: changed(1).image_digest,
+            size_bytes: 5 << 20,
+            at_unix_ms: 1_700_000_000_000,
+        };
         Ok(Response::new(ListImagesResponse { images: vec![image] }))
     }
 

@@ -13,7 +13,8 @@ use crate::verbs::key;
 fn silent() -> (std::os::fd::OwnedFd, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("a bound socket");
-    nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&listener), nix::sys::socket::Shutdown::Both).expect("a socket");
+    nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&listener), nix::sys::socket::Shutdown::Both)
+        .expect("a socket");
     (listener.into(), address)
 }
 
@@ -24,7 +25,10 @@ fn nobody_answers() {
     Trust::new().write_credential(home.path(), address);
     let people = bellows(home.path(), &["apps"]);
     assert_eq!(people.code, 3, "{people:?}");
-    assert!(people.err.starts_with(&format!("error: no controller answers at https://{address} (tried for ")), "{people:?}");
+    assert!(
+        people.err.starts_with(&format!("error: no controller answers at https://{address} (tried for ")),
+        "{people:?}"
+    );
     assert!(people.err.contains("Connection refused") && people.err.contains("\n mend: is it running?"), "{people:?}");
     let programs = bellows(home.path(), &["apps", "-o", "json"]);
     assert_eq!((programs.code, programs.error()["kind"].as_str()), (3, Some("unreachable")));

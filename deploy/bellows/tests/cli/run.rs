@@ -25,7 +25,8 @@ impl Outcome {
 
     /// The error on stderr as JSON.
     pub fn error(&self) -> serde_json::Value {
-        let document: serde_json::Value = serde_json::from_str(&self.err).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        let document: serde_json::Value =
+            serde_json::from_str(&self.err).unwrap_or_else(|error| panic!("{error}: {self:?}"));
         document["error"].clone()
     }
 }
@@ -45,8 +46,12 @@ pub fn bellows(home: &Path, words: &[&str]) -> Outcome {
 /// Runs it with a text on stdin.
 pub fn bellows_with(home: &Path, words: &[&str], input: &str) -> Outcome {
     let mut command = command(home, words);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the executable starts");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the executable starts");
     let mut stdin = child.stdin.take().expect("stdin is piped");
     stdin.write_all(input.as_bytes()).expect("the executable reads its stdin");
     drop(stdin);
