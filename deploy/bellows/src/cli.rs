@@ -14,7 +14,7 @@ const ABOUT: &str = "Bellows makes as many copies of your apps run as are wanted
 
 const AFTER: &str = "\
 Start here:
-  bellows dev --demo                     a whole cluster on this machine, with an app that grows under load
+  bellows dev --demo                     a whole cluster on this machine, with an app to load
   bellows apply -f web.yaml --wait       declare an app, wait until its copies are ready
   bellows scale web 50 --wait            say how many copies you want
   bellows explain web                    why there are as many as there are, and why where
