@@ -39,7 +39,6 @@ pub struct Fake {
     pub memory: Arc<Memory>,
     pub home: TempDir,
     pub address: SocketAddr,
-    pub trust: Arc<Trust>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -92,10 +91,10 @@ impl Fake {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("a bound socket");
-        runtime.spawn(serve(listener, Heard(memory.clone()), trust.clone()));
         let home = tempfile::tempdir().expect("a temporary folder");
         trust.write_credential(home.path(), address);
-        Self { memory, home, address, trust, _runtime: runtime }
+        runtime.spawn(serve(listener, Heard(memory.clone()), trust));
+        Self { memory, home, address, _runtime: runtime }
     }
 
     /// Runs the executable against this controller.
