@@ -1,19 +1,16 @@
 //! Containers on Linux: synchronous, the only `unsafe` of the project, and it knows nothing of clusters.
 //!
-//! Read in this order: [`spec`] (what to run), [`handle`] (the runtime as its users see it).
+//! Read in this order: [`spec`] (what to run), [`steps`] (what has to happen, in order and why), [`launch`] (how it happens), [`handle`] (the
+//! runtime as its users see it), then the facilities: `kernel`, `net`, [`image`].
 
 pub mod handle;
 pub mod image;
+mod kernel;
+pub mod launch;
+mod net;
+mod probe;
 pub mod spec;
+pub mod steps;
 
 pub use handle::{Runtime, RuntimeConfig};
 pub use spec::{ContainerId, ContainerSpec, Limits, User};
-
-/// The launcher process.
-pub mod launch {
-    /// Body of the hidden subcommand that a launcher is: returns its exit code when the runtime's socket closes.
-    pub fn launcher_main() -> i32 {
-        eprintln!("the launcher is not built yet");
-        1
-    }
-}

@@ -1,42 +1,60 @@
 //! The runtime as its users see it: start, launch, signal, reap, adopt, account. Every method blocks and may be called from several threads.
 
+mod adopt;
 mod config;
+mod containers;
+mod devices;
+mod error;
+mod launchers;
+mod machine;
+mod record;
+mod slots;
 mod types;
 
 pub use config::{Capacity, Ipv4Subnet, LauncherCommand, PoolSizes, RuntimeConfig, SubnetError};
-pub use types::{
-    Adopted, Ended, Exit, Feature, LogFiles, NodeUsage, Pressure, Running, Timings, Usage,
-};
+pub use error::Error;
+pub use launchers::LauncherError;
+pub use slots::SlotError;
+pub use types::{Adopted, Ended, Exit, Feature, LogFiles, NodeUsage, Pressure, Running, Timings, Usage};
 
+use std::fs::File;
 use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::spec::{ContainerId, ContainerSpec, SpecError};
+use self::containers::{Containers, Life};
+use self::launchers::{Launchers, Outcome};
+use self::record::Record;
+use self::slots::{Maker, Slot, Slots};
+use crate::kernel::cgroup::{Cgroups, Joining};
+use crate::launch::wire::Request;
+use crate::net::{self, Networks};
+use crate::spec::{ContainerId, ContainerSpec};
 
-/// What went wrong, for which container.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The specification cannot work.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// No container of this name is known here.
-    #[error("no container {0} is known to this runtime")]
-    NoSuchContainer(ContainerId),
-    /// A part that is still being built.
-    #[error("{0} is not built yet")]
-    NotBuilt(&'static str),
-}
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// A runtime: containers under one cgroup, one subnet, one state folder. Dropping it leaves its containers running.
 #[derive(Debug)]
 pub struct Runtime {
     config: RuntimeConfig,
+    containers: Containers,
+    slots: Slots,
+    launchers: Launchers,
+    adopted: Mutex<Vec<Adopted>>,
 }
 
 impl Runtime {
-    /// Makes the node's cgroup, starts the launchers and begins to fill the pool.
+    /// Makes the node's cgroup, finds what an earlier runtime left, starts the launchers and begins to fill the pool.
     pub fn start(config: RuntimeConfig) -> Result<Self, Error> {
-        Ok(Self { config })
+        let cgroups = Cgroups::prepare(Path::new(CGROUP_ROOT), &config.cgroup_parent, config.capacity)?;
+        let launchers = Launchers::start(config.launcher.clone(), config.launchers, &cgroups).map_err(Error::Start)?;
+        let maker = Maker::new(cgroups, Networks::open()?, config.subnet, config.uid_base)?;
+        let containers = Containers::open(&config.state)?;
+        let found = adopt::find(&containers, &maker)?;
+        let slots = Slots::start(maker, config.pool, &found.slots);
+        Ok(Self { config, containers, slots, launchers, adopted: Mutex::new(found.adopted) })
     }
 
     /// What it was started with.
@@ -44,84 +62,206 @@ impl Runtime {
         &self.config
     }
 
+    /// Process numbers of the launchers that are not at work.
+    pub fn launcher_pids(&self) -> Vec<u32> {
+        self.launchers.pids()
+    }
+
     /// Probes the kernel: what is there, what it is needed for, what works without it. Needs no runtime.
     pub fn check() -> Vec<Feature> {
-        Vec::new()
+        crate::probe::features()
     }
 
     /// Starts a container; returns once its program has been executed. On an error everything is undone.
     pub fn launch(&self, spec: &ContainerSpec) -> Result<Running, Error> {
+        let began_ns = crate::launch::now_ns();
         spec.check()?;
-        Err(Error::NotBuilt("launch"))
+        let mut slot = self.slots.take(&spec.tenant)?;
+        let have_slot_ns = crate::launch::now_ns();
+        match self.launch_in(&mut slot, spec) {
+            Ok((mut running, pidfd, record)) => {
+                running.timings = timings(began_ns, have_slot_ns, running.timings);
+                self.containers.insert(spec.id.clone(), Life::new(pidfd, slot, record, spec.tenant.clone()));
+                Ok(running)
+            }
+            Err(error) => {
+                self.slots.give_back(slot, &spec.tenant);
+                Err(error)
+            }
+        }
     }
 
-    /// Sends a signal to the program's process group, by way of its init.
-    pub fn signal(&self, id: &ContainerId, _signal: i32) -> Result<(), Error> {
-        Err(Error::NoSuchContainer(id.clone()))
+    fn launch_in(&self, slot: &mut Slot, spec: &ContainerSpec) -> Result<(Running, OwnedFd, File), Error> {
+        slot.group.limit(&spec.limits)?;
+        let before = slot.group.oom_kills()?;
+        let files = self.containers.create(&spec.id, &Record::new(slot.number, self.containers.boot(), before))?;
+        let outcome = self.ask_launcher(slot, spec, &files);
+        match outcome {
+            Ok((running, ours)) => {
+                let ticks = machine::start_ticks(running.pid).unwrap_or(0);
+                Record::set_process(&files.record, running.pid, slot.number, ticks, running.started_unix_ms)
+                    .map_err(|source| Error::State { what: "write the record of", path: self.containers.folder(&spec.id), source })?;
+                Ok((running, ours, files.record))
+            }
+            Err(error) => {
+                self.containers.discard(&spec.id)?;
+                Err(error)
+            }
+        }
     }
 
-    /// Ends every process of the container at once.
+    fn ask_launcher(
+        &self,
+        slot: &mut Slot,
+        spec: &ContainerSpec,
+        files: &containers::Files,
+    ) -> Result<(Running, OwnedFd), Error> {
+        let image = slot.image(&spec.root).map_err(|source| Error::Image { id: spec.id.clone(), root: spec.root.clone(), source })?;
+        let image = image.try_clone().map_err(|source| Error::Image { id: spec.id.clone(), root: spec.root.clone(), source })?;
+        let joining = slot.group.joining();
+        let mut fds: Vec<BorrowedFd<'_>> = vec![
+            image.as_fd(),
+            slot.devices.as_fd(),
+            slot.network.namespace.as_fd(),
+            files.logs[0].as_fd(),
+            files.logs[1].as_fd(),
+            files.record.as_fd(),
+        ];
+        match &joining {
+            Joining::Write(procs) => fds.extend(procs.iter().map(AsFd::as_fd)),
+            Joining::Into(dir) => fds.push(dir.as_fd()),
+        }
+        let request = Request {
+            spec: spec.clone(),
+            address: slot.network.address,
+            first_id: slot.first_id,
+            nameservers: self.config.nameservers.clone(),
+            into_cgroup: matches!(joining, Joining::Into(_)),
+        };
+        let outcome = self.launchers.launch(&request, &fds, &self.slots.maker().cgroups);
+        match outcome.map_err(|source| Error::Launcher { id: spec.id.clone(), source })? {
+            Outcome::Failed(failure) => Err(Error::Step { id: spec.id.clone(), failure }),
+            Outcome::Started { pid, pidfd, started_unix_ms, moments_ns } => {
+                let ours = pidfd.try_clone().map_err(|source| Error::Machine("a pidfd", source))?;
+                let timings = Timings { moments_ns };
+                Ok((Running { id: spec.id.clone(), pid, pidfd, address: slot.network.address, started_unix_ms, timings }, ours))
+            }
+        }
+    }
+
+    /// Sends a signal to the program's process group, by way of its init. 9 is [`Self::kill`]; 19 would stop the init and is refused.
+    pub fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {
+        if signal == libc::SIGKILL {
+            return self.kill(id);
+        }
+        self.containers.alive(id)?.signal(id, signal)
+    }
+
+    /// Ends every process of the container at once; the init drains the output and writes the record first, unless it does not answer.
     pub fn kill(&self, id: &ContainerId) -> Result<(), Error> {
-        Err(Error::NoSuchContainer(id.clone()))
+        self.containers.alive(id)?.kill(id)
     }
 
     /// Collects how it ended and frees its cgroups, slot and scratch; log and record stay until [`Runtime::forget`]. Waits for the end if it still runs.
     pub fn reap(&self, id: &ContainerId) -> Result<Ended, Error> {
-        Err(Error::NoSuchContainer(id.clone()))
+        let (ended, freed) = self.containers.reap(id)?;
+        if let Some((slot, tenant)) = freed {
+            self.slots.give_back(slot, &tenant);
+        }
+        Ok(ended)
     }
 
     /// Removes the log and the record of a container that was reaped.
     pub fn forget(&self, id: &ContainerId) -> Result<(), Error> {
-        Err(Error::NoSuchContainer(id.clone()))
+        self.containers.forget(id)
     }
 
-    /// Takes over what an earlier runtime with this state folder left: call once, before the first launch.
+    /// Takes over what an earlier runtime with this state folder left: running, or ended and not forgotten. Call once, before the first launch.
     pub fn adopt(&self) -> Result<Vec<Adopted>, Error> {
-        Ok(Vec::new())
+        Ok(std::mem::take(&mut *self.adopted.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// What the container uses.
     pub fn usage(&self, id: &ContainerId) -> Result<Usage, Error> {
-        Err(Error::NoSuchContainer(id.clone()))
+        let life = self.containers.alive(id)?;
+        life.with_slot(id, |slot| {
+            Ok(Usage {
+                cpu_us: slot.group.cpu_us()?,
+                memory_bytes: slot.group.memory_bytes()?,
+                processes: slot.group.processes()?,
+                connections: net::snmp_established(&slot.network.snmp, slot.network.address)?,
+            })
+        })
     }
 
     /// What the node uses and has.
     pub fn node_usage(&self) -> Result<NodeUsage, Error> {
-        Err(Error::NotBuilt("node_usage"))
+        machine::usage(&self.slots.maker().cgroups, self.config.capacity)
     }
 
     /// Where its output is; also after its end, until it is forgotten.
     pub fn log(&self, id: &ContainerId) -> Result<LogFiles, Error> {
-        Err(Error::NoSuchContainer(id.clone()))
+        self.containers.log(id)
     }
 
     /// Stops all its processes in their tracks.
     pub fn freeze(&self, id: &ContainerId) -> Result<(), Error> {
-        Err(Error::NoSuchContainer(id.clone()))
+        self.containers.alive(id)?.freeze(id, true)
     }
 
     /// Lets them go on.
     pub fn thaw(&self, id: &ContainerId) -> Result<(), Error> {
-        Err(Error::NoSuchContainer(id.clone()))
+        self.containers.alive(id)?.freeze(id, false)
     }
 
     /// Whether something inside listens on this TCP port (of any address that is not loopback). Costs about a microsecond.
-    pub fn listening(&self, id: &ContainerId, _port: u16) -> Result<bool, Error> {
-        Err(Error::NoSuchContainer(id.clone()))
+    pub fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error> {
+        self.containers.alive(id)?.with_slot(id, |slot| Ok(net::listening(&slot.network, port)?))
     }
 
     /// A connection to the container's own address, made inside its network namespace.
-    pub fn dial(
-        &self,
-        id: &ContainerId,
-        _port: u16,
-        _timeout: Duration,
-    ) -> Result<TcpStream, Error> {
-        Err(Error::NoSuchContainer(id.clone()))
+    pub fn dial(&self, id: &ContainerId, port: u16, timeout: Duration) -> Result<TcpStream, Error> {
+        let life = self.containers.alive(id)?;
+        let home = self.slots.maker().networks.home();
+        let socket = life.with_slot(id, |slot| Ok(net::socket_inside(home, &slot.network)?))?;
+        Ok(net::connect(socket, life.address(id)?, port, timeout)?)
     }
 
     /// Ends every container and removes all that was made: cgroups, slots, links, launchers. Logs and records stay.
     pub fn shutdown(self) -> Result<(), Error> {
-        Ok(())
+        let running = self.containers.running();
+        let killed = running.iter().map(|id| self.kill(id).or_else(ended_is_fine)).fold(Ok(()), Result::and);
+        let reaped = running.iter().map(|id| self.reap(id).map(drop)).fold(Ok(()), Result::and);
+        let Self { mut slots, launchers, .. } = self;
+        drop(launchers);
+        let closed = slots.close();
+        let removed = slots.maker().cgroups.remove();
+        killed.and(reaped).and(closed.map_err(Error::from)).and(removed.map_err(Error::from))
     }
 }
+
+fn ended_is_fine(error: Error) -> Result<(), Error> {
+    match error {
+        Error::HasEnded(_) => Ok(()),
+        other => Err(other),
+    }
+}
+
+fn timings(began_ns: u64, have_slot_ns: u64, launcher: Timings) -> Timings {
+    let mut all = vec![("slot taken".to_owned(), have_slot_ns)];
+    all.extend(launcher.moments_ns);
+    all.push(("told".to_owned(), crate::launch::now_ns()));
+    all.sort_by_key(|(_, at)| *at);
+    Timings { moments_ns: all.into_iter().map(|(what, at)| (what, at.saturating_sub(began_ns))).collect() }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cgroups of unused slots are left behind");
+        }
+    }
+}
+
+/// Shared by value: a container's life outlives the lock of the table it is in.
+type Shared<T> = Arc<T>;

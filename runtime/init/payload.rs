@@ -1,0 +1,105 @@
+//! A program for tests and measurements that needs no library: `payload WORD [NUMBER]`.
+#![no_std]
+#![no_main]
+
+include!("bare.rs");
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn entry(stack: *const usize) -> ! {
+    // SAFETY: `stack` is what the kernel gave _start.
+    let (word, number) = unsafe { (argument(stack, 1).unwrap_or(b"true"), argument(stack, 2).unwrap_or(b"0")) };
+    let number = decimal(number);
+    match word {
+        b"exit" => exit(number),
+        b"sleep" => sleep(),
+        b"abort" => abort(),
+        b"memory" => memory(number),
+        b"fork" => fork(number),
+        b"print" => print(number),
+        b"listen" => listen(number),
+        b"spin" => loop {},
+        _ => exit(0),
+    }
+}
+
+fn sleep() -> ! {
+    let hour = [3600_usize, 0];
+    loop {
+        call(nr::NANOSLEEP, &raw const hour as usize, 0, 0);
+    }
+}
+
+fn abort() -> ! {
+    call(nr::KILL, 2, 6, 0);
+    exit(99)
+}
+
+/// Touches `mib` MiB, then exits with 0.
+fn memory(mib: usize) -> ! {
+    // SAFETY: a fresh private mapping at an address of the kernel's choice.
+    let at = unsafe { syscall(nr::MMAP, [0, mib << 20, 3, 0x22, usize::MAX, 0]) };
+    if at < 0 {
+        exit(98);
+    }
+    let mut offset = 0;
+    while offset < mib << 20 {
+        // SAFETY: inside the mapping made above.
+        unsafe { ((at as usize + offset) as *mut u8).write_volatile(1) };
+        offset += 4096;
+    }
+    exit(0)
+}
+
+/// Forks up to `wanted` sleeping children; exits with how many it got.
+fn fork(wanted: usize) -> ! {
+    let mut made = 0;
+    while made < wanted {
+        // SAFETY: a plain fork: no shared memory, no new stack.
+        let pid = unsafe { syscall(nr::CLONE, [17, 0, 0, 0, 0, 0]) };
+        if pid == 0 {
+            sleep();
+        }
+        if pid < 0 {
+            exit(made);
+        }
+        made += 1;
+    }
+    exit(made)
+}
+
+/// Prints `lines` numbered lines of 100 bytes, then one to standard error.
+fn print(lines: usize) -> ! {
+    let mut line = [b'.'; 100];
+    line[99] = b'\n';
+    let mut n = 0;
+    while n < lines {
+        let (mut value, mut at) = (n, 8);
+        while at > 0 {
+            at -= 1;
+            line[at] = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+        call(nr::WRITE, 1, &raw const line as usize, 100);
+        n += 1;
+    }
+    let last = *b"last words";
+    call(nr::WRITE, 2, &raw const last as usize, last.len());
+    exit(0)
+}
+
+/// Accepts connections on every address at `port` and closes them after one greeting.
+fn listen(port: usize) -> ! {
+    let socket = call(nr::SOCKET, 2, 1, 0) as usize;
+    let address = [2, 0, (port >> 8) as u8, port as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    if call(nr::BIND, socket, &raw const address as usize, 16) < 0 || call(nr::LISTEN, socket, 16, 0) < 0 {
+        exit(97);
+    }
+    let greeting = *b"hello\n";
+    loop {
+        let peer = call(nr::ACCEPT, socket, 0, 0);
+        if peer >= 0 {
+            call(nr::WRITE, peer as usize, &raw const greeting as usize, greeting.len());
+            call(nr::CLOSE, peer as usize, 0, 0);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The containers a runtime knows, and their files in the state folder:
+//! `containers/ID/{out.0,out.1,record}`, kept from launch until forgotten.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::record::{self, Record};
+use super::slots::Slot;
+use super::types::{Ended, Exit, LogFiles};
+use super::{Error, Shared, machine};
+use crate::spec::ContainerId;
+
+/// The init's signal for "end everything at once"; the other side is `init/init.rs`.
+const KILL_ALL: i32 = 40;
+/// How long an init may take to end everything before it is ended itself. Mostly it takes a millisecond.
+const KILL_PATIENCE_MS: u64 = 300;
+
+/// Just made for a launch.
+#[derive(Debug)]
+pub struct Files {
+    pub logs: [File; 2],
+    pub record: File,
+}
+
+/// A container from launch to reaping.
+#[derive(Debug)]
+pub struct Life {
+    pidfd: OwnedFd,
+    record: File,
+    tenant: String,
+    /// Taken at reaping.
+    slot: Mutex<Option<Slot>>,
+}
+
+#[derive(Debug, Clone)]
+enum Known {
+    Running(Shared<Life>),
+    Reaped(Ended),
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Containers {
+    root: PathBuf,
+    boot: [u8; 16],
+    known: Mutex<BTreeMap<ContainerId, Known>>,
+}
+
+impl Containers {
+    pub fn open(state: &Path) -> Result<Self, Error> {
+        let root = state.join("containers");
+        fs::create_dir_all(&root).map_err(|source| Error::State { what: "make", path: root.clone(), source })?;
+        Ok(Self { root, boot: machine::boot_id()?, known: Mutex::new(BTreeMap::new()) })
+    }
+
+    /// Names the time since the machine was started.
+    pub fn boot(&self) -> [u8; 16] {
+        self.boot
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn folder(&self, id: &ContainerId) -> PathBuf {
+        self.root.join(id.as_str())
+    }
+
+    /// Makes a container's folder and files.
+    pub fn create(&self, id: &ContainerId, record: &Record) -> Result<Files, Error> {
+        let folder = self.folder(id);
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists(id.clone())),
+            Err(source) => return Err(Error::State { what: "make", path: folder, source }),
+            Ok(()) => {}
+        }
+        let made = (|| {
+            let log = |name| OpenOptions::new().append(true).create_new(true).mode(0o600).open(folder.join(name));
+            Ok(Files { logs: [log("out.0")?, log("out.1")?], record: record.create(&folder.join("record"))? })
+        })();
+        made.map_err(|source| {
+            let removed = fs::remove_dir_all(&folder);
+            tracing::debug!(?removed, "undone");
+            Error::State { what: "make the files of", path: folder, source }
+        })
+    }
+
+    /// Undoes [`Self::create`].
+    pub fn discard(&self, id: &ContainerId) -> Result<(), Error> {
+        let path = self.folder(id);
+        fs::remove_dir_all(&path).map_err(|source| Error::State { what: "remove", path, source })
+    }
+
+    pub fn insert(&self, id: ContainerId, life: Life) {
+        self.lock().insert(id, Known::Running(Shared::new(life)));
+    }
+
+    pub fn insert_ended(&self, ended: Ended) {
+        self.lock().insert(ended.id.clone(), Known::Reaped(ended));
+    }
+
+    /// Those not reaped.
+    pub fn running(&self) -> Vec<ContainerId> {
+        self.lock().iter().filter(|(_, known)| matches!(known, Known::Running(_))).map(|(id, _)| id.clone()).collect()
+    }
+
+    pub fn alive(&self, id: &ContainerId) -> Result<Shared<Life>, Error> {
+        match self.find(id)? {
+            Known::Running(life) => Ok(life),
+            Known::Reaped(_) => Err(Error::HasEnded(id.clone())),
+        }
+    }
+
+    /// Waits for the end; gives the slot to whoever came first.
+    pub fn reap(&self, id: &ContainerId) -> Result<(Ended, Option<(Slot, String)>), Error> {
+        let life = match self.find(id)? {
+            Known::Reaped(ended) => return Ok((ended, None)),
+            Known::Running(life) => life,
+        };
+        life.wait(None);
+        let mut slot = life.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(taken) = slot.as_ref() else {
+            drop(slot);
+            return self.reap(id);
+        };
+        let ended = conclude(id, &life.record, taken.group.oom_kills().ok()).map_err(|source| self.broken(id, source))?;
+        // Before the slot goes: who waits for this lock looks the container up again.
+        self.insert_ended(ended.clone());
+        Ok((ended, slot.take().map(|slot| (slot, life.tenant.clone()))))
+    }
+
+    pub fn forget(&self, id: &ContainerId) -> Result<(), Error> {
+        match self.find(id)? {
+            Known::Running(_) => Err(Error::StillRuns(id.clone())),
+            Known::Reaped(_) => {
+                self.discard(id)?;
+                self.lock().remove(id);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn log(&self, id: &ContainerId) -> Result<LogFiles, Error> {
+        self.find(id)?;
+        let folder = self.folder(id);
+        let read = File::open(folder.join("record")).and_then(|file| Record::read(&file)).map_err(|source| self.broken(id, source))?;
+        let (rotations, lost_bytes) = read.map_or((0, 0), |record| (record.rotations, record.lost_bytes));
+        let (older, newer) = if rotations % 2 == 0 { ("out.1", "out.0") } else { ("out.0", "out.1") };
+        Ok(LogFiles { older: folder.join(older), newer: folder.join(newer), rotations, lost_bytes })
+    }
+
+    fn find(&self, id: &ContainerId) -> Result<Known, Error> {
+        self.lock().get(id).cloned().ok_or_else(|| Error::NoSuchContainer(id.clone()))
+    }
+
+    fn broken(&self, id: &ContainerId, source: io::Error) -> Error {
+        Error::State { what: "use the record in", path: self.folder(id), source }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads how an ended container ended, and writes it down for good. `oom_kills` is unknown when its cgroup is gone.
+pub fn conclude(id: &ContainerId, file: &File, oom_kills: Option<u64>) -> io::Result<Ended> {
+    let record = Record::read(file)?.ok_or(io::ErrorKind::InvalidData)?;
+    let now = machine::now_unix_ms();
+    let oom = oom_kills.is_some_and(|kills| kills > record.oom_kills_before);
+    let exit = record.exit.unwrap_or_else(|| record::exit_of(record.end.map(|(status, _)| status), oom));
+    let ended = record.ended(id, exit, now);
+    Record::set_exit(file, exit, ended.ended_unix_ms)?;
+    Ok(ended)
+}
+
+impl Life {
+    pub fn new(pidfd: OwnedFd, slot: Slot, record: File, tenant: String) -> Self {
+        Self { pidfd, record, tenant, slot: Mutex::new(Some(slot)) }
+    }
+
+    /// Waits until it has ended (true), at most `limit_ms`.
+    fn wait(&self, limit_ms: Option<u64>) -> bool {
+        let limit = limit_ms.map(|ms| Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 });
+        loop {
+            let mut polls = [PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)];
+            match poll(&mut polls, limit.as_ref()) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(0) => return false,
+                Ok(_) => return true,
+                // Of a pidfd that is ours only memory can be short: then the time is up.
+                Err(_) => return false,
+            }
+        }
+    }
+
+    pub fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {
+        let wrong = |source| Error::Signal { id: id.clone(), signal, source };
+        if !(1..=64).contains(&signal) || [libc::SIGSTOP, libc::SIGCHLD, KILL_ALL].contains(&signal) {
+            return Err(wrong(io::ErrorKind::InvalidInput.into()));
+        }
+        self.send(signal).map_err(wrong)
+    }
+
+    /// A container that has ended cannot get a signal, nor does it need one.
+    fn send(&self, signal: i32) -> io::Result<()> {
+        // SAFETY: a plain call on our own descriptor.
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), signal, std::ptr::null::<()>(), 0) };
+        match result {
+            0 => Ok(()),
+            _ => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    pub fn kill(&self, id: &ContainerId) -> Result<(), Error> {
+        let wrong = |signal| move |source| Error::Signal { id: id.clone(), signal, source };
+        self.send(KILL_ALL).map_err(wrong(KILL_ALL))?;
+        self.freeze(id, false)?;
+        if !self.wait(Some(KILL_PATIENCE_MS)) {
+            tracing::warn!(%id, "its init does not end it: ending the init");
+            self.send(libc::SIGKILL).map_err(wrong(libc::SIGKILL))?;
+        }
+        Ok(())
+    }
+
+    pub fn freeze(&self, id: &ContainerId, frozen: bool) -> Result<(), Error> {
+        self.with_slot(id, |slot| Ok(slot.group.freeze(frozen)?))
+    }
+
+    pub fn address(&self, id: &ContainerId) -> Result<Ipv4Addr, Error> {
+        self.with_slot(id, |slot| Ok(slot.network.address))
+    }
+
+    pub fn with_slot<T>(&self, id: &ContainerId, work: impl FnOnce(&Slot) -> Result<T, Error>) -> Result<T, Error> {
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        work(slot.as_ref().ok_or_else(|| Error::HasEnded(id.clone()))?)
+    }
+}
+
+/// For the adoption of what ended while nobody watched.
+pub fn is_over(exit: Option<Exit>) -> bool {
+    exit.is_some()
+}

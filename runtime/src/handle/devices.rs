@@ -1,0 +1,48 @@
+//! The device layer: a read-only tree with `/dev` and the mount points every container has, the uppermost lower layer of its overlay.
+//!
+//! Device nodes work through it, as the overlay is mounted by the host; so no container needs a `/dev` mount of its own, nor mknod.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, chmodat, makedev, mkdirat, mknodat, symlinkat};
+use rustix::mount::MountAttrFlags;
+
+use crate::kernel::mount::{self, Setting};
+
+const DIRECTORIES: [(&str, u32); 7] =
+    [("proc", 0o555), ("sys", 0o555), ("dev", 0o755), ("dev/pts", 0o755), ("dev/shm", 0o1777), ("dev/mqueue", 0o1777), ("etc", 0o755)];
+const NODES: [(&str, u32, u32); 6] =
+    [("dev/null", 1, 3), ("dev/zero", 1, 5), ("dev/full", 1, 7), ("dev/random", 1, 8), ("dev/urandom", 1, 9), ("dev/tty", 5, 0)];
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "dev/fd"),
+    ("/proc/self/fd/0", "dev/stdin"),
+    ("/proc/self/fd/1", "dev/stdout"),
+    ("/proc/self/fd/2", "dev/stderr"),
+    ("pts/ptmx", "dev/ptmx"),
+];
+
+/// Makes the tree, attached nowhere.
+pub fn layer() -> io::Result<OwnedFd> {
+    let tree = mount::detached("tmpfs", &[Setting::Text("mode", "0755"), Setting::Text("size", "64k")], MountAttrFlags::empty())?;
+    let chmod = |path: &str, mode: u32| chmodat(&tree, path, Mode::from_raw_mode(mode), AtFlags::empty());
+    for (path, mode) in DIRECTORIES {
+        mkdirat(&tree, path, Mode::from_raw_mode(mode))?;
+        chmod(path, mode)?;
+    }
+    for (path, major, minor) in NODES {
+        mknodat(&tree, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))?;
+        chmod(path, 0o666)?;
+    }
+    for (to, path) in LINKS {
+        symlinkat(to, &tree, path)?;
+    }
+    Ok(tree)
+}
+
+/// The tree with its owners shifted: a copy of the shared one where the kernel copies detached trees (6.15), else one of its own.
+pub fn shifted(shared: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let copy = mount::copy_of(shared, c"").or_else(|_| layer())?;
+    mount::shift_owners(copy.as_fd(), userns)?;
+    Ok(copy)
+}

@@ -1,0 +1,100 @@
+//! What can go wrong, for which container.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::launchers::LauncherError;
+use super::slots::SlotError;
+use crate::kernel::cgroup::CgroupError;
+use crate::launch::wire::Failure;
+use crate::net::NetError;
+use crate::spec::{ContainerId, SpecError};
+
+/// What went wrong, for which container.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The specification cannot work.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// No container of this name is known here.
+    #[error("no container {0} is known to this runtime")]
+    NoSuchContainer(ContainerId),
+    /// The container has ended already.
+    #[error("container {0} has ended")]
+    HasEnded(ContainerId),
+    /// The container still runs.
+    #[error("container {0} still runs: end and reap it first")]
+    StillRuns(ContainerId),
+    /// The name is taken, by a running container or one not yet forgotten.
+    #[error("a container {0} exists already; forget it first")]
+    Exists(ContainerId),
+    /// A set-up step was refused. Everything was undone, but for what is named.
+    #[error("container {id} was not started: cannot {}: {}{}", .failure.step, .failure.cause, undone(.failure))]
+    Step {
+        /// Which container.
+        id: ContainerId,
+        /// Which step, and why.
+        failure: Failure,
+    },
+    /// The image's tree cannot be used.
+    #[error("container {id} was not started: cannot use the image tree {root}")]
+    Image {
+        /// Which container.
+        id: ContainerId,
+        /// Which tree.
+        root: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The launcher failed.
+    #[error("container {id} was not started")]
+    Launcher {
+        /// Which container.
+        id: ContainerId,
+        /// How.
+        #[source]
+        source: LauncherError,
+    },
+    /// No launcher could be started.
+    #[error("cannot start the runtime")]
+    Start(#[source] LauncherError),
+    /// There is no slot.
+    #[error("no room to prepare a container")]
+    Slot(#[from] SlotError),
+    /// Cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// Network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A file of the state folder.
+    #[error("cannot {what} {path}")]
+    State {
+        /// Doing what.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A signal could not be sent.
+    #[error("cannot send signal {signal} to container {id}")]
+    Signal {
+        /// To whom.
+        id: ContainerId,
+        /// Which.
+        signal: i32,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A counter of the machine.
+    #[error("cannot read {0}")]
+    Machine(&'static str, #[source] io::Error),
+}
+
+fn undone(failure: &Failure) -> String {
+    failure.undo.as_ref().map_or_else(String::new, |undo| format!("; and it could not be undone: {undo}"))
+}

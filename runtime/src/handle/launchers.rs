@@ -1,0 +1,193 @@
+//! The launcher processes of a runtime: started, lent to one launch at a time, replaced when they die.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+
+use super::config::LauncherCommand;
+use crate::kernel::cgroup::{CgroupError, Cgroups};
+use crate::launch::wire::{self, Failure, Reply, Request};
+use crate::launch::{LAUNCHER_VARIABLE, SOCKET_FD};
+
+/// Why a launcher did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum LauncherError {
+    /// The process could not be started.
+    #[error("cannot start the launcher {program}")]
+    Start {
+        /// What was to be executed.
+        program: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// It could not make its surroundings.
+    #[error("the launcher could not {}: {}", .0.step, .0.cause)]
+    Home(Failure),
+    /// It ended in the midst of a launch, or before the first.
+    #[error("the launcher {program} ended unexpectedly; does it call launcher_main?")]
+    Gone {
+        /// What it was.
+        program: String,
+    },
+    /// The socket failed.
+    #[error("cannot speak with the launcher")]
+    Socket(#[source] io::Error),
+    /// Its cgroups could not be set.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+}
+
+/// What a launcher said.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The program has been executed.
+    Started { pid: u32, pidfd: OwnedFd, started_unix_ms: u64, moments_ns: Vec<(String, u64)> },
+    /// Nothing is left.
+    Failed(Failure),
+}
+
+#[derive(Debug)]
+struct Launcher {
+    socket: OwnedFd,
+    process: Child,
+    buffer: Vec<u8>,
+}
+
+/// All launchers; those not in the list are at work.
+#[derive(Debug)]
+pub struct Launchers {
+    command: LauncherCommand,
+    idle: Mutex<Vec<Launcher>>,
+    available: Condvar,
+}
+
+impl Launchers {
+    /// Starts `count` launchers.
+    pub fn start(command: LauncherCommand, count: usize, cgroups: &Cgroups) -> Result<Self, LauncherError> {
+        let all = Self { command, idle: Mutex::new(Vec::new()), available: Condvar::new() };
+        for _ in 0..count.max(1) {
+            let launcher = Launcher::start(&all.command, cgroups)?;
+            all.give_back(launcher);
+        }
+        Ok(all)
+    }
+
+    /// Hands one request to a launcher and waits for the outcome. A launcher that ended meanwhile is replaced; the request is not repeated, as
+    /// nobody knows how far it had come.
+    pub fn launch(&self, request: &Request, fds: &[BorrowedFd<'_>], cgroups: &Cgroups) -> Result<Outcome, LauncherError> {
+        let mut launcher = self.take();
+        if launcher.process.try_wait().is_ok_and(|ended| ended.is_some()) {
+            launcher = self.replacement(launcher, cgroups)?;
+        }
+        match launcher.exchange(request, fds) {
+            Ok(Some(outcome)) => {
+                self.give_back(launcher);
+                Ok(outcome)
+            }
+            answer => {
+                let fresh = self.replacement(launcher, cgroups)?;
+                self.give_back(fresh);
+                match answer {
+                    Err(error) => Err(LauncherError::Socket(error)),
+                    Ok(_) => Err(LauncherError::Gone { program: self.command.program.display().to_string() }),
+                }
+            }
+        }
+    }
+
+    /// Process numbers of the idle ones.
+    pub fn pids(&self) -> Vec<u32> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|launcher| launcher.process.id()).collect()
+    }
+
+    fn take(&self) -> Launcher {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match idle.pop() {
+                Some(launcher) => return launcher,
+                None => idle = self.available.wait(idle).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn give_back(&self, launcher: Launcher) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(launcher);
+        self.available.notify_one();
+    }
+
+    /// If no new one can be started the old one goes back, so that the next launch tries again instead of waiting for ever.
+    fn replacement(&self, old: Launcher, cgroups: &Cgroups) -> Result<Launcher, LauncherError> {
+        match Launcher::start(&self.command, cgroups) {
+            Ok(fresh) => {
+                tracing::warn!(pid = old.process.id(), "a launcher had ended and was replaced");
+                Ok(fresh)
+            }
+            Err(error) => {
+                self.give_back(old);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Launcher {
+    fn start(command: &LauncherCommand, cgroups: &Cgroups) -> Result<Self, LauncherError> {
+        let program = command.program.display().to_string();
+        let (ours, theirs) = pair().map_err(LauncherError::Socket)?;
+        let inherited = theirs.as_raw_fd();
+        let mut child = Command::new(&command.program);
+        child.args(&command.args).stdin(Stdio::null()).stdout(Stdio::null()).env(LAUNCHER_VARIABLE, "1");
+        // SAFETY: only async-signal-safe calls; dup2 clears close-on-exec, fcntl does when the number is right already.
+        unsafe {
+            child.pre_exec(move || {
+                let result = if inherited == SOCKET_FD { libc::fcntl(SOCKET_FD, libc::F_SETFD, 0) } else { libc::dup2(inherited, SOCKET_FD) };
+                if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+            });
+        }
+        let process = child.spawn().map_err(|source| LauncherError::Start { program: program.clone(), source })?;
+        drop(theirs);
+        let mut launcher = Self { socket: ours, process, buffer: Vec::new() };
+        cgroups.adopt_launcher(launcher.process.id())?;
+        match wire::receive::<Reply>(launcher.socket.as_fd(), &mut launcher.buffer).map_err(LauncherError::Socket)? {
+            Some((Reply::Ready, _)) => Ok(launcher),
+            Some((Reply::Failed(failure), _)) => Err(LauncherError::Home(failure)),
+            _ => Err(LauncherError::Gone { program }),
+        }
+    }
+
+    fn exchange(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Outcome>> {
+        wire::send(self.socket.as_fd(), request, fds)?;
+        let Some((reply, fds)) = wire::receive::<Reply>(self.socket.as_fd(), &mut self.buffer)? else { return Ok(None) };
+        Ok(match (reply, fds.into_iter().next()) {
+            (Reply::Started { pid, started_unix_ms, moments_ns }, Some(pidfd)) => {
+                Some(Outcome::Started { pid, pidfd, started_unix_ms, moments_ns })
+            }
+            (Reply::Failed(failure), _) => Some(Outcome::Failed(failure)),
+            _ => None,
+        })
+    }
+}
+
+impl Drop for Launcher {
+    /// A launcher ends when its socket closes; its containers do not.
+    fn drop(&mut self) {
+        let shut = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        if let Err(error) = shut.map_err(io::Error::from).and_then(|()| self.process.wait()) {
+            tracing::debug!(%error, "a launcher had ended before");
+        }
+    }
+}
+
+/// Packets, kept whole, with room for the longest.
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    for socket in [&ours, &theirs] {
+        sockopt::set_socket_send_buffer_size(socket, wire::PACKET_BYTES * 2)?;
+    }
+    Ok((ours, theirs))
+}

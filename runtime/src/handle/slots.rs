@@ -1,0 +1,336 @@
+//! Slots: what a container needs of the host and what can be made ahead: cgroups, an address with its network, a range of ids.
+//!
+//! ```text
+//!   made ──> ready ──take──> in use ──give back──> ready      untouched network, little memory left behind
+//!             ^  ^                        └─────> resting ──> ready   touched: the address rests, then serves the same tenant only
+//!             └──┴── refilled in the background            └> dropped   too many, or another tenant needs the room
+//! ```
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::config::{Ipv4Subnet, PoolSizes};
+use super::devices;
+use crate::kernel::cgroup::{CgroupError, Cgroups, Group};
+use crate::kernel::{ids, mount, namespace};
+use crate::net::{NetError, Network, Networks};
+
+/// A packet to an address may be under way, and a peer's connection half open, for this long at most.
+const QUARANTINE: Duration = Duration::from_secs(2);
+/// Surplus slots are dropped only when nothing was launched or reaped for this long.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Why there is no slot.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// All addresses are in use.
+    #[error("all {room} addresses of {subnet} are in use; give the node a larger subnet")]
+    NoAddress {
+        /// Which subnet.
+        subnet: Ipv4Subnet,
+        /// How many it has.
+        room: u32,
+    },
+    /// The range of host ids would pass the end.
+    #[error("slot {0} has no range of user ids: lower the first one (uid_base)")]
+    NoIds(u32),
+    /// A user namespace or an id-mapped mount could not be made.
+    #[error("cannot {what} for slot {slot}")]
+    Mapping {
+        /// Which slot.
+        slot: u32,
+        /// Doing what.
+        what: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// Network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+}
+
+/// A container's share of the host.
+#[derive(Debug)]
+pub struct Slot {
+    pub number: u32,
+    pub first_id: u32,
+    pub group: Group,
+    pub network: Network,
+    pub devices: OwnedFd,
+    userns: OwnedFd,
+    /// The image tree of its last container with owners shifted: most often the next one's as well.
+    image: Option<(PathBuf, OwnedFd)>,
+    /// Whose packets its network has seen.
+    tenant: Option<String>,
+}
+
+impl Slot {
+    /// The tree at `root` as this slot's containers see it: attached nowhere, owners shifted, read-only.
+    pub fn image(&mut self, root: &Path) -> io::Result<&OwnedFd> {
+        if self.image.as_ref().is_none_or(|(path, _)| path != root) {
+            let path = std::ffi::CString::new(root.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
+            let tree = mount::copy_of(rustix::fs::CWD, &path)?;
+            mount::shift_owners(tree.as_fd(), self.userns.as_fd())?;
+            self.image = Some((root.to_owned(), tree));
+        }
+        self.image.as_ref().map(|(_, tree)| tree).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// What slots are made of.
+#[derive(Debug)]
+pub struct Maker {
+    pub cgroups: Cgroups,
+    pub networks: Networks,
+    devices: OwnedFd,
+    subnet: Ipv4Subnet,
+    uid_base: u32,
+}
+
+impl Maker {
+    pub fn new(cgroups: Cgroups, networks: Networks, subnet: Ipv4Subnet, uid_base: u32) -> Result<Self, SlotError> {
+        let devices = devices::layer().map_err(|source| SlotError::Mapping { slot: 0, what: "make the device layer", source })?;
+        Ok(Self { cgroups, networks, devices, subnet, uid_base })
+    }
+
+    fn make(&self, number: u32) -> Result<Slot, SlotError> {
+        let no_address = SlotError::NoAddress { subnet: self.subnet, room: self.subnet.room() };
+        let network = self.networks.make(self.subnet.address(number).ok_or(no_address)?)?;
+        self.around(number, network)
+    }
+
+    /// A slot whose network exists: of a container that outlived its runtime.
+    pub fn adopt(&self, number: u32, namespace: OwnedFd) -> Result<Slot, SlotError> {
+        let no_address = SlotError::NoAddress { subnet: self.subnet, room: self.subnet.room() };
+        let network = self.networks.adopt(self.subnet.address(number).ok_or(no_address)?, namespace)?;
+        self.around(number, network)
+    }
+
+    fn around(&self, number: u32, network: Network) -> Result<Slot, SlotError> {
+        let first_id = ids::first_id(self.uid_base, number).ok_or(SlotError::NoIds(number))?;
+        let failed = |what| move |source| SlotError::Mapping { slot: number, what, source };
+        let userns = namespace::user_mapping(first_id).map_err(failed("make an id mapping"))?;
+        let devices = devices::shifted(self.devices.as_fd(), userns.as_fd()).map_err(failed("shift the device layer's owners"))?;
+        let group = self.cgroups.group(&group_name(number))?;
+        Ok(Slot { number, first_id, group, network, devices, userns, image: None, tenant: None })
+    }
+}
+
+/// The cgroup of a slot.
+pub fn group_name(number: u32) -> String {
+    format!("s{number}")
+}
+
+/// The slot of a cgroup.
+pub fn group_number(name: &str) -> Option<u32> {
+    name.strip_prefix('s')?.parse().ok()
+}
+
+#[derive(Debug)]
+struct State {
+    ready: Vec<Slot>,
+    /// Touched, until their time.
+    resting: VecDeque<(Instant, Slot)>,
+    /// Numbers of slots that do not exist.
+    absent: BTreeSet<u32>,
+    last_use: Instant,
+    closing: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    maker: Maker,
+    sizes: PoolSizes,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// All slots that are not in use, and the thread that makes more.
+#[derive(Debug)]
+pub struct Slots {
+    shared: Arc<Shared>,
+    refiller: Option<JoinHandle<()>>,
+}
+
+impl Slots {
+    /// Begins to make slots; `in_use` are those of containers that run already.
+    pub fn start(maker: Maker, sizes: PoolSizes, in_use: &BTreeSet<u32>) -> Self {
+        let absent = (0..maker.subnet.room()).filter(|number| !in_use.contains(number)).collect();
+        let state = State { ready: Vec::new(), resting: VecDeque::new(), absent, last_use: Instant::now(), closing: false };
+        let shared = Arc::new(Shared { maker, sizes, state: Mutex::new(state), changed: Condvar::new() });
+        let for_thread = Arc::clone(&shared);
+        let refiller = std::thread::spawn(move || for_thread.refill());
+        Self { shared, refiller: Some(refiller) }
+    }
+
+    /// What slots are made of.
+    pub fn maker(&self) -> &Maker {
+        &self.shared.maker
+    }
+
+    /// A slot for a container of `tenant`: made ahead if there is one, else made now.
+    pub fn take(&self, tenant: &str) -> Result<Slot, SlotError> {
+        let mut state = self.shared.lock();
+        state.last_use = Instant::now();
+        let fits = |slot: &Slot| slot.tenant.as_deref().is_none_or(|owner| owner == tenant);
+        let found = state.ready.iter().rposition(fits).map(|at| state.ready.swap_remove(at));
+        if found.is_some() || state.ready.len() < self.shared.sizes.ready {
+            self.shared.changed.notify_one();
+        }
+        match found {
+            Some(slot) => Ok(slot),
+            None => self.shared.make_now(state),
+        }
+    }
+
+    /// A container's slot after its end.
+    pub fn give_back(&self, mut slot: Slot, tenant: &str) {
+        let untouched = slot.network.is_untouched();
+        if !untouched {
+            slot.tenant = Some(tenant.to_owned());
+        }
+        let clean = untouched && !slot.group.is_stale();
+        let mut state = self.shared.lock();
+        state.last_use = Instant::now();
+        if clean {
+            state.ready.push(slot);
+        } else {
+            let until = if untouched { state.last_use } else { state.last_use + QUARANTINE };
+            state.resting.push_back((until, slot));
+        }
+        self.shared.changed.notify_one();
+    }
+
+    /// Removes every slot that is not in use.
+    pub fn close(&mut self) -> Result<(), CgroupError> {
+        self.shared.lock().closing = true;
+        self.shared.changed.notify_one();
+        if let Some(refiller) = self.refiller.take()
+            && refiller.join().is_err()
+        {
+            tracing::error!("the thread that makes slots had panicked");
+        }
+        let mut state = self.shared.lock();
+        let resting: Vec<Slot> = state.resting.drain(..).map(|(_, slot)| slot).collect();
+        let all: Vec<Slot> = state.ready.drain(..).chain(resting).collect();
+        all.into_iter().map(|slot| slot.group.remove()).fold(Ok(()), Result::and)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_now(&self, mut state: MutexGuard<'_, State>) -> Result<Slot, SlotError> {
+        let Some(number) = state.absent.pop_first() else {
+            return self.make_room(state);
+        };
+        drop(state);
+        self.maker.make(number).inspect_err(|_| {
+            self.lock().absent.insert(number);
+        })
+    }
+
+    /// No address is left but there are unused slots of other tenants: one goes, and its number is made anew.
+    fn make_room(&self, mut state: MutexGuard<'_, State>) -> Result<Slot, SlotError> {
+        let rested = state.resting.front().is_some_and(|(until, _)| *until <= Instant::now());
+        let slot = if rested { state.resting.pop_front().map(|(_, slot)| slot) } else { state.ready.pop() };
+        let Some(slot) = slot else {
+            let subnet = self.maker.subnet;
+            return Err(SlotError::NoAddress { subnet, room: subnet.room() });
+        };
+        drop(state);
+        let Slot { number, group, .. } = slot;
+        group.remove()?;
+        self.maker.make(number).inspect_err(|_| {
+            self.lock().absent.insert(number);
+        })
+    }
+
+    /// The background thread.
+    fn refill(&self) {
+        let mut state = self.lock();
+        while !state.closing {
+            if let Some(slot) = take_rested(&mut state) {
+                drop(state);
+                self.renew(slot);
+                state = self.lock();
+            } else if state.ready.len() < self.sizes.ready && !state.absent.is_empty() {
+                state = self.add_one(state);
+            } else if state.ready.len() > self.sizes.keep && state.last_use.elapsed() > IDLE {
+                state = self.drop_one(state);
+            } else {
+                let pause = if state.ready.len() > self.sizes.keep { IDLE } else { Duration::from_secs(3600) };
+                let pause = state.resting.front().map_or(pause, |(until, _)| pause.min(until.saturating_duration_since(Instant::now())));
+                state = self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    fn add_one<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let Some(number) = state.absent.pop_first() else { return state };
+        drop(state);
+        let made = self.maker.make(number);
+        let mut state = self.lock();
+        match made {
+            Ok(slot) => state.ready.push(slot),
+            Err(error) => {
+                state.absent.insert(number);
+                tracing::warn!(number, error = &error as &dyn std::error::Error, "cannot make a slot ahead");
+                // A launch will try again and tell its caller; trying here without end would only burn the CPU.
+                state = self.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        state
+    }
+
+    fn drop_one<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let Some(slot) = state.ready.pop() else { return state };
+        drop(state);
+        let number = slot.number;
+        if let Err(error) = slot.group.remove() {
+            tracing::warn!(number, error = &error as &dyn std::error::Error, "cannot remove the cgroups of an unused slot");
+        }
+        drop(slot.network);
+        let mut state = self.lock();
+        state.absent.insert(number);
+        state
+    }
+
+    /// A slot after its rest: fresh cgroups where memory was left behind, counters anew.
+    fn renew(&self, slot: Slot) {
+        let Slot { number, first_id, mut group, mut network, devices, userns, image, tenant } = slot;
+        let renewed = (|| {
+            if group.is_stale() {
+                group.remove()?;
+                group = self.maker.cgroups.group(&group_name(number))?;
+            }
+            network.begin_anew()?;
+            Ok::<_, SlotError>(Slot { number, first_id, group, network, devices, userns, image, tenant })
+        })();
+        let mut state = self.lock();
+        match renewed {
+            Ok(slot) => state.ready.push(slot),
+            Err(error) => {
+                tracing::warn!(number, error = &error as &dyn std::error::Error, "a slot could not be renewed and is dropped");
+                state.absent.insert(number);
+            }
+        }
+    }
+}
+
+fn take_rested(state: &mut State) -> Option<Slot> {
+    let now = Instant::now();
+    let at = state.resting.iter().position(|(until, _)| *until <= now)?;
+    state.resting.remove(at).map(|(_, slot)| slot)
+}

@@ -1,0 +1,233 @@
+//! Control groups, in the two shapes the kernel has: one tree per controller (v1, also beside an empty v2 tree) and one tree for all (v2).
+//!
+//! A [`Group`] keeps the files it writes at every launch open: joining through a kept descriptor costs 3 us, by path 13 to 26 us.
+
+mod tree;
+mod v1;
+mod v2;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crate::handle::Capacity;
+use crate::spec::Limits;
+
+/// What went wrong, at which file.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// No usable controllers are mounted.
+    #[error("no cgroup controllers for CPU, memory and processes are mounted at {0}; mount cgroup2 there")]
+    NotMounted(PathBuf),
+    /// A directory could not be made.
+    #[error("cannot make cgroup {path}")]
+    Make {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory could not be removed.
+    #[error("cannot remove cgroup {path}")]
+    Remove {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {value:?} to {path}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// What.
+        value: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The mounted controllers of this machine and the node's own directory in them.
+#[derive(Debug)]
+pub enum Cgroups {
+    /// One tree per controller.
+    V1(v1::Parent),
+    /// One tree.
+    V2(v2::Parent),
+}
+
+/// The cgroup (v2) or cgroups (v1) of one container.
+#[derive(Debug)]
+pub struct Group {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    V1(v1::Group),
+    V2(v2::Group),
+}
+
+/// How a new process gets into a group.
+#[derive(Debug)]
+pub enum Joining<'a> {
+    /// Its number is written to each of these.
+    Write(&'a [File]),
+    /// It is created in this directory (CLONE_INTO_CGROUP).
+    Into(&'a OwnedFd),
+}
+
+macro_rules! each {
+    ($self:expr, $group:ident => $do:expr) => {
+        match $self {
+            Kind::V1($group) => $do,
+            Kind::V2($group) => $do,
+        }
+    };
+}
+
+impl Cgroups {
+    /// Finds the controllers below `root` (`/sys/fs/cgroup`) and makes the node's directory `parent` in them.
+    pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
+        let v2 = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        if ["cpu", "memory", "pids"].iter().all(|c| v2.split_whitespace().any(|have| have == *c)) {
+            return Ok(Self::V2(v2::Parent::prepare(root, parent, capacity)?));
+        }
+        Ok(Self::V1(v1::Parent::prepare(root, parent, capacity)?))
+    }
+
+    /// Makes, or takes over when it is there and empty, the group `name`.
+    pub fn group(&self, name: &str) -> Result<Group, CgroupError> {
+        let kind = match self {
+            Self::V1(parent) => Kind::V1(parent.group(name)?),
+            Self::V2(parent) => Kind::V2(parent.group(name)?),
+        };
+        Ok(Group { name: name.to_owned(), kind })
+    }
+
+    /// Names of the groups that exist.
+    pub fn names(&self) -> Result<Vec<String>, CgroupError> {
+        let dir = match self {
+            Self::V1(parent) => parent.dir("pids"),
+            Self::V2(parent) => parent.dir(),
+        };
+        tree::children(dir)
+    }
+
+    /// Moves a process of the runtime's own (a launcher) to where its children find the device rules.
+    pub fn adopt_launcher(&self, pid: u32) -> Result<(), CgroupError> {
+        match self {
+            Self::V1(parent) => parent.adopt_launcher(pid),
+            Self::V2(_) => Ok(()),
+        }
+    }
+
+    /// CPU time used by everything in the node's directory, since it was made.
+    pub fn cpu_us(&self) -> Result<u64, CgroupError> {
+        match self {
+            Self::V1(parent) => parent.cpu_us(),
+            Self::V2(parent) => parent.cpu_us(),
+        }
+    }
+
+    /// Memory used by everything in the node's directory.
+    pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
+        match self {
+            Self::V1(parent) => parent.memory_bytes(),
+            Self::V2(parent) => parent.memory_bytes(),
+        }
+    }
+
+    /// Removes the node's directory and the empty ones above it that were made for it.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        match self {
+            Self::V1(parent) => parent.remove(),
+            Self::V2(parent) => parent.remove(),
+        }
+    }
+
+    /// In words, for the feature table.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::V1(parent) => format!("v1: {}", parent.controllers().join(" ")),
+            Self::V2(_) => "v2".to_owned(),
+        }
+    }
+}
+
+impl Group {
+    /// Its name below the node's directory.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How a process gets in.
+    pub fn joining(&self) -> Joining<'_> {
+        match &self.kind {
+            Kind::V1(group) => Joining::Write(group.joins()),
+            Kind::V2(group) => Joining::Into(group.dir_fd()),
+        }
+    }
+
+    /// Sets CPU, memory and process limits.
+    pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
+        each!(&self.kind, group => group.limit(limits))
+    }
+
+    /// CPU time since the group was made.
+    pub fn cpu_us(&self) -> Result<u64, CgroupError> {
+        each!(&self.kind, group => group.cpu_us())
+    }
+
+    /// Memory charged now.
+    pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
+        each!(&self.kind, group => group.memory_bytes())
+    }
+
+    /// Processes and threads now.
+    pub fn processes(&self) -> Result<u64, CgroupError> {
+        each!(&self.kind, group => group.processes())
+    }
+
+    /// How often the kernel killed something in it for want of memory, since it was made.
+    pub fn oom_kills(&self) -> Result<u64, CgroupError> {
+        each!(&self.kind, group => group.oom_kills())
+    }
+
+    /// Process numbers in it.
+    pub fn pids(&self) -> Result<Vec<u32>, CgroupError> {
+        each!(&self.kind, group => group.pids())
+    }
+
+    /// Stops (true) or continues (false) everything in it; returns when it has happened.
+    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+        each!(&self.kind, group => group.freeze(frozen))
+    }
+
+    /// Whether memory left behind by its last user makes it unfit for the next one.
+    pub fn is_stale(&self) -> bool {
+        self.memory_bytes().map_or(true, |bytes| bytes > 1 << 20)
+    }
+
+    /// Removes it.
+    pub fn remove(self) -> Result<(), CgroupError> {
+        each!(self.kind, group => group.remove())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Both shapes against directories that look like theirs: which files are written, with what.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+struct Fake(PathBuf);
+
+impl Fake {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("bellows-cgroup-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a temporary directory");
+        Self(path)
+    }
+
+    fn put(&self, file: &str, text: &str) {
+        let path = self.0.join(file);
+        fs::create_dir_all(path.parent().expect("a file in a directory")).expect("directories");
+        fs::write(path, text).expect("a file");
+    }
+
+    fn says(&self, file: &str) -> String {
+        fs::read_to_string(self.0.join(file)).expect(file)
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).expect("the fake tree goes");
+    }
+}
+
+fn v2() -> Fake {
+    let fake = Fake::new("v2");
+    fake.put("cgroup.controllers", "cpuset cpu io memory pids\n");
+    for dir in ["", "bellows/", "bellows/n1/"] {
+        fake.put(&format!("{dir}cgroup.subtree_control"), "");
+    }
+    for file in ["pids.max", "cpu.max", "cpu.weight", "memory.max", "cgroup.freeze"] {
+        fake.put(&format!("bellows/n1/s3/{file}"), "");
+        fake.put(&format!("bellows/n1/{file}"), "");
+    }
+    fake.put("bellows/n1/s3/memory.current", "4096\n");
+    fake.put("bellows/n1/s3/memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 0\n");
+    fake.put("bellows/n1/s3/pids.current", "5\n");
+    fake.put("bellows/n1/s3/cpu.stat", "usage_usec 123\nuser_usec 100\n");
+    fake.put("bellows/n1/s3/cgroup.events", "populated 1\nfrozen 1\n");
+    fake.put("bellows/n1/s3/cgroup.procs", "10\n11\n");
+    fake
+}
+
+#[test]
+fn v2_writes_and_reads_its_files() {
+    let fake = v2();
+    let capacity = Capacity { cpu_milli: 2000, memory_bytes: 1 << 30 };
+    let cgroups = Cgroups::prepare(&fake.0, "bellows/n1", Some(capacity)).expect("prepared");
+    assert_eq!(cgroups.describe(), "v2");
+    assert_eq!(fake.says("bellows/cgroup.subtree_control"), "+cpu +memory +pids");
+    assert_eq!(fake.says("bellows/n1/cpu.max"), "200000 100000");
+    assert_eq!(fake.says("bellows/n1/memory.max"), "1073741824");
+    assert_eq!(cgroups.names().expect("names"), ["s3"]);
+    let group = cgroups.group("s3").expect("a group");
+    let limits = Limits { cpu_milli: 250, memory_bytes: 65_536, processes: 9, ..Limits::default() };
+    group.limit(&limits).expect("limits");
+    assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "25000 100000");
+    assert_eq!(fake.says("bellows/n1/s3/cpu.weight"), "25");
+    assert_eq!(fake.says("bellows/n1/s3/memory.max"), "65536");
+    assert_eq!(fake.says("bellows/n1/s3/pids.max"), "9");
+    let read = (group.cpu_us(), group.memory_bytes(), group.processes(), group.oom_kills());
+    assert!(matches!(read, (Ok(123), Ok(4096), Ok(5), Ok(2))), "{read:?}");
+    assert_eq!(group.pids().expect("pids"), [10, 11]);
+    group.freeze(true).expect("frozen");
+    assert_eq!(fake.says("bellows/n1/s3/cgroup.freeze"), "1");
+    assert!(matches!(group.joining(), Joining::Into(_)));
+}
+
+#[test]
+fn v1_finds_controllers_mounted_together() {
+    let fake = Fake::new("v1");
+    for (tree, files) in [
+        ("cpu,cpuacct", &["cpu.cfs_quota_us", "cpu.shares", "cpuacct.usage"][..]),
+        ("memory", &["memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control"]),
+        ("pids", &["pids.max", "pids.current"]),
+        ("freezer", &["freezer.state"]),
+    ] {
+        fake.put(&format!("{tree}/cgroup.procs"), "");
+        for file in files.iter().chain(&["cgroup.procs"]) {
+            fake.put(&format!("{tree}/n/s1/{file}"), "");
+        }
+    }
+    fake.put("memory/n/s1/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n");
+    fake.put("cpu,cpuacct/n/s1/cpuacct.usage", "5000000\n");
+    let cgroups = Cgroups::prepare(&fake.0, "n", None).expect("prepared");
+    assert_eq!(cgroups.describe(), "v1: cpu cpuacct freezer memory pids");
+    let group = cgroups.group("s1").expect("a group");
+    group.limit(&Limits { cpu_milli: 500, ..Limits::default() }).expect("limits");
+    assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.cfs_quota_us"), "50000");
+    assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.shares"), "512");
+    assert!(matches!(group.oom_kills(), Ok(4)));
+    assert!(matches!(group.cpu_us(), Ok(5000)));
+    match group.joining() {
+        Joining::Write(files) => assert_eq!(files.len(), 4, "one per tree, not per controller"),
+        Joining::Into(_) => panic!("v1 has no CLONE_INTO_CGROUP"),
+    }
+}
+
+#[test]
+fn nothing_mounted_is_an_error_that_names_the_place() {
+    let fake = Fake::new("none");
+    let said = Cgroups::prepare(&fake.0, "n", None).expect_err("no controllers").to_string();
+    assert!(said.contains(&fake.0.display().to_string()), "{said}");
+    assert!(Path::new(&fake.0).exists());
+}

@@ -1,0 +1,138 @@
+//! What both shapes share: files of numbers in directories.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::CgroupError;
+
+/// A control file that stays open, and its path for errors.
+#[derive(Debug)]
+pub struct Kept {
+    file: File,
+    path: PathBuf,
+}
+
+impl Kept {
+    pub fn writing(path: PathBuf) -> Result<Self, CgroupError> {
+        Self::open(path, OpenOptions::new().write(true))
+    }
+
+    pub fn reading(path: PathBuf) -> Result<Self, CgroupError> {
+        Self::open(path, OpenOptions::new().read(true))
+    }
+
+    pub fn both(path: PathBuf) -> Result<Self, CgroupError> {
+        Self::open(path, OpenOptions::new().read(true).write(true))
+    }
+
+    fn open(path: PathBuf, how: &OpenOptions) -> Result<Self, CgroupError> {
+        match how.open(&path) {
+            Ok(file) => Ok(Self { file, path }),
+            Err(source) => Err(CgroupError::Read { path, source }),
+        }
+    }
+
+    pub fn set(&self, value: &str) -> Result<(), CgroupError> {
+        self.file.write_all_at(value.as_bytes(), 0).map_err(|source| CgroupError::Write {
+            path: self.path.clone(),
+            value: value.to_owned(),
+            source,
+        })
+    }
+
+    pub fn text(&self) -> Result<String, CgroupError> {
+        let mut buffer = [0_u8; 4096];
+        match self.file.read_at(&mut buffer, 0) {
+            Ok(n) => Ok(String::from_utf8_lossy(&buffer[..n]).into_owned()),
+            Err(source) => Err(CgroupError::Read { path: self.path.clone(), source }),
+        }
+    }
+
+    /// The file's only number.
+    pub fn number(&self) -> Result<u64, CgroupError> {
+        self.text()?.trim().parse().map_err(|_| self.strange())
+    }
+
+    /// The number after `key` on a line of its own.
+    pub fn keyed(&self, key: &str) -> Result<u64, CgroupError> {
+        let text = self.text()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        line.and_then(|value| value.trim().parse().ok()).ok_or_else(|| self.strange())
+    }
+
+    fn strange(&self) -> CgroupError {
+        let source = io::Error::new(ErrorKind::InvalidData, "not the number that was expected");
+        CgroupError::Read { path: self.path.clone(), source }
+    }
+}
+
+pub fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    Kept::writing(path.to_owned())?.set(value)
+}
+
+pub fn make(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        Err(source) if source.kind() != ErrorKind::AlreadyExists => Err(CgroupError::Make { path: path.to_owned(), source }),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory; its last process may be on its way out still, which the kernel calls busy for some microseconds.
+pub fn remove(path: &Path) -> Result<(), CgroupError> {
+    const TRIES: u32 = 1000;
+    for _ in 0..TRIES {
+        match fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => std::thread::yield_now(),
+            Err(source) => return Err(CgroupError::Remove { path: path.to_owned(), source }),
+        }
+    }
+    Err(CgroupError::Remove { path: path.to_owned(), source: ErrorKind::ResourceBusy.into() })
+}
+
+/// Names of the directories below `path`.
+pub fn children(path: &Path) -> Result<Vec<String>, CgroupError> {
+    let read = |source| CgroupError::Read { path: path.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(read)? {
+        let entry = entry.map_err(read)?;
+        if entry.file_type().map_err(read)?.is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Makes every directory from `root` down to `root/below`.
+pub fn make_all(root: &Path, below: &str) -> Result<PathBuf, CgroupError> {
+    let mut path = root.to_owned();
+    for part in below.split('/').filter(|part| !part.is_empty()) {
+        path.push(part);
+        make(&path)?;
+    }
+    Ok(path)
+}
+
+/// Removes `root/below` and then every directory above it, up to `root`, that has become empty.
+pub fn remove_all(root: &Path, below: &str) -> Result<(), CgroupError> {
+    let mut path = root.join(below);
+    remove(&path)?;
+    while path.pop() && path != root {
+        if children(&path).is_ok_and(|left| !left.is_empty()) || fs::remove_dir(&path).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub fn pids(path: &Path) -> Result<Vec<u32>, CgroupError> {
+    let file = path.join("cgroup.procs");
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(source) => Err(CgroupError::Read { path: file, source }),
+    }
+}

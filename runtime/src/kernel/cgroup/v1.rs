@@ -1,0 +1,203 @@
+//! cgroup v1: one tree per controller, each with a directory for the node and one for the container.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use super::tree::{self, Kept};
+use super::{Capacity, CgroupError};
+use crate::spec::Limits;
+
+/// What every container has a directory in. `devices` has one for all containers of the node: their rules are the same.
+const OWN: [&str; 5] = ["pids", "cpu", "cpuacct", "memory", "freezer"];
+const NEEDED: [&str; 4] = ["pids", "cpu", "memory", "freezer"];
+const PERIOD_US: u64 = 100_000;
+/// null, zero, full, random, urandom, tty, ptmx, pseudo terminals. mknod of others is refused by the user namespace as well.
+const DEVICES: [&str; 8] =
+    ["c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm"];
+
+/// The node's directories.
+#[derive(Debug)]
+pub struct Parent {
+    /// Controller to the root of its tree; controllers mounted together share one.
+    roots: BTreeMap<&'static str, PathBuf>,
+    dirs: BTreeMap<&'static str, PathBuf>,
+    devices: Option<PathBuf>,
+    below: String,
+}
+
+impl Parent {
+    pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
+        let mut roots = BTreeMap::new();
+        for controller in OWN {
+            if let Some(found) = find(root, controller) {
+                roots.insert(controller, found);
+            }
+        }
+        if NEEDED.iter().any(|needed| !roots.contains_key(needed)) {
+            return Err(CgroupError::NotMounted(root.to_owned()));
+        }
+        let mut dirs = BTreeMap::new();
+        for (controller, tree_root) in &roots {
+            dirs.insert(*controller, tree::make_all(tree_root, parent)?);
+        }
+        let mut made = Self { roots, dirs, devices: None, below: parent.to_owned() };
+        if let Some(capacity) = capacity {
+            made.bound(capacity)?;
+        }
+        if let Some(found) = find(root, "devices") {
+            made.devices = Some(found.clone());
+            allow_devices(&tree::make_all(&found, parent)?)?;
+        }
+        Ok(made)
+    }
+
+    fn bound(&self, capacity: Capacity) -> Result<(), CgroupError> {
+        let quota = capacity.cpu_milli * PERIOD_US / 1000;
+        tree::write(&self.dir("cpu").join("cpu.cfs_quota_us"), &quota.to_string())?;
+        tree::write(&self.dir("memory").join("memory.limit_in_bytes"), &capacity.memory_bytes.to_string())
+    }
+
+    pub fn dir(&self, controller: &str) -> &Path {
+        self.dirs.get(controller).map_or(Path::new(""), PathBuf::as_path)
+    }
+
+    pub fn controllers(&self) -> Vec<&str> {
+        self.dirs.keys().copied().collect()
+    }
+
+    pub fn adopt_launcher(&self, pid: u32) -> Result<(), CgroupError> {
+        match &self.devices {
+            Some(root) => tree::write(&root.join(&self.below).join("cgroup.procs"), &pid.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    pub fn group(&self, name: &str) -> Result<Group, CgroupError> {
+        let mut dirs: Vec<PathBuf> = self.dirs.values().map(|dir| dir.join(name)).collect();
+        dirs.dedup();
+        Group::make(dirs, |controller| self.dirs.get(controller).map(|dir| dir.join(name)))
+    }
+
+    pub fn cpu_us(&self) -> Result<u64, CgroupError> {
+        match self.dirs.get("cpuacct") {
+            Some(dir) => Ok(Kept::reading(dir.join("cpuacct.usage"))?.number()? / 1000),
+            None => Ok(0),
+        }
+    }
+
+    pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
+        Kept::reading(self.dir("memory").join("memory.usage_in_bytes"))?.number()
+    }
+
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        let mut roots: Vec<&PathBuf> = self.roots.values().chain(&self.devices).collect();
+        roots.dedup();
+        roots.into_iter().try_for_each(|root| tree::remove_all(root, &self.below))
+    }
+}
+
+/// The tree of `controller`: mounted alone, or with others under a joined name such as `cpu,cpuacct`.
+fn find(root: &Path, controller: &str) -> Option<PathBuf> {
+    let alone = root.join(controller);
+    if alone.join("cgroup.procs").exists() {
+        return std::fs::canonicalize(alone).ok();
+    }
+    let names = tree::children(root).ok()?;
+    let joined = names.into_iter().find(|name| name.split(',').any(|part| part == controller))?;
+    Some(root.join(joined)).filter(|path| path.join("cgroup.procs").exists())
+}
+
+fn allow_devices(dir: &Path) -> Result<(), CgroupError> {
+    tree::write(&dir.join("devices.deny"), "a")?;
+    DEVICES.iter().try_for_each(|rule| tree::write(&dir.join("devices.allow"), rule))
+}
+
+/// A container's directories, with what is written or read often kept open.
+#[derive(Debug)]
+pub struct Group {
+    dirs: Vec<PathBuf>,
+    joins: Vec<File>,
+    pids_max: Kept,
+    cpu_quota: Kept,
+    cpu_shares: Kept,
+    memory_limit: Kept,
+    memory_usage: Kept,
+    oom_control: Kept,
+    pids_current: Kept,
+    cpu_usage: Option<Kept>,
+    freezer: Kept,
+}
+
+impl Group {
+    fn make(dirs: Vec<PathBuf>, of: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, CgroupError> {
+        let mut joins = Vec::with_capacity(dirs.len());
+        for dir in &dirs {
+            tree::make(dir)?;
+            let path = dir.join("cgroup.procs");
+            let opened = OpenOptions::new().write(true).open(&path);
+            joins.push(opened.map_err(|source| CgroupError::Read { path, source })?);
+        }
+        let file = |controller: &str, name: &str| of(controller).unwrap_or_default().join(name);
+        let cpu_usage = of("cpuacct").map(|dir| Kept::reading(dir.join("cpuacct.usage"))).transpose()?;
+        Ok(Self {
+            joins,
+            pids_max: Kept::writing(file("pids", "pids.max"))?,
+            cpu_quota: Kept::writing(file("cpu", "cpu.cfs_quota_us"))?,
+            cpu_shares: Kept::writing(file("cpu", "cpu.shares"))?,
+            memory_limit: Kept::writing(file("memory", "memory.limit_in_bytes"))?,
+            memory_usage: Kept::reading(file("memory", "memory.usage_in_bytes"))?,
+            oom_control: Kept::reading(file("memory", "memory.oom_control"))?,
+            pids_current: Kept::reading(file("pids", "pids.current"))?,
+            freezer: Kept::both(file("freezer", "freezer.state"))?,
+            cpu_usage,
+            dirs,
+        })
+    }
+
+    pub fn joins(&self) -> &[File] {
+        &self.joins
+    }
+
+    pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
+        self.pids_max.set(&limits.processes.to_string())?;
+        self.cpu_quota.set(&(limits.cpu_milli * PERIOD_US / 1000).to_string())?;
+        self.cpu_shares.set(&(limits.cpu_milli * 1024 / 1000).max(2).to_string())?;
+        self.memory_limit.set(&limits.memory_bytes.to_string())
+    }
+
+    pub fn cpu_us(&self) -> Result<u64, CgroupError> {
+        self.cpu_usage.as_ref().map_or(Ok(0), |file| Ok(file.number()? / 1000))
+    }
+
+    pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
+        self.memory_usage.number()
+    }
+
+    pub fn processes(&self) -> Result<u64, CgroupError> {
+        self.pids_current.number()
+    }
+
+    pub fn oom_kills(&self) -> Result<u64, CgroupError> {
+        self.oom_control.keyed("oom_kill")
+    }
+
+    pub fn pids(&self) -> Result<Vec<u32>, CgroupError> {
+        tree::pids(&self.dirs[0])
+    }
+
+    /// The state passes through FREEZING while tasks are on their way into the freezer; reading it moves it on.
+    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+        let wanted = if frozen { "FROZEN" } else { "THAWED" };
+        self.freezer.set(wanted)?;
+        while self.freezer.text()?.trim() != wanted {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    pub fn remove(self) -> Result<(), CgroupError> {
+        let Self { dirs, .. } = self;
+        dirs.iter().try_for_each(|dir| tree::remove(dir))
+    }
+}

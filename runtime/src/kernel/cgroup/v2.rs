@@ -1,0 +1,149 @@
+//! cgroup v2: one tree; a container's directory holds every controller.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use super::tree::{self, Kept};
+use super::{Capacity, CgroupError};
+use crate::spec::Limits;
+
+const PERIOD_US: u64 = 100_000;
+const CONTROLLERS: &str = "+cpu +memory +pids";
+
+/// The node's directory.
+#[derive(Debug)]
+pub struct Parent {
+    root: PathBuf,
+    dir: PathBuf,
+    below: String,
+}
+
+impl Parent {
+    pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
+        let mut dir = root.to_owned();
+        for part in parent.split('/').filter(|part| !part.is_empty()) {
+            tree::write(&dir.join("cgroup.subtree_control"), CONTROLLERS)?;
+            dir.push(part);
+            tree::make(&dir)?;
+        }
+        tree::write(&dir.join("cgroup.subtree_control"), CONTROLLERS)?;
+        if let Some(capacity) = capacity {
+            tree::write(&dir.join("cpu.max"), &quota(capacity.cpu_milli))?;
+            tree::write(&dir.join("memory.max"), &capacity.memory_bytes.to_string())?;
+        }
+        Ok(Self { root: root.to_owned(), dir, below: parent.to_owned() })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn group(&self, name: &str) -> Result<Group, CgroupError> {
+        Group::make(self.dir.join(name))
+    }
+
+    pub fn cpu_us(&self) -> Result<u64, CgroupError> {
+        Kept::reading(self.dir.join("cpu.stat"))?.keyed("usage_usec")
+    }
+
+    pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
+        Kept::reading(self.dir.join("memory.current"))?.number()
+    }
+
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        tree::remove_all(&self.root, &self.below)
+    }
+}
+
+fn quota(cpu_milli: u64) -> String {
+    format!("{} {PERIOD_US}", cpu_milli * PERIOD_US / 1000)
+}
+
+/// A container's directory, with what is written or read often kept open.
+#[derive(Debug)]
+pub struct Group {
+    dir: PathBuf,
+    fd: OwnedFd,
+    pids_max: Kept,
+    cpu_max: Kept,
+    cpu_weight: Kept,
+    memory_max: Kept,
+    memory_current: Kept,
+    memory_events: Kept,
+    pids_current: Kept,
+    cpu_stat: Kept,
+    freezer: Kept,
+    events: Kept,
+}
+
+impl Group {
+    fn make(dir: PathBuf) -> Result<Self, CgroupError> {
+        tree::make(&dir)?;
+        let fd = File::open(&dir).map_err(|source| CgroupError::Read { path: dir.clone(), source })?.into();
+        Ok(Self {
+            fd,
+            pids_max: Kept::writing(dir.join("pids.max"))?,
+            cpu_max: Kept::writing(dir.join("cpu.max"))?,
+            cpu_weight: Kept::writing(dir.join("cpu.weight"))?,
+            memory_max: Kept::writing(dir.join("memory.max"))?,
+            memory_current: Kept::reading(dir.join("memory.current"))?,
+            memory_events: Kept::reading(dir.join("memory.events"))?,
+            pids_current: Kept::reading(dir.join("pids.current"))?,
+            cpu_stat: Kept::reading(dir.join("cpu.stat"))?,
+            freezer: Kept::writing(dir.join("cgroup.freeze"))?,
+            events: Kept::reading(dir.join("cgroup.events"))?,
+            dir,
+        })
+    }
+
+    pub fn dir_fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
+        self.pids_max.set(&limits.processes.to_string())?;
+        self.cpu_max.set(&quota(limits.cpu_milli))?;
+        self.cpu_weight.set(&weight(limits.cpu_milli).to_string())?;
+        self.memory_max.set(&limits.memory_bytes.to_string())
+    }
+
+    pub fn cpu_us(&self) -> Result<u64, CgroupError> {
+        self.cpu_stat.keyed("usage_usec")
+    }
+
+    pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
+        self.memory_current.number()
+    }
+
+    pub fn processes(&self) -> Result<u64, CgroupError> {
+        self.pids_current.number()
+    }
+
+    pub fn oom_kills(&self) -> Result<u64, CgroupError> {
+        self.memory_events.keyed("oom_kill")
+    }
+
+    pub fn pids(&self) -> Result<Vec<u32>, CgroupError> {
+        tree::pids(&self.dir)
+    }
+
+    /// Read in a loop: notifications of this file are held back for 10 ms by the kernel, the state itself is there within 25 us.
+    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+        let wanted = u64::from(frozen);
+        self.freezer.set(&wanted.to_string())?;
+        while self.events.keyed("frozen")? != wanted {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    pub fn remove(self) -> Result<(), CgroupError> {
+        tree::remove(&self.dir)
+    }
+}
+
+/// One CPU is the default weight of 100; the kernel takes 1 to 10,000.
+fn weight(cpu_milli: u64) -> u64 {
+    (cpu_milli / 10).clamp(1, 10_000)
+}

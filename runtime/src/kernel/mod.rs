@@ -1,0 +1,9 @@
+//! The kernel's facilities, one module each: thin, typed, and the only place that knows their numbers.
+
+pub mod capability;
+pub mod cgroup;
+pub mod ids;
+pub mod mount;
+pub mod namespace;
+pub mod seccomp;
+pub mod sys;

@@ -1,0 +1,72 @@
+//! The mount API by descriptors: file systems and trees that are attached nowhere until a container attaches them.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen,
+    open_tree,
+};
+
+/// One option of a file system.
+#[derive(Debug)]
+pub enum Setting<'a> {
+    /// `key=value`.
+    Text(&'a str, &'a str),
+    /// `key` = descriptor.
+    Fd(&'a str, BorrowedFd<'a>),
+}
+
+/// Makes a file system that is attached nowhere.
+pub fn detached(kind: &str, settings: &[Setting<'_>], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let configured = settings.iter().try_for_each(|setting| match setting {
+        Setting::Text(key, value) => fsconfig_set_string(context.as_fd(), *key, *value),
+        Setting::Fd(key, fd) => fsconfig_set_fd(context.as_fd(), *key, fd),
+    });
+    configured.and_then(|()| fsconfig_create(context.as_fd())).map_err(|e| explained(context.as_fd(), e.into()))?;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// The kernel's own words about a refused file system, where it has any, in place of a bare number.
+fn explained(context: BorrowedFd<'_>, error: io::Error) -> io::Error {
+    let mut text = [0_u8; 512];
+    match rustix::io::read(context, &mut text) {
+        Ok(n) if n > 2 => {
+            let said = String::from_utf8_lossy(&text[2..n]).trim().to_owned();
+            io::Error::new(error.kind(), format!("{error}: {said}"))
+        }
+        _ => error,
+    }
+}
+
+/// A private copy of the tree at `path` (not of mounts below it), attached nowhere.
+pub fn copy_of(dir: BorrowedFd<'_>, path: &CStr) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(dir, path, flags)?)
+}
+
+/// `struct mount_attr` of mount_setattr.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+/// Shifts the owners of everything in a detached tree by the mapping of a user namespace, and makes it read-only.
+pub fn shift_owners(tree: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = MountAttr {
+        set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_RDONLY,
+        clear: 0,
+        propagation: 0,
+        userns: userns.as_raw_fd() as u64,
+    };
+    // SAFETY: the path is a C string and attr has the size that is given.
+    let result = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, &raw const attr, size_of::<MountAttr>())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,145 @@
+//! System calls without a library around them: for code that shares its memory with the launcher after clone, where neither allocation nor
+//! `errno` (which lives in the launcher's thread) may be touched.
+
+use std::arch::asm;
+
+/// One system call; a negative result is minus the error number.
+///
+/// # Safety
+/// Pointers among the arguments must be valid for what the call does with them.
+#[inline(always)]
+pub unsafe fn raw(nr: libc::c_long, args: [usize; 6]) -> isize {
+    let [a, b, c, d, e, f] = args;
+    let result: isize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the kernel keeps everything but rax, rcx and r11; the caller answers for the pointers.
+    unsafe {
+        asm!("syscall", inlateout("rax") nr as isize => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
+             in("r8") e, in("r9") f, lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: the kernel keeps everything but x0; the caller answers for the pointers.
+    unsafe {
+        asm!("svc 0", in("x8") nr as usize, inlateout("x0") a as isize => result, in("x1") b, in("x2") c, in("x3") d,
+             in("x4") e, in("x5") f, options(nostack));
+    }
+    result
+}
+
+/// `struct clone_args` of clone3.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct CloneArgs {
+    /// CLONE_*.
+    pub flags: u64,
+    /// Where the kernel puts the pidfd.
+    pub pidfd: u64,
+    /// For CLONE_CHILD_CLEARTID: zeroed, and woken as a futex, when the child lets go of the memory.
+    pub child_tid: u64,
+    /// Unused here.
+    pub parent_tid: u64,
+    /// The parent's signal.
+    pub exit_signal: u64,
+    /// Lowest address of the child's stack.
+    pub stack: u64,
+    /// Its size.
+    pub stack_size: u64,
+    /// Unused here.
+    pub tls: u64,
+    /// Unused here.
+    pub set_tid: u64,
+    /// Unused here.
+    pub set_tid_size: u64,
+    /// For CLONE_INTO_CGROUP.
+    pub cgroup: u64,
+}
+
+/// What a child on a stack of its own runs. It never returns.
+pub type Body = unsafe extern "C" fn(usize) -> !;
+
+/// clone3 with a stack of its own, on which `body(argument)` runs in the child.
+///
+/// # Safety
+/// `args` must name a stack that nobody else uses until the child has executed a program or ended, and `body` must be fit to run beside this
+/// thread in the same memory: raw system calls only, no allocation, no thread-local data.
+#[inline(never)]
+pub unsafe fn clone3_on_stack(args: &CloneArgs, body: Body, argument: usize) -> isize {
+    let result: isize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: in the parent this is an ordinary system call; in the child rsp is the new stack's top and nothing of this frame is used.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") args, in("rsi") size_of::<CloneArgs>(), in("r12") argument, in("r13") body,
+            lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above, with sp.
+    unsafe {
+        asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x20",
+            "blr x21",
+            "brk #1",
+            "2:",
+            in("x8") libc::SYS_clone3 as usize,
+            inlateout("x0") args as *const CloneArgs as isize => result, in("x1") size_of::<CloneArgs>(),
+            in("x20") argument, in("x21") body,
+        );
+    }
+    result
+}
+
+/// clone with a stack of its own, on which `body(argument)` runs in the child. The older call, which system call filters let through.
+///
+/// # Safety
+/// As [`clone3_on_stack`]; `top` is the stack's upper end, a multiple of 16.
+#[inline(never)]
+pub unsafe fn clone_on_stack(flags: usize, top: usize, body: Body, argument: usize) -> isize {
+    let result: isize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: in the parent this is an ordinary system call; in the child rsp is `top` and nothing of this frame is used.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone as isize => result,
+            in("rdi") flags, in("rsi") top, in("rdx") 0_usize, in("r10") 0_usize, in("r8") 0_usize,
+            in("r12") argument, in("r13") body, lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above, with sp.
+    unsafe {
+        asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x20",
+            "blr x21",
+            "brk #1",
+            "2:",
+            in("x8") libc::SYS_clone as usize,
+            inlateout("x0") flags as isize => result, in("x1") top, in("x2") 0_usize, in("x3") 0_usize, in("x4") 0_usize,
+            in("x20") argument, in("x21") body,
+        );
+    }
+    result
+}

@@ -1,0 +1,344 @@
+//! The container's side of a launch: code that runs after clone in the launcher's own memory.
+//!
+//! Rules here: raw system calls only, no allocation, no thread-local data (so no `errno`), no panic, nothing dropped. All it needs was
+//! prepared in [`Shared`]; all it tells goes there too.
+
+use std::ffi::{CStr, c_char};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+use crate::kernel::capability;
+use crate::kernel::seccomp::Instruction;
+use crate::kernel::sys::{clone_on_stack, raw};
+use crate::steps::{ChildStep, Plan, ProgramStep};
+
+/// Program not started yet.
+pub const WAITING: u32 = 0;
+/// Program executed.
+pub const STARTED: u32 = 1;
+/// A step failed; the child ends.
+pub const FAILED: u32 = 2;
+
+/// The init's descriptors begin here: two pipes, two logs, the record.
+const INIT_FIRST_FD: usize = 3;
+/// Out of the way of the numbers above while they are put in place.
+const PARKED_FIRST_FD: usize = 64;
+
+/// What launcher and child share during one launch.
+#[derive(Debug)]
+pub struct Shared<'a> {
+    /// Set to 1 by the launcher when ids are mapped and cgroups joined.
+    pub go: AtomicU32,
+    /// Not 0 while the child uses the launcher's memory; the kernel clears it.
+    pub alive: AtomicU32,
+    /// [`WAITING`], [`STARTED`] or [`FAILED`].
+    pub state: AtomicU32,
+    /// Whether the failed step is one of the program's.
+    pub failed_in_program: AtomicU32,
+    /// Number of the step that failed.
+    pub failed_step: AtomicU32,
+    /// The kernel's answer.
+    pub failed_errno: AtomicI32,
+    /// When each of the child's steps was done, monotonic nanoseconds.
+    pub moments: [AtomicU64; 48],
+    /// What to do.
+    pub plan: &'a Plan,
+    /// Pointers to the program's arguments, null at the end.
+    pub argv: Vec<*const c_char>,
+    /// Pointers to its environment, null at the end.
+    pub envp: Vec<*const c_char>,
+    /// Log size of one file, as the init's argument.
+    pub init_argv: [*const c_char; 3],
+    /// The overlay.
+    pub root: i32,
+    /// The sysfs.
+    pub sys: i32,
+    /// Writing ends of standard output and error.
+    pub outputs: [i32; 2],
+    /// What the init gets, in order.
+    pub init_fds: [i32; 5],
+    /// The init's executable.
+    pub init: i32,
+    /// The system call filter.
+    pub filter: &'a [Instruction],
+    /// Upper end of the program's first stack.
+    pub program_stack_top: usize,
+}
+
+#[inline(always)]
+fn call(nr: libc::c_long, args: [usize; 6]) -> isize {
+    // SAFETY: every pointer passed in this file is to a C string or structure in `Shared` or on this stack, and outlives the call.
+    unsafe { raw(nr, args) }
+}
+
+#[inline(always)]
+fn at(text: &CStr) -> usize {
+    text.as_ptr() as usize
+}
+
+fn now_ns() -> u64 {
+    let mut time = [0_u64; 2];
+    call(libc::SYS_clock_gettime, [libc::CLOCK_MONOTONIC as usize, &raw mut time as usize, 0, 0, 0, 0]);
+    time[0].wrapping_mul(1_000_000_000).wrapping_add(time[1])
+}
+
+/// Wakes whoever waits for `word`.
+pub fn wake(word: &AtomicU32) {
+    call(libc::SYS_futex, [word.as_ptr() as usize, libc::FUTEX_WAKE as usize, 1, 0, 0, 0]);
+}
+
+/// Waits while `word` is `value`, at most 100 ms.
+pub fn wait_while(word: &AtomicU32, value: u32) {
+    let limit = [0_u64, 100_000_000];
+    call(libc::SYS_futex, [word.as_ptr() as usize, libc::FUTEX_WAIT as usize, value as usize, &raw const limit as usize, 0, 0]);
+}
+
+fn exit(code: usize) -> ! {
+    loop {
+        call(libc::SYS_exit_group, [code, 0, 0, 0, 0, 0]);
+    }
+}
+
+/// The container's first process.
+///
+/// # Safety
+/// `shared` is the address of a [`Shared`] that lives until `alive` is 0.
+pub unsafe extern "C" fn body(shared: usize) -> ! {
+    // SAFETY: the launcher keeps it alive and changes only its atomics.
+    let shared = unsafe { &*(shared as *const Shared<'_>) };
+    for (number, step) in shared.plan.child.iter().enumerate() {
+        let result = perform(shared, step);
+        if let Some(moment) = shared.moments.get(number) {
+            moment.store(now_ns(), Ordering::Relaxed);
+        }
+        if result < 0 {
+            if shared.failed_in_program.load(Ordering::Relaxed) == 0 {
+                shared.failed_step.store(number as u32, Ordering::Relaxed);
+                shared.failed_errno.store(-result as i32, Ordering::Relaxed);
+            }
+            shared.state.store(FAILED, Ordering::Release);
+            wake(&shared.state);
+            exit(1);
+        }
+    }
+    exit(1)
+}
+
+fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
+    match step {
+        ChildStep::AttachRoot => attach_root(shared),
+        ChildStep::Mount { kind, target, flags, data } => {
+            call(libc::SYS_mount, [at(kind), at(target), at(kind), *flags as usize, at(data), 0])
+        }
+        ChildStep::AttachSys => attach(shared.sys, c"sys"),
+        ChildStep::HideFile(path) => call(libc::SYS_mount, [at(c"dev/null"), at(path), 0, libc::MS_BIND as usize, 0, 0]),
+        ChildStep::HideDirectory(path) => {
+            let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            call(libc::SYS_mount, [at(c"tmpfs"), at(path), at(c"tmpfs"), flags as usize, at(c"size=4k,nr_inodes=1"), 0])
+        }
+        ChildStep::ReadOnly(path) => read_only(path),
+        ChildStep::Pivot => call(libc::SYS_pivot_root, [at(c"."), at(c"."), 0, 0, 0, 0]),
+        ChildStep::DropHost => match call(libc::SYS_umount2, [at(c"."), libc::MNT_DETACH as usize, 0, 0, 0, 0]) {
+            0 => call(libc::SYS_chdir, [at(c"/"), 0, 0, 0, 0, 0]),
+            error => error,
+        },
+        ChildStep::Hostname(name) => call(libc::SYS_sethostname, [at(name), name.as_bytes().len(), 0, 0, 0, 0]),
+        ChildStep::AwaitGo => {
+            while shared.go.load(Ordering::Acquire) == 0 {
+                wait_while(&shared.go, 0);
+            }
+            0
+        }
+        ChildStep::CgroupNamespace => call(libc::SYS_unshare, [libc::CLONE_NEWCGROUP as usize, 0, 0, 0, 0, 0]),
+        ChildStep::BecomeRoot => become_root(),
+        ChildStep::Limit { resource, value } => {
+            let both = [*value, *value];
+            call(libc::SYS_prlimit64, [0, *resource as usize, &raw const both as usize, 0, 0, 0])
+        }
+        ChildStep::Descriptors => descriptors(shared),
+        ChildStep::Capabilities(mask) => capabilities(*mask),
+        ChildStep::NoNewPrivileges => call(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0]),
+        ChildStep::Filter => filter(shared),
+        ChildStep::StartProgram => start_program(shared),
+        ChildStep::BecomeInit => become_init(shared),
+    }
+}
+
+fn attach(tree: i32, target: &CStr) -> isize {
+    const MOVE_MOUNT_F_EMPTY_PATH: usize = 4;
+    let here = libc::AT_FDCWD as isize as usize;
+    call(libc::SYS_move_mount, [tree as usize, at(c""), here, at(target), MOVE_MOUNT_F_EMPTY_PATH, 0])
+}
+
+fn attach_root(shared: &Shared<'_>) -> isize {
+    match attach(shared.root, c"/mnt") {
+        0 => call(libc::SYS_chdir, [at(c"/mnt"), 0, 0, 0, 0, 0]),
+        error => error,
+    }
+}
+
+fn read_only(path: &CStr) -> isize {
+    match call(libc::SYS_mount, [at(path), at(path), 0, (libc::MS_BIND | libc::MS_REC) as usize, 0, 0]) {
+        0 => {
+            let keep = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            call(libc::SYS_mount, [0, at(path), 0, (libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | keep) as usize, 0, 0])
+        }
+        error => error,
+    }
+}
+
+fn become_root() -> isize {
+    let group = call(libc::SYS_setresgid, [0, 0, 0, 0, 0, 0]);
+    let groups = call(libc::SYS_setgroups, [0, 0, 0, 0, 0, 0]);
+    let user = call(libc::SYS_setresuid, [0, 0, 0, 0, 0, 0]);
+    call(libc::SYS_umask, [0o022, 0, 0, 0, 0, 0]);
+    group.min(groups).min(user)
+}
+
+/// Standard input is the container's own `/dev/null`, output and error the pipes; everything above closes on exec.
+fn descriptors(shared: &Shared<'_>) -> isize {
+    let null = call(libc::SYS_openat, [libc::AT_FDCWD as isize as usize, at(c"/dev/null"), libc::O_RDWR as usize, 0, 0, 0]);
+    if null < 0 {
+        return null;
+    }
+    for (from, to) in [(null as i32, 0), (shared.outputs[0], 1), (shared.outputs[1], 2)] {
+        let result = call(libc::SYS_dup3, [from as usize, to, 0, 0, 0, 0]);
+        if result < 0 {
+            return result;
+        }
+    }
+    call(libc::SYS_close_range, [3, u32::MAX as usize, libc::CLOSE_RANGE_CLOEXEC as usize, 0, 0, 0])
+}
+
+fn capabilities(mask: u64) -> isize {
+    for number in 0..=capability::LAST {
+        if mask >> number & 1 == 0 {
+            let result = call(libc::SYS_prctl, [libc::PR_CAPBSET_DROP as usize, number as usize, 0, 0, 0, 0]);
+            // A kernel that does not know the number has nothing to drop.
+            if result < 0 && result != -(libc::EINVAL as isize) {
+                return result;
+            }
+        }
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let (low, high) = (mask as u32, (mask >> 32) as u32);
+    let sets = [low, low, 0, high, high, 0];
+    call(libc::SYS_capset, [&raw const header as usize, &raw const sets as usize, 0, 0, 0, 0])
+}
+
+fn filter(shared: &Shared<'_>) -> isize {
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        first: *const Instruction,
+    }
+    let program = Program { length: shared.filter.len() as u16, first: shared.filter.as_ptr() };
+    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER as usize, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as usize);
+    call(libc::SYS_seccomp, [mode, flags, &raw const program as usize, 0, 0, 0])
+}
+
+/// Returns when the program has been executed, or its process has ended without.
+fn start_program(shared: &Shared<'_>) -> isize {
+    let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as usize;
+    let context = shared as *const Shared<'_> as usize;
+    // SAFETY: the stack is the program's own, `program_body` keeps this file's rules, and CLONE_VFORK keeps this process waiting.
+    let pid = unsafe { clone_on_stack(flags, shared.program_stack_top, program_body, context) };
+    if pid < 0 {
+        return pid;
+    }
+    if shared.failed_in_program.load(Ordering::Acquire) != 0 {
+        return -1;
+    }
+    shared.state.store(STARTED, Ordering::Release);
+    wake(&shared.state);
+    0
+}
+
+/// # Safety
+/// As [`body`].
+unsafe extern "C" fn program_body(shared: usize) -> ! {
+    // SAFETY: as in `body`, whose process waits for this one.
+    let shared = unsafe { &*(shared as *const Shared<'_>) };
+    for (number, step) in shared.plan.program.iter().enumerate() {
+        let result = perform_program(shared, step);
+        if result < 0 {
+            shared.failed_step.store(number as u32, Ordering::Relaxed);
+            shared.failed_errno.store(-result as i32, Ordering::Relaxed);
+            shared.failed_in_program.store(1, Ordering::Release);
+            exit(1);
+        }
+    }
+    exit(1)
+}
+
+fn perform_program(shared: &Shared<'_>, step: &ProgramStep) -> isize {
+    match step {
+        ProgramStep::Session => call(libc::SYS_setsid, [0; 6]).min(0),
+        ProgramStep::Groups(groups) => call(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0]),
+        ProgramStep::Group(id) => call(libc::SYS_setresgid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]),
+        ProgramStep::User(id) => call(libc::SYS_setresuid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]),
+        ProgramStep::WorkingDir(dirs) => working_dir(dirs),
+        ProgramStep::Signals => signals(),
+        ProgramStep::Execute { candidates, .. } => execute(shared, candidates),
+    }
+}
+
+fn working_dir(dirs: &[std::ffi::CString]) -> isize {
+    let Some(last) = dirs.last() else { return 0 };
+    let result = call(libc::SYS_chdir, [at(last), 0, 0, 0, 0, 0]);
+    if result != -(libc::ENOENT as isize) {
+        return result;
+    }
+    for dir in dirs {
+        let here = libc::AT_FDCWD as isize as usize;
+        call(libc::SYS_mkdirat, [here, at(dir), 0o755, 0, 0, 0]);
+    }
+    call(libc::SYS_chdir, [at(last), 0, 0, 0, 0, 0])
+}
+
+/// Nothing blocked; the two signals that the launcher ignores as a program would have them.
+fn signals() -> isize {
+    let default = [0_usize; 4];
+    for signal in [libc::SIGPIPE, libc::SIGCHLD] {
+        call(libc::SYS_rt_sigaction, [signal as usize, &raw const default as usize, 0, 8, 0, 0]);
+    }
+    let none = 0_u64;
+    call(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, &raw const none as usize, 0, 8, 0, 0])
+}
+
+/// As a shell looks a program up: the first candidate that is there; a refusal is kept in mind, "not there" is not.
+fn execute(shared: &Shared<'_>, candidates: &[std::ffi::CString]) -> isize {
+    let mut answer = -(libc::ENOENT as isize);
+    for candidate in candidates {
+        let result = call(libc::SYS_execve, [at(candidate), shared.argv.as_ptr() as usize, shared.envp.as_ptr() as usize, 0, 0, 0]);
+        if result != -(libc::ENOENT as isize) && result != -(libc::ENOTDIR as isize) {
+            answer = result;
+        }
+    }
+    answer
+}
+
+/// Puts the init's descriptors in place and becomes it. SIGCHLD was ignored by the launcher, which would hide the program's exit.
+fn become_init(shared: &Shared<'_>) -> isize {
+    let default = [0_usize; 4];
+    call(libc::SYS_rt_sigaction, [libc::SIGCHLD as usize, &raw const default as usize, 0, 8, 0, 0]);
+    let mut parked = [0_usize; 5];
+    for (to, from) in parked.iter_mut().zip(shared.init_fds) {
+        let result = call(libc::SYS_fcntl, [from as usize, libc::F_DUPFD_CLOEXEC as usize, PARKED_FIRST_FD, 0, 0, 0]);
+        if result < 0 {
+            return result;
+        }
+        *to = result as usize;
+    }
+    let executable = call(libc::SYS_fcntl, [shared.init as usize, libc::F_DUPFD_CLOEXEC as usize, PARKED_FIRST_FD, 0, 0, 0]);
+    if executable < 0 {
+        return executable;
+    }
+    for (place, from) in parked.iter().enumerate() {
+        call(libc::SYS_dup3, [*from, INIT_FIRST_FD.wrapping_add(place), 0, 0, 0, 0]);
+    }
+    let argv = shared.init_argv.as_ptr() as usize;
+    let empty = [0_usize; 1];
+    let flags = libc::AT_EMPTY_PATH as usize;
+    call(libc::SYS_execveat, [executable as usize, at(c""), argv, &raw const empty as usize, flags, 0])
+}

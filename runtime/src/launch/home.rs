@@ -1,0 +1,190 @@
+//! The launcher's own surroundings: a mount namespace that holds an empty directory and `/proc`, and what is kept for every launch.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::kernel::seccomp::{self, Instruction};
+use crate::kernel::{mount, namespace};
+use crate::steps::{HIDDEN_DIRECTORIES, HIDDEN_FILES, READ_ONLY};
+
+const STACK_BYTES: usize = 64 << 10;
+
+/// What a launcher has for all its launches.
+#[derive(Debug)]
+pub struct Home {
+    /// `/proc`.
+    pub proc: OwnedFd,
+    /// The host's network.
+    pub network: OwnedFd,
+    /// The init's executable.
+    pub init: OwnedFd,
+    /// The system call filter.
+    pub filter: Vec<Instruction>,
+    /// Which paths there are to hide.
+    pub present: Vec<&'static CStr>,
+    /// How many open files it may allow.
+    pub most_open_files: u64,
+    child_stack: Stack,
+    program_stack: Stack,
+}
+
+/// Aligned memory for one child at a time.
+#[derive(Debug)]
+struct Stack(Box<[u128]>);
+
+impl Stack {
+    fn new() -> Self {
+        Self(vec![0_u128; STACK_BYTES / size_of::<u128>()].into_boxed_slice())
+    }
+
+    fn bottom(&self) -> usize {
+        self.0.as_ptr() as usize
+    }
+}
+
+impl Home {
+    /// Turns this process into a launcher. The error names the step.
+    pub fn make() -> Result<Self, (String, io::Error)> {
+        let step = |what: &str| {
+            let what = what.to_owned();
+            move |error: io::Error| (what, error)
+        };
+        hide().map_err(step("hide from debuggers and other processes"))?;
+        let present = present_paths();
+        let network = namespace::own_network().map_err(step("open the host's network namespace"))?;
+        unshare_mounts().map_err(step("make a mount namespace of its own"))?;
+        move_out().map_err(step("move into an empty root"))?;
+        quicken_cgroups();
+        let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY).map_err(step("open /proc"))?;
+        let init = executable(super::INIT).map_err(step("put the init in memory"))?;
+        Ok(Self {
+            proc,
+            network,
+            init,
+            filter: seccomp::default_filter(),
+            present,
+            most_open_files: raise_open_files(),
+            child_stack: Stack::new(),
+            program_stack: Stack::new(),
+        })
+    }
+
+    /// Lowest address and size of the child's stack.
+    pub fn child_stack(&self) -> (usize, usize) {
+        (self.child_stack.bottom(), STACK_BYTES)
+    }
+
+    /// Upper end of the program's first stack.
+    pub fn program_stack_top(&self) -> usize {
+        self.program_stack.bottom() + STACK_BYTES
+    }
+}
+
+fn open(path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Not dumpable, no signals, children reaped by the kernel (their exits are told by init, pidfd and cgroup), files with exactly the modes asked for.
+fn hide() -> io::Result<()> {
+    // SAFETY: plain calls on this single-threaded process; the set is initialised by sigfillset.
+    unsafe {
+        if libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+        libc::umask(0);
+    }
+    Ok(())
+}
+
+/// The limit that containers can be given; as high as the kernel lets this process go.
+fn raise_open_files() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is ours; refusal to raise leaves the old limit, which the second look finds.
+    unsafe {
+        let wanted = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        if limit.rlim_max < wanted.rlim_max && libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) == 0 {
+            limit = wanted;
+        }
+    }
+    limit.rlim_max
+}
+
+fn present_paths() -> Vec<&'static CStr> {
+    let exists = |path: &&CStr| path.to_str().is_ok_and(|path| std::fs::symlink_metadata(format!("/{path}")).is_ok());
+    HIDDEN_FILES.into_iter().chain(HIDDEN_DIRECTORIES).chain(READ_ONLY).filter(exists).collect()
+}
+
+fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: a mount namespace of its own invalidates nothing that this process holds.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS)? };
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    Ok(())
+}
+
+/// Joining a cgroup after a pause costs 5 to 15 ms (a global lock waits for all CPUs) unless some hierarchy asks for quick moves. A named
+/// hierarchy of our own does, without touching anybody's; it goes with this mount namespace. A cure, not a need: failure is only slower.
+fn quicken_cgroups() {
+    // SAFETY: all arguments are C strings.
+    let result = unsafe {
+        libc::mount(c"cgroup".as_ptr(), c"/cgroup".as_ptr(), c"cgroup".as_ptr(), 0, c"none,name=bellows,favordynmods".as_ptr().cast())
+    };
+    if result != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "no hierarchy for quick cgroup moves");
+    }
+}
+
+/// A tmpfs with `proc`, `mnt` and `cgroup` becomes the root; the host's tree goes.
+fn move_out() -> io::Result<()> {
+    let proc = mount::copy_of(CWD, c"/proc")?;
+    let root = mount::detached("tmpfs", &[mount::Setting::Text("mode", "0755"), mount::Setting::Text("size", "64k")], MountAttrFlags::empty())?;
+    for dir in ["proc", "mnt", "cgroup"] {
+        rustix::fs::mkdirat(&root, dir, Mode::from_raw_mode(0o755))?;
+    }
+    let attach = |tree: &OwnedFd, target: &str| move_mount(tree.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+    attach(&root, "/proc")?;
+    rustix::process::chdir("/proc")?;
+    attach(&proc, "proc")?;
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")?;
+    Ok(())
+}
+
+/// A sealed executable in memory that may be executed but not read: what runs from it cannot be traced by the container either.
+fn executable(bytes: &[u8]) -> io::Result<OwnedFd> {
+    const MFD_EXEC: u32 = 0x10;
+    let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a C string; the result is a new descriptor or -1.
+    let fd = unsafe {
+        match libc::memfd_create(c"init".as_ptr(), base | MFD_EXEC) {
+            -1 => libc::memfd_create(c"init".as_ptr(), base),
+            fd => fd,
+        }
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut file = File::from(fd);
+    file.write_all(bytes)?;
+    let fd = OwnedFd::from(file);
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o111))?;
+    let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+    // SAFETY: a plain call on our own descriptor.
+    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(fd)
+}

@@ -1,0 +1,25 @@
+//! The launcher: a small single-threaded process that turns requests into containers.
+//!
+//! It lives in a mount namespace of its own that holds next to nothing (copying it per container is cheap, and no host path can leak), cannot be
+//! dumped or traced, holds no secret, and ends when its runtime's socket closes. Its containers live on: their init is in the container.
+
+mod child;
+mod home;
+mod server;
+mod setup;
+pub mod wire;
+
+pub use server::launcher_main;
+pub(crate) use setup::now_ns;
+
+/// The launcher finds its socket at this descriptor.
+pub const SOCKET_FD: i32 = 3;
+
+/// Set in a launcher's environment, so that a program can tell before it looks at its arguments.
+pub const LAUNCHER_VARIABLE: &str = "BELLOWS_LAUNCHER";
+
+/// The freestanding init, compiled from `init/init.rs`.
+pub const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
+
+/// A freestanding program for tests and measurements, compiled from `init/payload.rs`.
+pub const PAYLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payload"));

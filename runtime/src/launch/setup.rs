@@ -1,0 +1,412 @@
+//! One launch, the launcher's side: the host steps of the plan, the clone, and what happens when a step fails.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::mount::MountAttrFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::child::{self, Shared};
+use super::home::Home;
+use super::wire::{Failure, Request};
+use crate::kernel::mount::{self, Setting};
+use crate::kernel::namespace;
+use crate::kernel::sys::{CloneArgs, clone3_on_stack};
+use crate::steps::{self, HostStep, Plan, ProgramStep, Surroundings};
+
+/// What came with a request.
+#[derive(Debug)]
+pub struct Descriptors {
+    image: OwnedFd,
+    devices: OwnedFd,
+    network: OwnedFd,
+    /// Two log files and the record.
+    kept: [OwnedFd; 3],
+    cgroups: Vec<OwnedFd>,
+}
+
+impl Descriptors {
+    /// In the order that [`Request`] tells; `None` when some are missing.
+    pub fn sort(fds: Vec<OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        Some(Self {
+            image: fds.next()?,
+            devices: fds.next()?,
+            network: fds.next()?,
+            kept: [fds.next()?, fds.next()?, fds.next()?],
+            cgroups: fds.collect(),
+        })
+    }
+}
+
+/// A container whose program has been executed.
+#[derive(Debug)]
+pub struct Started {
+    /// Of its init.
+    pub pid: u32,
+    /// The same.
+    pub pidfd: OwnedFd,
+    /// On the system-wide clock.
+    pub started_unix_ms: u64,
+    /// On the monotonic clock.
+    pub moments_ns: Vec<(String, u64)>,
+}
+
+/// Plans and performs one launch. `tell` is called as soon as the program runs; the launch itself is over a little later, when the child has
+/// let go of the launcher's memory.
+pub fn launch(home: &Home, request: &Request, fds: &Descriptors, tell: impl FnOnce(Started)) -> Result<(), Failure> {
+    let around = Surroundings {
+        address: request.address,
+        nameservers: request.nameservers.clone(),
+        present: home.present.clone(),
+        most_open_files: home.most_open_files,
+    };
+    let plan = steps::plan(&request.spec, &around);
+    let mut under_way = UnderWay { home, request, fds, scratch: None, root: None, sys: None, pipes: None, moments_ns: Vec::with_capacity(48) };
+    under_way.note("planned");
+    let shared = under_way.before_clone(&plan)?;
+    under_way.clone_and_guide(&plan, shared, tell)
+}
+
+struct UnderWay<'a> {
+    home: &'a Home,
+    request: &'a Request,
+    fds: &'a Descriptors,
+    scratch: Option<OwnedFd>,
+    root: Option<OwnedFd>,
+    sys: Option<OwnedFd>,
+    pipes: Option<[(OwnedFd, OwnedFd); 2]>,
+    moments_ns: Vec<(String, u64)>,
+}
+
+/// What a clone gave back.
+struct Cloned {
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl<'a> UnderWay<'a> {
+    fn note(&mut self, what: &str) {
+        self.moments_ns.push((what.to_owned(), now_ns()));
+    }
+
+    /// Performs the steps up to the clone. Dropping what they made is their undoing: nothing is attached anywhere.
+    fn before_clone(&mut self, plan: &Plan) -> Result<Prepared, Failure> {
+        for step in plan.host.iter().take_while(|step| **step != HostStep::Clone) {
+            self.perform(step).map_err(|error| failure(describe(step), &error))?;
+        }
+        self.note("root and pipes ready");
+        self.make_sys().map_err(|error| failure("make the container's /sys".to_owned(), &error))?;
+        Ok(Prepared::of(plan, &self.request.spec.limits))
+    }
+
+    fn perform(&mut self, step: &HostStep) -> io::Result<()> {
+        match step {
+            HostStep::Scratch { size_bytes } => self.scratch = Some(self.scratch(*size_bytes)?),
+            HostStep::EtcFile { name, content } => self.etc_file(name, content)?,
+            HostStep::Root => self.root = Some(self.overlay()?),
+            HostStep::Pipes => self.pipes = Some([output_pipe()?, output_pipe()?]),
+            HostStep::Clone | HostStep::MapIds | HostStep::Join => {}
+        }
+        Ok(())
+    }
+
+    fn scratch(&self, size_bytes: u64) -> io::Result<OwnedFd> {
+        let size = size_bytes.to_string();
+        // One inode for each page and a few for what every container has.
+        let inodes = (size_bytes / 4096 + 64).to_string();
+        let settings = [Setting::Text("mode", "0755"), Setting::Text("size", &size), Setting::Text("nr_inodes", &inodes)];
+        let scratch = mount::detached("tmpfs", &settings, MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        for dir in [c"upper", c"work", c"upper/etc"] {
+            rustix::fs::mkdirat(&scratch, dir, Mode::from_raw_mode(0o755))?;
+        }
+        for dir in [c"upper", c"upper/etc"] {
+            self.give(&scratch, dir)?;
+        }
+        Ok(scratch)
+    }
+
+    /// To the container's root.
+    fn give(&self, dir: &OwnedFd, path: &CStr) -> io::Result<()> {
+        let first = self.request.first_id;
+        rustix::fs::chownat(dir, path, Some(Uid::from_raw(first)), Some(Gid::from_raw(first)), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(())
+    }
+
+    fn etc_file(&self, name: &CStr, content: &[u8]) -> io::Result<()> {
+        let scratch = self.scratch.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let path = [b"upper/etc/", name.to_bytes_with_nul()].concat();
+        let path = CStr::from_bytes_with_nul(&path).map_err(io::Error::other)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(scratch, path, flags, Mode::from_raw_mode(0o644))?;
+        rustix::io::write(&file, content)?;
+        let first = self.request.first_id;
+        rustix::fs::fchown(&file, Some(Uid::from_raw(first)), Some(Gid::from_raw(first)))?;
+        Ok(())
+    }
+
+    fn overlay(&self) -> io::Result<OwnedFd> {
+        let scratch = self.scratch.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let open = |path: &CStr| rustix::fs::openat(scratch, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let (upper, work) = (open(c"upper")?, open(c"work")?);
+        let by_fd = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let (upper_path, work_path) = (by_fd(&upper), by_fd(&work));
+        let settings = [
+            Setting::Fd("lowerdir+", self.fds.devices.as_fd()),
+            Setting::Fd("lowerdir+", self.fds.image.as_fd()),
+            Setting::Text("upperdir", &upper_path),
+            Setting::Text("workdir", &work_path),
+            Setting::Text("redirect_dir", "on"),
+        ];
+        mount::detached("overlay", &settings, MountAttrFlags::empty())
+    }
+
+    fn make_sys(&mut self) -> io::Result<()> {
+        let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let make = || mount::detached("sysfs", &[], safe | MountAttrFlags::MOUNT_ATTR_RDONLY);
+        self.sys = Some(namespace::inside_from(self.home.network.as_fd(), self.fds.network.as_fd(), make)??);
+        Ok(())
+    }
+
+    fn clone_and_guide(mut self, plan: &Plan, prepared: Prepared, tell: impl FnOnce(Started)) -> Result<(), Failure> {
+        let Some(shared) = self.shared(plan, &prepared) else {
+            return Err(failure("prepare the clone".to_owned(), &io::ErrorKind::NotFound.into()));
+        };
+        let cloned = self.clone_child(&shared).map_err(|error| failure("create the container's first process".to_owned(), &error))?;
+        self.note("cloned");
+        if let Err(error) = self.map_ids(cloned.pid) {
+            return Err(self.abandon(&cloned, &shared, failure("map the container's user and group ids".to_owned(), &error)));
+        }
+        if let Err(error) = self.join(cloned.pid) {
+            return Err(self.abandon(&cloned, &shared, failure("put the container into its cgroups".to_owned(), &error)));
+        }
+        shared.go.store(1, Ordering::Release);
+        child::wake(&shared.go);
+        self.note("ids mapped, cgroups joined");
+        match await_program(&shared) {
+            child::STARTED => {
+                let started = self.started(cloned, &shared, plan);
+                tell(started);
+                await_release(&shared);
+                Ok(())
+            }
+            _ => {
+                let told = child_failure(&shared, plan);
+                Err(self.abandon(&cloned, &shared, told))
+            }
+        }
+    }
+
+    fn shared<'b>(&self, plan: &'b Plan, prepared: &'b Prepared) -> Option<Shared<'b>>
+    where
+        'a: 'b,
+    {
+        let pipes = self.pipes.as_ref()?;
+        let [log, other_log, record] = &self.fds.kept;
+        Some(Shared {
+            go: AtomicU32::new(0),
+            alive: AtomicU32::new(1),
+            state: AtomicU32::new(child::WAITING),
+            failed_in_program: AtomicU32::new(0),
+            failed_step: AtomicU32::new(u32::MAX),
+            failed_errno: AtomicI32::new(0),
+            moments: [const { std::sync::atomic::AtomicU64::new(0) }; 48],
+            plan,
+            argv: prepared.argv.clone(),
+            envp: prepared.envp.clone(),
+            init_argv: [c"init".as_ptr(), prepared.half_log.as_ptr(), std::ptr::null()],
+            root: self.root.as_ref()?.as_raw_fd(),
+            sys: self.sys.as_ref()?.as_raw_fd(),
+            outputs: [pipes[0].1.as_raw_fd(), pipes[1].1.as_raw_fd()],
+            init_fds: [&pipes[0].0, &pipes[1].0, log, other_log, record].map(AsRawFd::as_raw_fd),
+            init: self.home.init.as_raw_fd(),
+            filter: &self.home.filter,
+            program_stack_top: self.home.program_stack_top(),
+        })
+    }
+
+    fn clone_child(&self, shared: &Shared<'_>) -> io::Result<Cloned> {
+        let namespaces =
+            libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+        let flags = namespaces | libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
+        let mut pidfd = -1_i32;
+        let (stack, stack_size) = self.home.child_stack();
+        let mut args = CloneArgs {
+            flags: flags as u32 as u64,
+            pidfd: &raw mut pidfd as u64,
+            child_tid: shared.alive.as_ptr() as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            stack: stack as u64,
+            stack_size: stack_size as u64,
+            ..CloneArgs::default()
+        };
+        if self.request.into_cgroup {
+            const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = self.fds.cgroups.first().map_or(0, |dir| dir.as_raw_fd() as u64);
+        }
+        let context = shared as *const Shared<'_> as usize;
+        // SAFETY: the stack belongs to one child at a time (the launcher waits for `alive` before the next), `body` keeps the rules of a
+        // child in shared memory, and `shared` lives until `alive` is 0: every path from here waits for that.
+        let clone = || unsafe { clone3_on_stack(&args, child::body, context) };
+        let pid = namespace::inside_from(self.home.network.as_fd(), self.fds.network.as_fd(), clone)?;
+        if pid < 0 {
+            return Err(io::Error::from_raw_os_error(-pid as i32));
+        }
+        // SAFETY: the kernel has just made it for us.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok(Cloned { pid: pid as u32, pidfd })
+    }
+
+    fn map_ids(&self, pid: u32) -> io::Result<()> {
+        let map = format!("0 {} 65536", self.request.first_id);
+        for file in ["uid_map", "gid_map"] {
+            let path = format!("{pid}/{file}");
+            let fd = rustix::fs::openat(&self.home.proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+            rustix::io::write(fd, map.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn join(&self, pid: u32) -> io::Result<()> {
+        if self.request.into_cgroup {
+            return Ok(());
+        }
+        let text = pid.to_string();
+        self.fds.cgroups.iter().try_for_each(|procs| Ok(rustix::io::write(procs, text.as_bytes()).map(drop)?))
+    }
+
+    fn started(&mut self, cloned: Cloned, shared: &Shared<'_>, plan: &Plan) -> Started {
+        self.note("program executed");
+        let child = plan.child.iter().zip(&shared.moments).map(|(step, moment)| (format!("child: {step:?}"), moment.load(Ordering::Relaxed)));
+        let mut moments_ns = std::mem::take(&mut self.moments_ns);
+        moments_ns.extend(child.filter(|(_, moment)| *moment > 0));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Started { pid: cloned.pid, pidfd: cloned.pidfd, started_unix_ms: now.as_millis() as u64, moments_ns }
+    }
+
+    /// Ends what was begun and waits until it is gone; what cannot be undone is told with the failure.
+    fn abandon(&self, cloned: &Cloned, shared: &Shared<'_>, mut failure: Failure) -> Failure {
+        let killed = rustix::process::pidfd_send_signal(&cloned.pidfd, rustix::process::Signal::KILL);
+        if let Err(error) = killed
+            && error != rustix::io::Errno::SRCH
+        {
+            failure.undo = Some(format!("cannot end its first process {}: {error}", cloned.pid));
+        }
+        await_release(shared);
+        await_end(cloned.pidfd.as_fd());
+        failure
+    }
+}
+
+/// What the child points to, computed before clone.
+struct Prepared {
+    argv: Vec<*const std::ffi::c_char>,
+    envp: Vec<*const std::ffi::c_char>,
+    half_log: CString,
+}
+
+impl Prepared {
+    /// Points into `plan`, which outlives the launch.
+    fn of(plan: &Plan, limits: &crate::spec::Limits) -> Self {
+        let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        let (argv, envp) = match plan.program.last() {
+            Some(ProgramStep::Execute { args, env, .. }) => (pointers(args), pointers(env)),
+            _ => (pointers(&[]), pointers(&[])),
+        };
+        let half_log = CString::new((limits.log_bytes / 2).to_string()).unwrap_or_default();
+        Self { argv, envp, half_log }
+    }
+}
+
+/// The init reads without blocking; the program's end is an ordinary one.
+fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
+    Ok((read, write))
+}
+
+fn await_program(shared: &Shared<'_>) -> u32 {
+    loop {
+        let state = shared.state.load(Ordering::Acquire);
+        if state != child::WAITING || shared.alive.load(Ordering::Acquire) == 0 {
+            return shared.state.load(Ordering::Acquire);
+        }
+        child::wait_while(&shared.state, child::WAITING);
+    }
+}
+
+/// Until the child has executed the init or is gone: then nobody else uses our memory.
+fn await_release(shared: &Shared<'_>) {
+    loop {
+        match shared.alive.load(Ordering::Acquire) {
+            0 => return,
+            value => child::wait_while(&shared.alive, value),
+        }
+    }
+}
+
+fn await_end(pidfd: BorrowedFd<'_>) {
+    let mut polls = [PollFd::new(&pidfd, PollFlags::IN)];
+    while poll(&mut polls, None).is_err_and(|error| error == rustix::io::Errno::INTR) {}
+}
+
+fn child_failure(shared: &Shared<'_>, plan: &Plan) -> Failure {
+    let number = shared.failed_step.load(Ordering::Acquire) as usize;
+    let errno = shared.failed_errno.load(Ordering::Acquire);
+    let step = if shared.failed_in_program.load(Ordering::Acquire) == 0 {
+        plan.child.get(number).map(|step| format!("{step:?}"))
+    } else {
+        plan.program.get(number).map(describe_program)
+    };
+    match step {
+        Some(step) => failure(step, &io::Error::from_raw_os_error(errno)),
+        None => Failure {
+            step: "set the container up".to_owned(),
+            cause: "its first process was killed".to_owned(),
+            errno: None,
+            undo: None,
+        },
+    }
+}
+
+fn describe(step: &HostStep) -> String {
+    match step {
+        HostStep::Scratch { size_bytes } => format!("make the writable layer of {size_bytes} bytes"),
+        HostStep::EtcFile { name, .. } => format!("write /etc/{}", name.to_string_lossy()),
+        HostStep::Root => "lay the writable layer over the image".to_owned(),
+        HostStep::Pipes => "make the output pipes".to_owned(),
+        HostStep::Clone => "create the container's first process".to_owned(),
+        HostStep::MapIds => "map the container's user and group ids".to_owned(),
+        HostStep::Join => "put the container into its cgroups".to_owned(),
+    }
+}
+
+fn describe_program(step: &ProgramStep) -> String {
+    match step {
+        ProgramStep::Execute { args, .. } => {
+            format!("execute {}", args.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
+        }
+        ProgramStep::WorkingDir(dirs) => {
+            format!("go to the working directory {}", dirs.last().map_or_else(String::new, |dir| dir.to_string_lossy().into_owned()))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn failure(step: String, error: &io::Error) -> Failure {
+    Failure { step, cause: error.to_string(), errno: error.raw_os_error(), undo: None }
+}
+
+/// The monotonic clock, which all processes share.
+pub fn now_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock exists on every Linux and `time` is ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

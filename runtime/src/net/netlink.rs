@@ -1,0 +1,103 @@
+//! Requests to the kernel's routing and socket tables, several in one packet, each acknowledged.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
+use netlink_sys::{Socket, SocketAddr};
+
+use super::NetError;
+
+/// A netlink socket; it stays in the network namespace it was opened in.
+pub struct Netlink(Socket);
+
+impl std::fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Netlink")
+    }
+}
+
+impl Netlink {
+    pub fn open(protocol: isize) -> Result<Self, NetError> {
+        let open = || {
+            let socket = Socket::new(protocol)?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            Ok(Self(socket))
+        };
+        open().map_err(|source| NetError::Open { protocol, source })
+    }
+
+    /// Sends all messages in one packet and waits for each acknowledgement; the first refusal is the result. Gives back what came beside.
+    pub fn request<T>(&self, messages: Vec<(T, u16)>) -> io::Result<Vec<T>>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let mut packet = Vec::new();
+        let wanted = messages.len();
+        for (number, (message, flags)) in messages.into_iter().enumerate() {
+            append(&mut packet, number as u32 + 1, message, flags | NLM_F_REQUEST | NLM_F_ACK);
+        }
+        self.0.send(&packet, 0)?;
+        self.collect(wanted)
+    }
+
+    /// One question whose answer is either a message or a refusal.
+    pub fn ask<T>(&self, message: T) -> io::Result<T>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let mut packet = Vec::new();
+        append(&mut packet, 1, message, NLM_F_REQUEST);
+        self.0.send(&packet, 0)?;
+        loop {
+            let (bytes, _) = self.0.recv_from_full()?;
+            let answer = NetlinkMessage::<T>::deserialize(&bytes).map_err(io::Error::other)?;
+            match answer.payload {
+                NetlinkPayload::InnerMessage(found) => return Ok(found),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                _ => {}
+            }
+        }
+    }
+
+    /// One question and its answer as they are.
+    pub fn exchange(&self, question: &[u8]) -> io::Result<Vec<u8>> {
+        self.0.send(question, 0)?;
+        Ok(self.0.recv_from_full()?.0)
+    }
+
+    fn collect<T: NetlinkDeserializable>(&self, wanted: usize) -> io::Result<Vec<T>> {
+        let (mut acknowledged, mut refusal, mut beside) = (0, None, Vec::new());
+        while acknowledged < wanted {
+            let (bytes, _) = self.0.recv_from_full()?;
+            let mut offset = 0;
+            while offset < bytes.len() {
+                let message = NetlinkMessage::<T>::deserialize(&bytes[offset..]).map_err(io::Error::other)?;
+                offset += (message.header.length as usize).next_multiple_of(4);
+                match message.payload {
+                    NetlinkPayload::Error(error) => {
+                        acknowledged += 1;
+                        if error.code.is_some() {
+                            refusal.get_or_insert(error.to_io());
+                        }
+                    }
+                    NetlinkPayload::InnerMessage(inner) => beside.push(inner),
+                    _ => {}
+                }
+            }
+        }
+        refusal.map_or(Ok(beside), Err)
+    }
+}
+
+fn append<T: NetlinkSerializable>(packet: &mut Vec<u8>, sequence: u32, message: T, flags: u16) {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    let from = packet.len();
+    packet.resize(from + message.buffer_len().next_multiple_of(4), 0);
+    message.serialize(&mut packet[from..]);
+}

@@ -1,0 +1,274 @@
+//! A network slot: made on a thread of its own choice, given to one container after another.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::NetError;
+use super::netlink::Netlink;
+use crate::kernel::namespace;
+
+/// Exists nowhere but in the containers' routes and neighbour tables.
+const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const HOST_MAC: [u8; 6] = [0x02, 0xbe, 0x11, 0x00, 0x00, 0x01];
+const LOOPBACK_INDEX: u32 = 1;
+
+/// Written once per namespace: no IPv6 noise, low ports and ping for everybody inside, who own nothing else of it.
+const SYSCTLS: [(&str, &str); 4] = [
+    ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"),
+    ("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"),
+    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+];
+
+/// A container's network.
+#[derive(Debug)]
+pub struct Network {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its namespace.
+    pub namespace: OwnedFd,
+    /// `/proc/net/snmp` inside: keeps telling the namespace's counters wherever it is read.
+    pub snmp: File,
+    /// Socket diagnosis inside.
+    pub diag: Mutex<Netlink>,
+    /// Counters when nobody had used it yet.
+    fresh: Option<Counters>,
+}
+
+/// Packets of the internet protocol seen so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counters {
+    received: u64,
+    sent: u64,
+}
+
+/// Makes networks; holds the host's side.
+#[derive(Debug)]
+pub struct Networks {
+    host: Mutex<Netlink>,
+    home: OwnedFd,
+    generation: AtomicU16,
+}
+
+impl Networks {
+    /// In the calling thread's network namespace, which becomes the host of all slots.
+    pub fn open() -> Result<Self, NetError> {
+        let host = Mutex::new(Netlink::open(NETLINK_ROUTE)?);
+        let home = namespace::own_network().map_err(|source| NetError::Open { protocol: NETLINK_ROUTE, source })?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self { host, home, generation: AtomicU16::new((since.as_millis() >> 4) as u16) })
+    }
+
+    /// The host's network namespace.
+    pub fn home(&self) -> BorrowedFd<'_> {
+        self.home.as_fd()
+    }
+
+    /// A namespace with loopback, address and routes, reachable from the host.
+    pub fn make(&self, address: Ipv4Addr) -> Result<Network, NetError> {
+        let (namespace, inner, diag, snmp) = self.namespace(address)?;
+        let name = link_name(address, self.generation.fetch_add(1, Ordering::Relaxed));
+        self.link(address, name.clone(), &namespace)?;
+        configure_inside(address, &inner)?;
+        self.route(address, &name)?;
+        let mut network = Network { address, namespace, snmp, diag: Mutex::new(diag), fresh: None };
+        network.fresh = Some(network.counters()?);
+        Ok(network)
+    }
+
+    /// The network of a container that an earlier runtime started, by a descriptor of its namespace.
+    pub fn adopt(&self, address: Ipv4Addr, namespace: OwnedFd) -> Result<Network, NetError> {
+        let opened = namespace::inside_from(self.home.as_fd(), namespace.as_fd(), || Ok((Netlink::open(NETLINK_SOCK_DIAG)?, open_snmp(address)?)));
+        let (diag, snmp) = opened.map_err(wrap(address, "enter"))??;
+        Ok(Network { address, namespace, snmp, diag: Mutex::new(diag), fresh: None })
+    }
+
+    fn namespace(&self, address: Ipv4Addr) -> Result<(OwnedFd, Netlink, Netlink, File), NetError> {
+        // SAFETY: changes the network namespace of this thread only, and `inside_from` below brings it back.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(|e| wrap(address, "unshare")(e.into()))?;
+        let made = namespace::own_network();
+        // Already inside: entering again is what makes the way back certain.
+        let entered = made.and_then(|made| {
+            let inside = namespace::inside_from(self.home.as_fd(), made.as_fd(), || populate(address))?;
+            Ok((made, inside))
+        });
+        match entered {
+            Ok((made, inside)) => inside.map(|(inner, diag, snmp)| (made, inner, diag, snmp)),
+            Err(source) => {
+                let home = namespace::inside_from(self.home.as_fd(), self.home.as_fd(), || ());
+                home.map_err(wrap(address, "return"))?;
+                Err(wrap(address, "open")(source))
+            }
+        }
+    }
+
+    fn link(&self, address: Ipv4Addr, name: String, namespace: &OwnedFd) -> Result<(), NetError> {
+        let mut peer = LinkMessage::default();
+        peer.attributes = vec![
+            LinkAttribute::IfName("eth0".to_owned()),
+            LinkAttribute::Address(mac(address)),
+            LinkAttribute::NetNsFd(namespace.as_raw_fd()),
+        ];
+        let mut link = LinkMessage::default();
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        link.attributes = vec![
+            LinkAttribute::IfName(name),
+            LinkAttribute::Address(HOST_MAC.to_vec()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer)))]),
+        ];
+        let make = (RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL);
+        self.request(vec![make]).map_err(configure(address, "make a link"))
+    }
+
+    fn route(&self, address: Ipv4Addr, name: &str) -> Result<(), NetError> {
+        let index = self.index(name).map_err(configure(address, "find the host's end of the link"))?;
+        let messages = vec![route(Some((address, 32)), None, index), neighbour(address, mac(address), index)];
+        self.request(messages).map_err(configure(address, "route packets from the host"))
+    }
+
+    fn index(&self, name: &str) -> io::Result<u32> {
+        let host = self.host.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        index_of(&host, name)
+    }
+
+    fn request(&self, messages: Vec<(RouteNetlinkMessage, u16)>) -> io::Result<()> {
+        let host = self.host.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        host.request(messages).map(drop)
+    }
+}
+
+impl Network {
+    /// Whether no packet has passed in or out since it was made, loopback included: then nobody outside knows of it, and it can be used again at once.
+    pub fn is_untouched(&self) -> bool {
+        self.fresh.is_some() && self.counters().ok() == self.fresh
+    }
+
+    /// From now on [`Self::is_untouched`] compares with this moment.
+    pub fn begin_anew(&mut self) -> Result<(), NetError> {
+        self.fresh = Some(self.counters()?);
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<Counters, NetError> {
+        let wrong = |source| NetError::Counters { address: self.address, source };
+        let text = super::dial::snmp_text(&self.snmp).map_err(wrong)?;
+        let ip = |name| super::dial::snmp_value(&text, "Ip:", name).ok_or_else(|| wrong(io::ErrorKind::InvalidData.into()));
+        Ok(Counters { received: ip("InReceives")?, sent: ip("OutRequests")? })
+    }
+}
+
+/// Of the host's end. The address makes it unique on the machine, the generation from an earlier link of the same address: that one goes some
+/// milliseconds after its namespace was let go, and nobody waits for it.
+fn link_name(address: Ipv4Addr, generation: u16) -> String {
+    format!("bw{:08x}{generation:04x}", u32::from(address))
+}
+
+/// Locally administered, made of the address.
+fn mac(address: Ipv4Addr) -> Vec<u8> {
+    let [a, b, c, d] = address.octets();
+    vec![0x02, 0xbe, a, b, c, d]
+}
+
+/// Runs inside the new namespace.
+fn populate(address: Ipv4Addr) -> Result<(Netlink, Netlink, File), NetError> {
+    for (path, value) in SYSCTLS {
+        match fs::write(path, value) {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(NetError::Configure { address, what: "set the sysctls", source }),
+            Ok(()) => {}
+        }
+    }
+    Ok((Netlink::open(NETLINK_ROUTE)?, Netlink::open(NETLINK_SOCK_DIAG)?, open_snmp(address)?))
+}
+
+fn open_snmp(address: Ipv4Addr) -> Result<File, NetError> {
+    File::open("/proc/thread-self/net/snmp").map_err(|source| NetError::Counters { address, source })
+}
+
+fn configure_inside(address: Ipv4Addr, inner: &Netlink) -> Result<(), NetError> {
+    let index = index_of(inner, "eth0").map_err(configure(address, "find eth0"))?;
+    let mut own = AddressMessage::default();
+    own.header.family = AddressFamily::Inet;
+    own.header.prefix_len = 32;
+    own.header.index = index;
+    own.attributes = vec![AddressAttribute::Local(IpAddr::V4(address)), AddressAttribute::Address(IpAddr::V4(address))];
+    let messages = vec![
+        up(LOOPBACK_INDEX),
+        (RouteNetlinkMessage::NewAddress(own), NLM_F_CREATE | NLM_F_EXCL),
+        up(index),
+        neighbour(NEXT_HOP, HOST_MAC.to_vec(), index),
+        route(Some((NEXT_HOP, 32)), None, index),
+        route(None, Some(NEXT_HOP), index),
+    ];
+    inner.request(messages).map(drop).map_err(configure(address, "configure eth0"))
+}
+
+fn index_of(netlink: &Netlink, name: &str) -> io::Result<u32> {
+    let mut question = LinkMessage::default();
+    question.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    match netlink.ask(RouteNetlinkMessage::GetLink(question))? {
+        RouteNetlinkMessage::NewLink(link) => Ok(link.header.index),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn up(index: u32) -> (RouteNetlinkMessage, u16) {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    (RouteNetlinkMessage::SetLink(link), 0)
+}
+
+fn neighbour(address: Ipv4Addr, mac: Vec<u8>, index: u32) -> (RouteNetlinkMessage, u16) {
+    let mut entry = NeighbourMessage::default();
+    entry.header.family = AddressFamily::Inet;
+    entry.header.ifindex = index;
+    entry.header.state = NeighbourState::Permanent;
+    entry.attributes =
+        vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(address)), NeighbourAttribute::LinkLayerAddress(mac)];
+    (RouteNetlinkMessage::NewNeighbour(entry), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// To `destination` (all, if none), over `index`, through `gateway` or directly.
+fn route(destination: Option<(Ipv4Addr, u8)>, gateway: Option<Ipv4Addr>, index: u32) -> (RouteNetlinkMessage, u16) {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.kind = RouteType::Unicast;
+    message.header.scope = if gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    if let Some((address, bits)) = destination {
+        message.header.destination_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+    }
+    if let Some(gateway) = gateway {
+        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+    }
+    message.attributes.push(RouteAttribute::Oif(index));
+    (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+fn wrap(address: Ipv4Addr, what: &'static str) -> impl Fn(io::Error) -> NetError {
+    move |source| NetError::Namespace { address, what, source }
+}
+
+fn configure(address: Ipv4Addr, what: &'static str) -> impl Fn(io::Error) -> NetError {
+    move |source| NetError::Configure { address, what, source }
+}
