@@ -20,6 +20,7 @@ const RECORD_LOG: usize = 48;
 /// "End everything at once", from the runtime: a real-time signal, so that no program's own signal is taken.
 const KILL_ALL: i32 = 40;
 const SIGCHLD: i32 = 17;
+const NO_CHILD: isize = -10;
 const LINE: usize = 4096;
 /// Stamp, stream and tag: 20 digits and ` stdout F `, with room.
 const PREFIX: usize = 40;
@@ -95,6 +96,10 @@ fn reap(state: &mut State) {
         let pid = unsafe { syscall(nr::WAIT4, [usize::MAX, &raw mut status as usize, 1, 0, 0, 0]) };
         if pid == 2 {
             state.status = Some(status);
+        }
+        if pid == NO_CHILD && state.status.is_none() {
+            // The program was never there or somebody else took its exit: nothing to record, nothing to wait for.
+            exit(252);
         }
         if pid <= 0 {
             return;

@@ -1,67 +1,314 @@
-//! Real containers, as root on this machine.
+//! Real containers, as root on this machine. Each test has a runtime of its own and counts what is left behind.
 
-use std::ffi::OsString;
+mod support;
+
+use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
-use bellows_runtime::handle::{Exit, LauncherCommand, PoolSizes};
-use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
+use bellows_runtime::handle::{Adopted, Error, Exit};
+use bellows_runtime::{ContainerId, Runtime, User};
+use support::{Place, lines, place, wait_until};
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-struct Place {
-    dir: PathBuf,
-    config: RuntimeConfig,
-}
-
-/// A runtime's surroundings for one test: state, subnet, cgroup and ids that no other test has. `None` when not root.
-fn place() -> Option<Place> {
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can make containers");
-        return None;
-    }
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("bellows-test-{}-{number}", std::process::id());
-    let dir = std::env::temp_dir().join(&name);
-    let bin = dir.join("image/bin");
-    fs::create_dir_all(&bin).expect("an image");
-    fs::write(bin.join("payload"), bellows_runtime::launch::PAYLOAD).expect("a payload");
-    fs::set_permissions(bin.join("payload"), fs::Permissions::from_mode(0o755)).expect("executable");
-    let launcher = LauncherCommand { program: env!("CARGO_BIN_EXE_bellows-launcher").into(), args: Vec::<OsString>::new() };
-    let subnet = format!("10.{}.{}.0/24", 128 + std::process::id() % 100, number).parse().expect("a subnet");
-    let mut config = RuntimeConfig::new(dir.join("state"), name, subnet, launcher);
-    config.pool = PoolSizes { ready: 1, keep: 4 };
-    config.launchers = 1;
-    Some(Place { dir, config })
-}
-
-impl Place {
-    fn spec(&self, name: &str, args: &[&str]) -> ContainerSpec {
-        ContainerSpec::new(ContainerId::new(name).expect("an id"), self.dir.join("image"), args)
-    }
-
-    fn start(&self) -> Runtime {
-        Runtime::start(self.config.clone()).expect("a runtime")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.dir).expect("nothing holds the test's folder");
-    }
+fn run(place: &Place, runtime: &Runtime, name: &str, args: &[&str]) -> Exit {
+    let spec = place.spec(name, args);
+    runtime.launch(&spec).expect("launched");
+    runtime.reap(&spec.id).expect("reaped").exit
 }
 
 #[test]
-fn exit_codes_come_back() {
+fn exit_codes_and_signals_come_back() {
     let Some(place) = place() else { return };
     let runtime = place.start();
-    let spec = place.spec("seven", &["/bin/payload", "exit", "7"]);
-    let running = runtime.launch(&spec).expect("launched");
-    for (what, at) in &running.timings.moments_ns {
-        println!("{:8} us  {what}", at / 1000);
+    for code in [0, 7, 255] {
+        assert_eq!(run(&place, &runtime, &format!("code-{code}"), &["/bin/payload", "exit", &code.to_string()]), Exit::Code(code));
     }
-    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(7));
+    assert_eq!(run(&place, &runtime, "abort", &["/bin/payload", "abort"]), Exit::Signal(6));
     runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn a_program_with_default_handlers_ends_at_once_on_sigterm() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let spec = place.spec("sleeper", &["/bin/payload", "sleep"]);
+    runtime.launch(&spec).expect("launched");
+    let began = Instant::now();
+    runtime.signal(&spec.id, 15).expect("sent");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Signal(15));
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn what_cannot_be_executed_names_the_step_and_leaves_nothing() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let spec = place.spec("none", &["/bin/nothing"]);
+    let error = runtime.launch(&spec).expect_err("there is no such program");
+    let Error::Step { failure, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((failure.errno, failure.undo.clone()), (Some(2), None));
+    assert!(error.to_string().contains("execute /bin/nothing"), "{error}");
+    assert!(matches!(runtime.log(&spec.id), Err(Error::NoSuchContainer(_))));
+    // The name and everything else are free again.
+    assert_eq!(run(&place, &runtime, "none", &["/bin/payload", "exit", "3"]), Exit::Code(3));
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn names_are_unique_until_forgotten() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let spec = place.spec("once", &["/bin/payload", "exit", "0"]);
+    runtime.launch(&spec).expect("launched");
+    runtime.reap(&spec.id).expect("reaped");
+    assert!(matches!(runtime.launch(&spec), Err(Error::Exists(_))));
+    assert_eq!(runtime.reap(&spec.id).expect("reaped twice says the same").exit, Exit::Code(0));
+    runtime.forget(&spec.id).expect("forgotten");
+    assert!(matches!(runtime.forget(&spec.id), Err(Error::NoSuchContainer(_))));
+    runtime.launch(&spec).expect("launched anew");
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn a_memory_bomb_is_reported_as_out_of_memory() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let mut spec = place.spec("bomb", &["/bin/payload", "memory", "64"]);
+    spec.limits.memory_bytes = 16 << 20;
+    runtime.launch(&spec).expect("launched");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::OutOfMemory);
+    spec.id = ContainerId::new("roomy").expect("an id");
+    spec.limits.memory_bytes = 128 << 20;
+    runtime.launch(&spec).expect("launched");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(0));
+    // Killed by hand is not out of memory, though the same cgroup may have seen one.
+    spec.id = ContainerId::new("killed").expect("an id");
+    spec.args = vec!["/bin/payload".into(), "sleep".into()];
+    runtime.launch(&spec).expect("launched");
+    runtime.kill(&spec.id).expect("killed");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Signal(9));
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn a_fork_bomb_is_bounded() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let mut spec = place.spec("forks", &["/bin/payload", "fork", "100"]);
+    spec.limits.processes = 12;
+    runtime.launch(&spec).expect("launched");
+    // Init and the program itself count.
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(10));
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn usage_is_counted_and_a_frozen_container_can_be_killed() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let spec = place.spec("spin", &["/bin/payload", "spin"]);
+    runtime.launch(&spec).expect("launched");
+    wait_until("CPU time is counted", || runtime.usage(&spec.id).is_ok_and(|usage| usage.cpu_us > 20_000));
+    let usage = runtime.usage(&spec.id).expect("usage");
+    assert_eq!((usage.processes, usage.connections), (2, 0), "{usage:?}");
+    assert!((1..16 << 20).contains(&usage.memory_bytes), "{usage:?}");
+    runtime.freeze(&spec.id).expect("frozen");
+    let first = runtime.usage(&spec.id).expect("usage").cpu_us;
+    std::thread::yield_now();
+    assert_eq!(runtime.usage(&spec.id).expect("usage").cpu_us, first, "frozen time does not pass");
+    runtime.thaw(&spec.id).expect("thawed");
+    wait_until("it goes on", || runtime.usage(&spec.id).is_ok_and(|usage| usage.cpu_us > first));
+    runtime.freeze(&spec.id).expect("frozen");
+    runtime.kill(&spec.id).expect("killed");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Signal(9));
+    let node = runtime.node_usage().expect("node usage");
+    assert!(node.capacity_cpu_milli >= 1000 && node.memory_bytes > 0, "{node:?}");
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn it_has_an_address_of_its_own_that_answers() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let spec = place.spec("server", &["/bin/payload", "listen", "80"]);
+    let running = runtime.launch(&spec).expect("launched");
+    wait_until("it listens", || runtime.listening(&spec.id, 80).expect("asked"));
+    assert!(!runtime.listening(&spec.id, 81).expect("asked"));
+    let mut streams = [
+        TcpStream::connect_timeout(&(running.address, 80).into(), Duration::from_secs(2)).expect("reached from the host"),
+        runtime.dial(&spec.id, 80, Duration::from_secs(2)).expect("dialled inside"),
+    ];
+    for stream in &mut streams {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).expect("read");
+        assert_eq!(said, "hello\n");
+    }
+    assert!(runtime.dial(&spec.id, 81, Duration::from_secs(2)).is_err());
+    assert!(runtime.usage(&spec.id).is_ok());
+    runtime.kill(&spec.id).expect("killed");
+    runtime.reap(&spec.id).expect("reaped");
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn output_is_stamped_kept_and_rotated() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    assert_eq!(run(&place, &runtime, "few", &["/bin/payload", "print", "3"]), Exit::Code(0));
+    let said = lines(&runtime, "few");
+    let texts: Vec<(&str, &str, &str)> = said.iter().map(|line| (line.stream.as_str(), line.tag.as_str(), &line.text[..8])).collect();
+    assert_eq!(texts[..3], [("stdout", "F", "00000000"), ("stdout", "F", "00000001"), ("stdout", "F", "00000002")]);
+    assert_eq!((said[3].stream.as_str(), said[3].text.as_str()), ("stderr", "last words"));
+    assert!(said.windows(2).all(|pair| pair[0].unix_ms <= pair[1].unix_ms));
+
+    let mut spec = place.spec("many", &["/bin/payload", "print", "20000"]);
+    spec.limits.log_bytes = 64 << 10;
+    runtime.launch(&spec).expect("launched");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(0));
+    let files = runtime.log(&spec.id).expect("a log");
+    let size = |path: &std::path::Path| fs::metadata(path).expect("a file").len();
+    assert!(size(&files.older) + size(&files.newer) <= 64 << 10);
+    assert!(files.rotations > 10 && files.lost_bytes == 0, "{files:?}");
+    let numbers: Vec<u32> = lines(&runtime, "many").iter().filter_map(|line| line.text[..8].parse().ok()).collect();
+    assert_eq!(numbers.last(), Some(&19_999), "the last line is there");
+    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "no line is missing between the first kept and the last");
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn inside_it_is_alone() {
+    let Some(place) = place() else { return };
+    let Some(image) = place.busybox() else { return };
+    let runtime = place.start();
+    let script = "hostname; echo $$; ls /proc | grep -c '^[0-9]'; cat /proc/self/uid_map; id -u; ls /dev | tr '\\n' ' '; echo; \
+        cat /proc/self/cgroup | grep -c '/$'; cat /proc/self/cgroup | grep -v '/$' | grep -c bellows; \
+        touch /x && echo written; touch /proc/sys/kernel/hostname 2>/dev/null || echo ro; cat /proc/keys | wc -c; \
+        grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status; cat /etc/hosts | tail -1; ip -o -4 addr show eth0 | grep -c inet; \
+        echo hi > /dev/null && wc -c < /dev/null; ls /sys/class/net | tr '\\n' ' '; cat /proc/self/mountinfo | wc -l; ulimit -n; pwd";
+    let mut spec = place.spec("inside", &["sh", "-c", script]);
+    spec.root = image;
+    spec.hostname = "box".into();
+    spec.limits.open_files = 1234;
+    spec.working_dir = "/made/on/demand".into();
+    let running = runtime.launch(&spec).expect("launched");
+    let exit = runtime.reap(&spec.id).expect("reaped").exit;
+    let said: Vec<String> = lines(&runtime, "inside").into_iter().map(|line| line.text).collect();
+    println!("{}", said.join("\n"));
+    assert_eq!(exit, Exit::Code(0));
+    assert_eq!(said[0], "box");
+    assert_eq!(said[1], "2");
+    assert!(said[2].parse::<u32>().is_ok_and(|n| n <= 5), "sees {} processes", said[2]);
+    assert_eq!(said[3].split_whitespace().collect::<Vec<_>>()[2], "65536");
+    assert_ne!(said[3].split_whitespace().collect::<Vec<_>>()[1], "0");
+    assert_eq!(said[4], "0");
+    assert_eq!(said[5].trim(), "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero");
+    let text = said.join("\n");
+    for want in ["written", "ro", "NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t00000000a80425fb", "eth0 lo", "1234", "/made/on/demand"] {
+        assert!(text.contains(want), "{want} is missing in\n{text}");
+    }
+    assert!(text.contains(&format!("{}\tbox", running.address)));
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn a_user_is_a_user() {
+    let Some(place) = place() else { return };
+    let Some(image) = place.busybox() else { return };
+    let runtime = place.start();
+    let mut spec = place.spec("user", &["sh", "-c", "id; grep CapEff /proc/self/status; touch /x || echo refused; kill -TERM $$"]);
+    spec.root = image;
+    spec.user = User { uid: 33, gid: 44, groups: vec![55] };
+    runtime.launch(&spec).expect("launched");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Signal(15));
+    let said: Vec<String> = lines(&runtime, "user").into_iter().map(|line| line.text).collect();
+    assert_eq!(said[0], "uid=33 gid=44 groups=55");
+    assert_eq!(said[1], "CapEff:\t0000000000000000");
+    assert!(said.contains(&"refused".to_owned()), "{said:?}");
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn containers_outlive_launcher_and_runtime_and_are_adopted() {
+    let Some(place) = place() else { return };
+    let first = place.start();
+    let stays = place.spec("stays", &["/bin/payload", "sleep"]);
+    let ends = place.spec("ends", &["/bin/payload", "sleep"]);
+    let stays_pid = first.launch(&stays).expect("launched").pid;
+    let ends_pid = first.launch(&ends).expect("launched").pid;
+    for pid in first.launcher_pids() {
+        let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed the launcher");
+    }
+    // Without its launcher the runtime starts another and goes on.
+    assert_eq!(run(&place, &first, "after", &["/bin/payload", "exit", "5"]), Exit::Code(5));
+    drop(first);
+    let program = support::child_of(ends_pid).expect("the program's process");
+    rustix::process::kill_process(program, rustix::process::Signal::TERM).expect("ended while nobody watched");
+    wait_until("it has ended", || !support::is_running(ends_pid));
+
+    let second = place.start();
+    let mut found = BTreeSet::new();
+    for adopted in second.adopt().expect("adopted") {
+        found.insert(match adopted {
+            Adopted::Alive(running) => (running.id.to_string(), format!("alive {}", running.pid)),
+            Adopted::Ended(ended) => (ended.id.to_string(), format!("{:?}", ended.exit)),
+        });
+    }
+    let expected = [("after", "Code(5)".to_owned()), ("ends", "Signal(15)".to_owned()), ("stays", format!("alive {stays_pid}"))];
+    assert_eq!(found, expected.map(|(id, what)| (id.to_owned(), what)).into());
+    assert_eq!(second.usage(&stays.id).expect("usage").processes, 2);
+    second.signal(&stays.id, 15).expect("sent");
+    assert_eq!(second.reap(&stays.id).expect("reaped").exit, Exit::Signal(15));
+    second.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn two_hundred_in_a_row_leave_nothing() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let before = support::descriptors();
+    for n in 0..200 {
+        let spec = place.spec(&format!("n{n}"), &["/bin/payload", "exit", "1"]);
+        runtime.launch(&spec).expect("launched");
+        assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(1));
+        runtime.forget(&spec.id).expect("forgotten");
+    }
+    assert!(support::descriptors() <= before + 40, "{} descriptors, {before} before", support::descriptors());
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn launches_from_several_threads_do_not_mix() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (place, runtime) = (&place, &runtime);
+            scope.spawn(move || {
+                for n in 0..10 {
+                    let code = thread * 10 + n;
+                    let exit = run(place, runtime, &format!("t{code}"), &["/bin/payload", "exit", &code.to_string()]);
+                    assert_eq!(exit, Exit::Code(code));
+                }
+            });
+        }
+    });
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
 }

@@ -237,8 +237,11 @@ fn filter(shared: &Shared<'_>) -> isize {
     call(libc::SYS_seccomp, [mode, flags, &raw const program as usize, 0, 0, 0])
 }
 
-/// Returns when the program has been executed, or its process has ended without.
+/// Returns when the program has been executed, or its process has ended without. SIGCHLD is ignored by the launcher: were it here too when the
+/// program ends, its exit code would be thrown away.
 fn start_program(shared: &Shared<'_>) -> isize {
+    let default = [0_usize; 4];
+    call(libc::SYS_rt_sigaction, [libc::SIGCHLD as usize, &raw const default as usize, 0, 8, 0, 0]);
     let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as usize;
     let context = shared as *const Shared<'_> as usize;
     // SAFETY: the stack is the program's own, `program_body` keeps this file's rules, and CLONE_VFORK keeps this process waiting.
@@ -318,10 +321,8 @@ fn execute(shared: &Shared<'_>, candidates: &[std::ffi::CString]) -> isize {
     answer
 }
 
-/// Puts the init's descriptors in place and becomes it. SIGCHLD was ignored by the launcher, which would hide the program's exit.
+/// Puts the init's descriptors in place and becomes it.
 fn become_init(shared: &Shared<'_>) -> isize {
-    let default = [0_usize; 4];
-    call(libc::SYS_rt_sigaction, [libc::SIGCHLD as usize, &raw const default as usize, 0, 8, 0, 0]);
     let mut parked = [0_usize; 5];
     for (to, from) in parked.iter_mut().zip(shared.init_fds) {
         let result = call(libc::SYS_fcntl, [from as usize, libc::F_DUPFD_CLOEXEC as usize, PARKED_FIRST_FD, 0, 0, 0]);

@@ -1,0 +1,162 @@
+//! Surroundings of one test, and what must not be left of them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bellows_runtime::handle::{LauncherCommand, PoolSizes};
+use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// One test's folder, image, subnet, cgroup and id ranges, which no other test has.
+pub struct Place {
+    dir: PathBuf,
+    name: String,
+    links: String,
+    config: RuntimeConfig,
+    mounts: usize,
+}
+
+/// `None`, said aloud, when not root.
+pub fn place() -> Option<Place> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can make containers");
+        return None;
+    }
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("bellows-test-{}-{number}", std::process::id());
+    let dir = std::env::temp_dir().join(&name);
+    put(&dir.join("image/bin/payload"), bellows_runtime::launch::PAYLOAD);
+    let launcher = LauncherCommand { program: env!("CARGO_BIN_EXE_bellows-launcher").into(), args: Vec::<OsString>::new() };
+    let second = 128 + std::process::id() % 100;
+    let subnet = format!("10.{second}.{number}.0/24").parse().expect("a subnet");
+    let mut config = RuntimeConfig::new(dir.join("state"), format!("{name}/node"), subnet, launcher);
+    config.pool = PoolSizes { ready: 1, keep: 4 };
+    config.launchers = 1;
+    config.uid_base = 0x2000_0000 + number * (1 << 24);
+    let links = format!("bw0a{second:02x}{number:02x}");
+    Some(Place { dir, name, links, config, mounts: mounts() })
+}
+
+fn put(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().expect("a file in a folder")).expect("a folder");
+    fs::write(path, bytes).expect("a file");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
+}
+
+fn mounts() -> usize {
+    fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().count()
+}
+
+impl Place {
+    pub fn spec(&self, name: &str, args: &[&str]) -> ContainerSpec {
+        ContainerSpec::new(ContainerId::new(name).expect("an id"), self.dir.join("image"), args)
+    }
+
+    pub fn start(&self) -> Runtime {
+        Runtime::start(self.config.clone()).expect("a runtime")
+    }
+
+    /// An image of the machine's own static busybox; `None`, said aloud, where there is none.
+    pub fn busybox(&self) -> Option<PathBuf> {
+        let Ok(bytes) = fs::read("/bin/busybox") else {
+            println!("skipped: no /bin/busybox on this machine");
+            return None;
+        };
+        let image = self.dir.join("busybox");
+        put(&image.join("bin/busybox"), &bytes);
+        for name in ["sh", "hostname", "ls", "grep", "cat", "id", "tr", "touch", "wc", "tail", "ip", "kill"] {
+            symlink("busybox", image.join("bin").join(name)).expect("a link");
+        }
+        Some(image)
+    }
+
+    /// No cgroup, no link, no process, no mount of this test is left. Links go some milliseconds after their namespace.
+    pub fn assert_clean(&self) {
+        for tree in fs::read_dir("/sys/fs/cgroup").expect("cgroups") {
+            let path = tree.expect("a tree").path().join(&self.name);
+            assert!(!path.exists(), "{} is left", path.display());
+        }
+        wait_until("all links are gone", || self.links().is_empty());
+        assert_eq!(mounts(), self.mounts, "mounts are left");
+        let left: Vec<u32> = processes().into_iter().filter(|pid| self.is_ours(*pid)).collect();
+        assert_eq!(left, [0; 0], "processes are left");
+    }
+
+    fn links(&self) -> Vec<String> {
+        let all = fs::read_dir("/sys/class/net").expect("links");
+        let names = all.map(|entry| entry.expect("a link").file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with(&self.links)).collect()
+    }
+
+    /// By its id range: whoever ran in a container of this test has ids of that range.
+    fn is_ours(&self, pid: u32) -> bool {
+        let text = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
+        let first = text.split_whitespace().nth(1).and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+        let base = self.config.uid_base;
+        (base..base + (1 << 24)).contains(&first)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.dir).expect("nothing holds the test's folder");
+    }
+}
+
+fn processes() -> Vec<u32> {
+    let all = fs::read_dir("/proc").expect("processes");
+    all.filter_map(|entry| entry.ok()?.file_name().to_string_lossy().parse().ok()).collect()
+}
+
+/// Looks until `done`, at most ten seconds.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < until, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// One line of a container's output.
+pub struct Line {
+    pub unix_ms: u64,
+    pub stream: String,
+    pub tag: String,
+    pub text: String,
+}
+
+/// A container's kept output, oldest first.
+pub fn lines(runtime: &Runtime, name: &str) -> Vec<Line> {
+    let files = runtime.log(&ContainerId::new(name).expect("an id")).expect("a log");
+    let read = |path: &Path| fs::read_to_string(path).expect("text");
+    let all = read(&files.older) + &read(&files.newer);
+    all.lines()
+        .map(|line| {
+            let parts: Vec<&str> = line.splitn(4, ' ').collect();
+            let unix_ms = parts[0].parse().expect("a time");
+            Line { unix_ms, stream: parts[1].into(), tag: parts[2].into(), text: parts[3].into() }
+        })
+        .collect()
+}
+
+/// The first child of a process.
+pub fn child_of(pid: u32) -> Option<rustix::process::Pid> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    rustix::process::Pid::from_raw(text.split_whitespace().next()?.parse().ok()?)
+}
+
+/// Whether a process exists and is no zombie.
+pub fn is_running(pid: u32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    text.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Open descriptors of this process.
+pub fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("descriptors").count()
+}
