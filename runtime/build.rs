@@ -20,7 +20,16 @@ fn freestanding(source: &str, executable: &Path) {
     let status = Command::new(rustc)
         .args(["--edition", "2024", "--crate-type", "bin", "--target", &target, "-D", "warnings"])
         .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "relocation-model=static", "-C", "debuginfo=0"])
-        .args(["-C", "strip=symbols", "-C", "target-feature=+crt-static", "-C", "force-unwind-tables=no", "-C", "lto=fat"])
+        .args([
+            "-C",
+            "strip=symbols",
+            "-C",
+            "target-feature=+crt-static",
+            "-C",
+            "force-unwind-tables=no",
+            "-C",
+            "lto=fat",
+        ])
         .args(["-C", "link-args=-nostartfiles -nostdlib -static -Wl,--build-id=none -Wl,-z,norelro"])
         .arg("-o")
         .arg(executable)

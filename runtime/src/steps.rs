@@ -148,7 +148,13 @@ pub struct Surroundings {
 
 /// Files that OCI runtimes hide.
 pub const HIDDEN_FILES: [&CStr; 8] = [
-    c"proc/interrupts", c"proc/kcore", c"proc/keys", c"proc/latency_stats", c"proc/timer_list", c"proc/timer_stats", c"proc/sched_debug",
+    c"proc/interrupts",
+    c"proc/kcore",
+    c"proc/keys",
+    c"proc/latency_stats",
+    c"proc/timer_list",
+    c"proc/timer_stats",
+    c"proc/sched_debug",
     c"proc/kallsyms",
 ];
 /// Directories that OCI runtimes hide.
@@ -276,7 +282,12 @@ mod tests {
         let mut spec = ContainerSpec::new(id, "/img", &["app", "-x"]);
         change(&mut spec);
         let present = vec![c"proc/keys", c"proc/sys", c"sys/firmware"];
-        let around = Surroundings { address: Ipv4Addr::new(10, 1, 0, 5), nameservers: vec![IpAddr::from([9, 9, 9, 9])], present, most_open_files: 4096 };
+        let around = Surroundings {
+            address: Ipv4Addr::new(10, 1, 0, 5),
+            nameservers: vec![IpAddr::from([9, 9, 9, 9])],
+            present,
+            most_open_files: 4096,
+        };
         plan(&spec, &around)
     }
 
@@ -291,7 +302,11 @@ mod tests {
         let privileged = |s: &ChildStep| {
             !matches!(
                 s,
-                ChildStep::Capabilities(_) | ChildStep::NoNewPrivileges | ChildStep::Filter | ChildStep::StartProgram | ChildStep::BecomeInit
+                ChildStep::Capabilities(_)
+                    | ChildStep::NoNewPrivileges
+                    | ChildStep::Filter
+                    | ChildStep::StartProgram
+                    | ChildStep::BecomeInit
             )
         };
         assert!(steps[..capabilities].iter().all(privileged));
@@ -312,17 +327,26 @@ mod tests {
     #[test]
     fn only_what_the_kernel_has_is_hidden() {
         let steps = made(|_| {}).child;
-        let hidden: Vec<_> = steps.iter().filter(|s| matches!(s, ChildStep::HideFile(_) | ChildStep::HideDirectory(_) | ChildStep::ReadOnly(_))).collect();
+        let hidden: Vec<_> = steps
+            .iter()
+            .filter(|s| matches!(s, ChildStep::HideFile(_) | ChildStep::HideDirectory(_) | ChildStep::ReadOnly(_)))
+            .collect();
         assert_eq!(
             hidden,
-            [&ChildStep::HideFile(c"proc/keys"), &ChildStep::HideDirectory(c"sys/firmware"), &ChildStep::ReadOnly(c"proc/sys")]
+            [
+                &ChildStep::HideFile(c"proc/keys"),
+                &ChildStep::HideDirectory(c"sys/firmware"),
+                &ChildStep::ReadOnly(c"proc/sys")
+            ]
         );
     }
 
     #[test]
     fn a_program_without_a_slash_is_looked_up_in_the_specs_path() {
         let plan = made(|s| s.env = vec!["PATH=/a::/b".into(), "HOSTNAME=mine".into()]);
-        let Some(ProgramStep::Execute { candidates, args, env }) = plan.program.last() else { panic!("execution comes last") };
+        let Some(ProgramStep::Execute { candidates, args, env }) = plan.program.last() else {
+            panic!("execution comes last")
+        };
         assert_eq!(candidates, &[c"/a/app".to_owned(), c"./app".to_owned(), c"/b/app".to_owned()]);
         assert_eq!(args, &[c"app".to_owned(), c"-x".to_owned()]);
         assert_eq!(env, &[c"PATH=/a::/b".to_owned(), c"HOSTNAME=mine".to_owned()]);

@@ -23,7 +23,10 @@ fn exit_codes_and_signals_come_back() {
     let Some(place) = place() else { return };
     let runtime = place.start();
     for code in [0, 7, 255] {
-        assert_eq!(run(&place, &runtime, &format!("code-{code}"), &["/bin/payload", "exit", &code.to_string()]), Exit::Code(code));
+        assert_eq!(
+            run(&place, &runtime, &format!("code-{code}"), &["/bin/payload", "exit", &code.to_string()]),
+            Exit::Code(code)
+        );
     }
     assert_eq!(run(&place, &runtime, "abort", &["/bin/payload", "abort"]), Exit::Signal(6));
     runtime.shutdown().expect("shut down");
@@ -145,7 +148,8 @@ fn it_has_an_address_of_its_own_that_answers() {
     wait_until("it listens", || runtime.listening(&spec.id, 80).expect("asked"));
     assert!(!runtime.listening(&spec.id, 81).expect("asked"));
     let mut streams = [
-        TcpStream::connect_timeout(&(running.address, 80).into(), Duration::from_secs(2)).expect("reached from the host"),
+        TcpStream::connect_timeout(&(running.address, 80).into(), Duration::from_secs(2))
+            .expect("reached from the host"),
         runtime.dial(&spec.id, 80, Duration::from_secs(2)).expect("dialled inside"),
     ];
     for stream in &mut streams {
@@ -153,6 +157,8 @@ fn it_has_an_address_of_its_own_that_answers() {
         stream.read_to_string(&mut said).expect("read");
         assert_eq!(said, "hello\n");
     }
+    // A socket made inside keeps the container's network alive.
+    drop(streams);
     assert!(runtime.dial(&spec.id, 81, Duration::from_secs(2)).is_err());
     assert!(runtime.usage(&spec.id).is_ok());
     runtime.kill(&spec.id).expect("killed");
@@ -167,7 +173,8 @@ fn output_is_stamped_kept_and_rotated() {
     let runtime = place.start();
     assert_eq!(run(&place, &runtime, "few", &["/bin/payload", "print", "3"]), Exit::Code(0));
     let said = lines(&runtime, "few");
-    let texts: Vec<(&str, &str, &str)> = said.iter().map(|line| (line.stream.as_str(), line.tag.as_str(), &line.text[..8])).collect();
+    let texts: Vec<(&str, &str, &str)> =
+        said.iter().map(|line| (line.stream.as_str(), line.tag.as_str(), &line.text[..8])).collect();
     assert_eq!(texts[..3], [("stdout", "F", "00000000"), ("stdout", "F", "00000001"), ("stdout", "F", "00000002")]);
     assert_eq!((said[3].stream.as_str(), said[3].text.as_str()), ("stderr", "last words"));
     assert!(said.windows(2).all(|pair| pair[0].unix_ms <= pair[1].unix_ms));
@@ -182,7 +189,10 @@ fn output_is_stamped_kept_and_rotated() {
     assert!(files.rotations > 10 && files.lost_bytes == 0, "{files:?}");
     let numbers: Vec<u32> = lines(&runtime, "many").iter().filter_map(|line| line.text[..8].parse().ok()).collect();
     assert_eq!(numbers.last(), Some(&19_999), "the last line is there");
-    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "no line is missing between the first kept and the last");
+    assert!(
+        numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "no line is missing between the first kept and the last"
+    );
     runtime.shutdown().expect("shut down");
     place.assert_clean();
 }
@@ -215,7 +225,16 @@ fn inside_it_is_alone() {
     assert_eq!(said[4], "0");
     assert_eq!(said[5].trim(), "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero");
     let text = said.join("\n");
-    for want in ["written", "ro", "NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t00000000a80425fb", "eth0 lo", "1234", "/made/on/demand"] {
+    for want in [
+        "written",
+        "ro",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "CapBnd:\t00000000a80425fb",
+        "eth0 lo",
+        "1234",
+        "/made/on/demand",
+    ] {
         assert!(text.contains(want), "{want} is missing in\n{text}");
     }
     assert!(text.contains(&format!("{}\tbox", running.address)));
@@ -228,7 +247,8 @@ fn a_user_is_a_user() {
     let Some(place) = place() else { return };
     let Some(image) = place.busybox() else { return };
     let runtime = place.start();
-    let mut spec = place.spec("user", &["sh", "-c", "id; grep CapEff /proc/self/status; touch /x || echo refused; kill -TERM $$"]);
+    let mut spec =
+        place.spec("user", &["sh", "-c", "id; grep CapEff /proc/self/status; touch /x || echo refused; kill -TERM $$"]);
     spec.root = image;
     spec.user = User { uid: 33, gid: 44, groups: vec![55] };
     runtime.launch(&spec).expect("launched");
@@ -268,7 +288,8 @@ fn containers_outlive_launcher_and_runtime_and_are_adopted() {
             Adopted::Ended(ended) => (ended.id.to_string(), format!("{:?}", ended.exit)),
         });
     }
-    let expected = [("after", "Code(5)".to_owned()), ("ends", "Signal(15)".to_owned()), ("stays", format!("alive {stays_pid}"))];
+    let expected =
+        [("after", "Code(5)".to_owned()), ("ends", "Signal(15)".to_owned()), ("stays", format!("alive {stays_pid}"))];
     assert_eq!(found, expected.map(|(id, what)| (id.to_owned(), what)).into());
     assert_eq!(second.usage(&stays.id).expect("usage").processes, 2);
     second.signal(&stays.id, 15).expect("sent");

@@ -71,8 +71,16 @@ fn process(containers: &Containers, record: &Record) -> Option<u32> {
     (same_boot && record.pid != 0 && machine::is_alive(record.pid, record.start_ticks)).then_some(record.pid)
 }
 
-fn alive(containers: &Containers, maker: &Maker, id: ContainerId, record: &Record, pid: u32, file: File) -> Result<Running, Error> {
-    let (pidfd, namespace) = open_process(pid).map_err(|source| Error::Machine("a running container's process", source))?;
+fn alive(
+    containers: &Containers,
+    maker: &Maker,
+    id: ContainerId,
+    record: &Record,
+    pid: u32,
+    file: File,
+) -> Result<Running, Error> {
+    let (pidfd, namespace) =
+        open_process(pid).map_err(|source| Error::Machine("a running container's process", source))?;
     let slot = maker.adopt(record.slot, namespace)?;
     let address = slot.network.address;
     let ours = pidfd.try_clone().map_err(|source| Error::Machine("a pidfd", source))?;
@@ -102,11 +110,14 @@ fn over(
     record: &Record,
     file: &File,
 ) -> Result<super::Ended, Error> {
+    machine::bury_zombie(record.pid, record.start_ticks);
     let name = group_name(record.slot);
-    let still_there = record.boot == containers.boot() && !in_use.contains(&record.slot) && maker.cgroups.names()?.contains(&name);
+    let still_there =
+        record.boot == containers.boot() && !in_use.contains(&record.slot) && maker.cgroups.names()?.contains(&name);
     let oom_kills = if still_there { maker.cgroups.group(&name)?.oom_kills().ok() } else { None };
     let ended = containers::conclude(&id, file, oom_kills);
-    let ended = ended.map_err(|source| Error::State { what: "use the record in", path: containers.folder(&id), source })?;
+    let ended =
+        ended.map_err(|source| Error::State { what: "use the record in", path: containers.folder(&id), source })?;
     containers.insert_ended(ended.clone());
     Ok(ended)
 }

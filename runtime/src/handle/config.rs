@@ -28,10 +28,7 @@ impl Ipv4Subnet {
             return Err(SubnetError(format!("{address}/{prefix}")));
         }
         let mask = u32::MAX << (32 - u32::from(prefix));
-        Ok(Self {
-            first: Ipv4Addr::from(u32::from(address) & mask),
-            prefix,
-        })
+        Ok(Self { first: Ipv4Addr::from(u32::from(address) & mask), prefix })
     }
 
     /// How many containers can have an address: all but the first and the last of the range.
@@ -132,12 +129,7 @@ pub struct RuntimeConfig {
 
 impl RuntimeConfig {
     /// A configuration with defaults for everything that has a sensible one.
-    pub fn new(
-        state: PathBuf,
-        cgroup_parent: String,
-        subnet: Ipv4Subnet,
-        launcher: LauncherCommand,
-    ) -> Self {
+    pub fn new(state: PathBuf, cgroup_parent: String, subnet: Ipv4Subnet, launcher: LauncherCommand) -> Self {
         Self {
             state,
             cgroup_parent,
@@ -145,9 +137,7 @@ impl RuntimeConfig {
             subnet,
             uid_base: 0x1000_0000,
             launcher,
-            launchers: std::thread::available_parallelism()
-                .map_or(1, usize::from)
-                .min(4),
+            launchers: std::thread::available_parallelism().map_or(1, usize::from).min(4),
             pool: PoolSizes::default(),
             nameservers: Vec::new(),
         }
@@ -170,19 +160,8 @@ mod tests {
 
     #[test]
     fn what_is_no_subnet_is_refused() {
-        for bad in [
-            "10.0.0.0",
-            "10.0.0.0/31",
-            "10.0.0.0/7",
-            "x/24",
-            "10.0.0.0/x",
-            "::/64",
-        ] {
-            assert_eq!(
-                bad.parse::<Ipv4Subnet>(),
-                Err(SubnetError(bad.to_owned())),
-                "{bad}"
-            );
+        for bad in ["10.0.0.0", "10.0.0.0/31", "10.0.0.0/7", "x/24", "10.0.0.0/x", "::/64"] {
+            assert_eq!(bad.parse::<Ipv4Subnet>(), Err(SubnetError(bad.to_owned())), "{bad}");
         }
     }
 }

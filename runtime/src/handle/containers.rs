@@ -126,12 +126,14 @@ impl Containers {
             Known::Running(life) => life,
         };
         life.wait(None);
+        machine::bury(life.pidfd.as_fd());
         let mut slot = life.slot.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(taken) = slot.as_ref() else {
             drop(slot);
             return self.reap(id);
         };
-        let ended = conclude(id, &life.record, taken.group.oom_kills().ok()).map_err(|source| self.broken(id, source))?;
+        let ended =
+            conclude(id, &life.record, taken.group.oom_kills().ok()).map_err(|source| self.broken(id, source))?;
         // Before the slot goes: who waits for this lock looks the container up again.
         self.insert_ended(ended.clone());
         Ok((ended, slot.take().map(|slot| (slot, life.tenant.clone()))))
@@ -151,7 +153,9 @@ impl Containers {
     pub fn log(&self, id: &ContainerId) -> Result<LogFiles, Error> {
         self.find(id)?;
         let folder = self.folder(id);
-        let read = File::open(folder.join("record")).and_then(|file| Record::read(&file)).map_err(|source| self.broken(id, source))?;
+        let read = File::open(folder.join("record"))
+            .and_then(|file| Record::read(&file))
+            .map_err(|source| self.broken(id, source))?;
         let (rotations, lost_bytes) = read.map_or((0, 0), |record| (record.rotations, record.lost_bytes));
         let (older, newer) = if rotations % 2 == 0 { ("out.1", "out.0") } else { ("out.0", "out.1") };
         Ok(LogFiles { older: folder.join(older), newer: folder.join(newer), rotations, lost_bytes })
@@ -212,7 +216,9 @@ impl Life {
     /// A container that has ended cannot get a signal, nor does it need one.
     fn send(&self, signal: i32) -> io::Result<()> {
         // SAFETY: a plain call on our own descriptor.
-        let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), signal, std::ptr::null::<()>(), 0) };
+        let result = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), signal, std::ptr::null::<()>(), 0)
+        };
         match result {
             0 => Ok(()),
             _ => match io::Error::last_os_error() {

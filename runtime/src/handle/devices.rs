@@ -10,10 +10,23 @@ use rustix::mount::MountAttrFlags;
 
 use crate::kernel::mount::{self, Setting};
 
-const DIRECTORIES: [(&str, u32); 7] =
-    [("proc", 0o555), ("sys", 0o555), ("dev", 0o755), ("dev/pts", 0o755), ("dev/shm", 0o1777), ("dev/mqueue", 0o1777), ("etc", 0o755)];
-const NODES: [(&str, u32, u32); 6] =
-    [("dev/null", 1, 3), ("dev/zero", 1, 5), ("dev/full", 1, 7), ("dev/random", 1, 8), ("dev/urandom", 1, 9), ("dev/tty", 5, 0)];
+const DIRECTORIES: [(&str, u32); 7] = [
+    ("proc", 0o555),
+    ("sys", 0o555),
+    ("dev", 0o755),
+    ("dev/pts", 0o755),
+    ("dev/shm", 0o1777),
+    ("dev/mqueue", 0o1777),
+    ("etc", 0o755),
+];
+const NODES: [(&str, u32, u32); 6] = [
+    ("dev/null", 1, 3),
+    ("dev/zero", 1, 5),
+    ("dev/full", 1, 7),
+    ("dev/random", 1, 8),
+    ("dev/urandom", 1, 9),
+    ("dev/tty", 5, 0),
+];
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "dev/fd"),
     ("/proc/self/fd/0", "dev/stdin"),
@@ -24,7 +37,11 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Makes the tree, attached nowhere.
 pub fn layer() -> io::Result<OwnedFd> {
-    let tree = mount::detached("tmpfs", &[Setting::Text("mode", "0755"), Setting::Text("size", "64k")], MountAttrFlags::empty())?;
+    let tree = mount::detached(
+        "tmpfs",
+        &[Setting::Text("mode", "0755"), Setting::Text("size", "64k")],
+        MountAttrFlags::empty(),
+    )?;
     let chmod = |path: &str, mode: u32| chmodat(&tree, path, Mode::from_raw_mode(mode), AtFlags::empty());
     for (path, mode) in DIRECTORIES {
         mkdirat(&tree, path, Mode::from_raw_mode(mode))?;

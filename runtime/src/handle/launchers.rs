@@ -79,7 +79,12 @@ impl Launchers {
 
     /// Hands one request to a launcher and waits for the outcome. A launcher that ended meanwhile is replaced; the request is not repeated, as
     /// nobody knows how far it had come.
-    pub fn launch(&self, request: &Request, fds: &[BorrowedFd<'_>], cgroups: &Cgroups) -> Result<Outcome, LauncherError> {
+    pub fn launch(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        cgroups: &Cgroups,
+    ) -> Result<Outcome, LauncherError> {
         let mut launcher = self.take();
         if launcher.process.try_wait().is_ok_and(|ended| ended.is_some()) {
             launcher = self.replacement(launcher, cgroups)?;
@@ -145,7 +150,11 @@ impl Launcher {
         // SAFETY: only async-signal-safe calls; dup2 clears close-on-exec, fcntl does when the number is right already.
         unsafe {
             child.pre_exec(move || {
-                let result = if inherited == SOCKET_FD { libc::fcntl(SOCKET_FD, libc::F_SETFD, 0) } else { libc::dup2(inherited, SOCKET_FD) };
+                let result = if inherited == SOCKET_FD {
+                    libc::fcntl(SOCKET_FD, libc::F_SETFD, 0)
+                } else {
+                    libc::dup2(inherited, SOCKET_FD)
+                };
                 if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
             });
         }
@@ -162,7 +171,9 @@ impl Launcher {
 
     fn exchange(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Outcome>> {
         wire::send(self.socket.as_fd(), request, fds)?;
-        let Some((reply, fds)) = wire::receive::<Reply>(self.socket.as_fd(), &mut self.buffer)? else { return Ok(None) };
+        let Some((reply, fds)) = wire::receive::<Reply>(self.socket.as_fd(), &mut self.buffer)? else {
+            return Ok(None);
+        };
         Ok(match (reply, fds.into_iter().next()) {
             (Reply::Started { pid, started_unix_ms, moments_ns }, Some(pidfd)) => {
                 Some(Outcome::Started { pid, pidfd, started_unix_ms, moments_ns })

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::Error;
 use super::config::Capacity;
 use super::types::{NodeUsage, Pressure};
-use super::Error;
 use crate::kernel::cgroup::Cgroups;
 
 /// Milliseconds on the system-wide clock.
@@ -42,6 +43,35 @@ fn stat(pid: u32) -> Option<(char, u64)> {
     let mut fields = rest.split_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+/// Containers whose launcher dies become children of this process.
+pub fn inherit_orphans() -> Result<(), Error> {
+    // SAFETY: a plain call with plain numbers.
+    match unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(Error::Machine("the state of this process", io::Error::last_os_error())),
+    }
+}
+
+/// Takes the exit status of an ended process that has become ours, so that it is no zombie any more; nothing if it is not ours.
+pub fn bury(pidfd: BorrowedFd<'_>) {
+    let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG;
+    match rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd), options) {
+        // Most often its launcher's child, which the kernel buries by itself.
+        Err(rustix::io::Errno::CHILD) | Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot collect an ended container's process"),
+    }
+}
+
+/// As [`bury`], of a process that is a zombie with this identity.
+pub fn bury_zombie(pid: u32, ticks: u64) {
+    if stat(pid).is_some_and(|(state, started)| started == ticks && state == 'Z')
+        && let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed())
+        && let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+    {
+        bury(pidfd.as_fd());
+    }
 }
 
 /// The init among a cgroup's processes: the one that is number 1 inside.

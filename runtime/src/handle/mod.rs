@@ -47,7 +47,10 @@ pub struct Runtime {
 
 impl Runtime {
     /// Makes the node's cgroup, finds what an earlier runtime left, starts the launchers and begins to fill the pool.
+    ///
+    /// Makes this process the one that inherits orphans (PR_SET_CHILD_SUBREAPER), so that containers whose launcher died are its children.
     pub fn start(config: RuntimeConfig) -> Result<Self, Error> {
+        machine::inherit_orphans()?;
         let cgroups = Cgroups::prepare(Path::new(CGROUP_ROOT), &config.cgroup_parent, config.capacity)?;
         let launchers = Launchers::start(config.launcher.clone(), config.launchers, &cgroups).map_err(Error::Start)?;
         let maker = Maker::new(cgroups, Networks::open()?, config.subnet, config.uid_base)?;
@@ -99,8 +102,13 @@ impl Runtime {
         match outcome {
             Ok((running, ours)) => {
                 let ticks = machine::start_ticks(running.pid).unwrap_or(0);
-                Record::set_process(&files.record, running.pid, slot.number, ticks, running.started_unix_ms)
-                    .map_err(|source| Error::State { what: "write the record of", path: self.containers.folder(&spec.id), source })?;
+                Record::set_process(&files.record, running.pid, slot.number, ticks, running.started_unix_ms).map_err(
+                    |source| Error::State {
+                        what: "write the record of",
+                        path: self.containers.folder(&spec.id),
+                        source,
+                    },
+                )?;
                 Ok((running, ours, files.record))
             }
             Err(error) => {
@@ -116,8 +124,16 @@ impl Runtime {
         spec: &ContainerSpec,
         files: &containers::Files,
     ) -> Result<(Running, OwnedFd), Error> {
-        let image = slot.image(&spec.root).map_err(|source| Error::Image { id: spec.id.clone(), root: spec.root.clone(), source })?;
-        let image = image.try_clone().map_err(|source| Error::Image { id: spec.id.clone(), root: spec.root.clone(), source })?;
+        let image = slot.image(&spec.root).map_err(|source| Error::Image {
+            id: spec.id.clone(),
+            root: spec.root.clone(),
+            source,
+        })?;
+        let image = image.try_clone().map_err(|source| Error::Image {
+            id: spec.id.clone(),
+            root: spec.root.clone(),
+            source,
+        })?;
         let joining = slot.group.joining();
         let mut fds: Vec<BorrowedFd<'_>> = vec![
             image.as_fd(),
@@ -144,7 +160,17 @@ impl Runtime {
             Outcome::Started { pid, pidfd, started_unix_ms, moments_ns } => {
                 let ours = pidfd.try_clone().map_err(|source| Error::Machine("a pidfd", source))?;
                 let timings = Timings { moments_ns };
-                Ok((Running { id: spec.id.clone(), pid, pidfd, address: slot.network.address, started_unix_ms, timings }, ours))
+                Ok((
+                    Running {
+                        id: spec.id.clone(),
+                        pid,
+                        pidfd,
+                        address: slot.network.address,
+                        started_unix_ms,
+                        timings,
+                    },
+                    ours,
+                ))
             }
         }
     }

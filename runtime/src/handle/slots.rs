@@ -98,7 +98,8 @@ pub struct Maker {
 
 impl Maker {
     pub fn new(cgroups: Cgroups, networks: Networks, subnet: Ipv4Subnet, uid_base: u32) -> Result<Self, SlotError> {
-        let devices = devices::layer().map_err(|source| SlotError::Mapping { slot: 0, what: "make the device layer", source })?;
+        let devices =
+            devices::layer().map_err(|source| SlotError::Mapping { slot: 0, what: "make the device layer", source })?;
         Ok(Self { cgroups, networks, devices, subnet, uid_base })
     }
 
@@ -119,7 +120,8 @@ impl Maker {
         let first_id = ids::first_id(self.uid_base, number).ok_or(SlotError::NoIds(number))?;
         let failed = |what| move |source| SlotError::Mapping { slot: number, what, source };
         let userns = namespace::user_mapping(first_id).map_err(failed("make an id mapping"))?;
-        let devices = devices::shifted(self.devices.as_fd(), userns.as_fd()).map_err(failed("shift the device layer's owners"))?;
+        let devices = devices::shifted(self.devices.as_fd(), userns.as_fd())
+            .map_err(failed("shift the device layer's owners"))?;
         let group = self.cgroups.group(&group_name(number))?;
         Ok(Slot { number, first_id, group, network, devices, userns, image: None, tenant: None })
     }
@@ -165,7 +167,8 @@ impl Slots {
     /// Begins to make slots; `in_use` are those of containers that run already.
     pub fn start(maker: Maker, sizes: PoolSizes, in_use: &BTreeSet<u32>) -> Self {
         let absent = (0..maker.subnet.room()).filter(|number| !in_use.contains(number)).collect();
-        let state = State { ready: Vec::new(), resting: VecDeque::new(), absent, last_use: Instant::now(), closing: false };
+        let state =
+            State { ready: Vec::new(), resting: VecDeque::new(), absent, last_use: Instant::now(), closing: false };
         let shared = Arc::new(Shared { maker, sizes, state: Mutex::new(state), changed: Condvar::new() });
         let for_thread = Arc::clone(&shared);
         let refiller = std::thread::spawn(move || for_thread.refill());
@@ -271,7 +274,10 @@ impl Shared {
                 state = self.drop_one(state);
             } else {
                 let pause = if state.ready.len() > self.sizes.keep { IDLE } else { Duration::from_secs(3600) };
-                let pause = state.resting.front().map_or(pause, |(until, _)| pause.min(until.saturating_duration_since(Instant::now())));
+                let pause = state
+                    .resting
+                    .front()
+                    .map_or(pause, |(until, _)| pause.min(until.saturating_duration_since(Instant::now())));
                 state = self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
@@ -299,7 +305,11 @@ impl Shared {
         drop(state);
         let number = slot.number;
         if let Err(error) = slot.group.remove() {
-            tracing::warn!(number, error = &error as &dyn std::error::Error, "cannot remove the cgroups of an unused slot");
+            tracing::warn!(
+                number,
+                error = &error as &dyn std::error::Error,
+                "cannot remove the cgroups of an unused slot"
+            );
         }
         drop(slot.network);
         let mut state = self.lock();
@@ -322,7 +332,11 @@ impl Shared {
         match renewed {
             Ok(slot) => state.ready.push(slot),
             Err(error) => {
-                tracing::warn!(number, error = &error as &dyn std::error::Error, "a slot could not be renewed and is dropped");
+                tracing::warn!(
+                    number,
+                    error = &error as &dyn std::error::Error,
+                    "a slot could not be renewed and is dropped"
+                );
                 state.absent.insert(number);
             }
         }

@@ -60,7 +60,8 @@ pub fn default_filter() -> Vec<Instruction> {
 }
 
 fn default_rules() -> BTreeMap<u32, Rule> {
-    let mut rules: BTreeMap<u32, Rule> = list::COMMON.iter().chain(list::LEGACY).map(|nr| (*nr as u32, Rule::Allow)).collect();
+    let mut rules: BTreeMap<u32, Rule> =
+        list::COMMON.iter().chain(list::LEGACY).map(|nr| (*nr as u32, Rule::Allow)).collect();
     // cachestat, map_shadow_stack, futex_wake, futex_wait, futex_requeue: in Docker's list, not yet named by the libc crate.
     rules.extend([451, 453, 454, 455, 456].map(|nr| (nr, Rule::Allow)));
     rules.insert(libc::SYS_clone as u32, Rule::Without(NAMESPACES));
@@ -210,9 +211,22 @@ mod tests {
     fn what_escapes_use_is_refused() {
         let program = default_filter();
         for nr in [
-            libc::SYS_mount, libc::SYS_bpf, libc::SYS_keyctl, libc::SYS_unshare, libc::SYS_setns, libc::SYS_kexec_load,
-            libc::SYS_init_module, libc::SYS_open_by_handle_at, libc::SYS_userfaultfd, libc::SYS_perf_event_open, libc::SYS_io_uring_setup,
-            libc::SYS_pivot_root, libc::SYS_move_mount, libc::SYS_reboot, libc::SYS_swapon, libc::SYS_settimeofday,
+            libc::SYS_mount,
+            libc::SYS_bpf,
+            libc::SYS_keyctl,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_kexec_load,
+            libc::SYS_init_module,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_userfaultfd,
+            libc::SYS_perf_event_open,
+            libc::SYS_io_uring_setup,
+            libc::SYS_pivot_root,
+            libc::SYS_move_mount,
+            libc::SYS_reboot,
+            libc::SYS_swapon,
+            libc::SYS_settimeofday,
         ] {
             assert_eq!(run(&program, THIS_ARCH, nr as u32, 0), ERRNO | libc::EPERM as u32, "call {nr}");
         }

@@ -89,7 +89,10 @@ pub fn wake(word: &AtomicU32) {
 /// Waits while `word` is `value`, at most 100 ms.
 pub fn wait_while(word: &AtomicU32, value: u32) {
     let limit = [0_u64, 100_000_000];
-    call(libc::SYS_futex, [word.as_ptr() as usize, libc::FUTEX_WAIT as usize, value as usize, &raw const limit as usize, 0, 0]);
+    call(
+        libc::SYS_futex,
+        [word.as_ptr() as usize, libc::FUTEX_WAIT as usize, value as usize, &raw const limit as usize, 0, 0],
+    );
 }
 
 fn exit(code: usize) -> ! {
@@ -130,7 +133,9 @@ fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
             call(libc::SYS_mount, [at(kind), at(target), at(kind), *flags as usize, at(data), 0])
         }
         ChildStep::AttachSys => attach(shared.sys, c"sys"),
-        ChildStep::HideFile(path) => call(libc::SYS_mount, [at(c"dev/null"), at(path), 0, libc::MS_BIND as usize, 0, 0]),
+        ChildStep::HideFile(path) => {
+            call(libc::SYS_mount, [at(c"dev/null"), at(path), 0, libc::MS_BIND as usize, 0, 0])
+        }
         ChildStep::HideDirectory(path) => {
             let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
             call(libc::SYS_mount, [at(c"tmpfs"), at(path), at(c"tmpfs"), flags as usize, at(c"size=4k,nr_inodes=1"), 0])
@@ -180,7 +185,10 @@ fn read_only(path: &CStr) -> isize {
     match call(libc::SYS_mount, [at(path), at(path), 0, (libc::MS_BIND | libc::MS_REC) as usize, 0, 0]) {
         0 => {
             let keep = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-            call(libc::SYS_mount, [0, at(path), 0, (libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | keep) as usize, 0, 0])
+            call(
+                libc::SYS_mount,
+                [0, at(path), 0, (libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | keep) as usize, 0, 0],
+            )
         }
         error => error,
     }
@@ -196,7 +204,8 @@ fn become_root() -> isize {
 
 /// Standard input is the container's own `/dev/null`, output and error the pipes; everything above closes on exec.
 fn descriptors(shared: &Shared<'_>) -> isize {
-    let null = call(libc::SYS_openat, [libc::AT_FDCWD as isize as usize, at(c"/dev/null"), libc::O_RDWR as usize, 0, 0, 0]);
+    let null =
+        call(libc::SYS_openat, [libc::AT_FDCWD as isize as usize, at(c"/dev/null"), libc::O_RDWR as usize, 0, 0, 0]);
     if null < 0 {
         return null;
     }
@@ -313,7 +322,10 @@ fn signals() -> isize {
 fn execute(shared: &Shared<'_>, candidates: &[std::ffi::CString]) -> isize {
     let mut answer = -(libc::ENOENT as isize);
     for candidate in candidates {
-        let result = call(libc::SYS_execve, [at(candidate), shared.argv.as_ptr() as usize, shared.envp.as_ptr() as usize, 0, 0, 0]);
+        let result = call(
+            libc::SYS_execve,
+            [at(candidate), shared.argv.as_ptr() as usize, shared.envp.as_ptr() as usize, 0, 0, 0],
+        );
         if result != -(libc::ENOENT as isize) && result != -(libc::ENOTDIR as isize) {
             answer = result;
         }
@@ -331,7 +343,8 @@ fn become_init(shared: &Shared<'_>) -> isize {
         }
         *to = result as usize;
     }
-    let executable = call(libc::SYS_fcntl, [shared.init as usize, libc::F_DUPFD_CLOEXEC as usize, PARKED_FIRST_FD, 0, 0, 0]);
+    let executable =
+        call(libc::SYS_fcntl, [shared.init as usize, libc::F_DUPFD_CLOEXEC as usize, PARKED_FIRST_FD, 0, 0, 0]);
     if executable < 0 {
         return executable;
     }

@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
+use rustix::mount::{
+    MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount,
+};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::kernel::seccomp::{self, Instruction};
@@ -137,7 +139,13 @@ fn unshare_mounts() -> io::Result<()> {
 fn quicken_cgroups() {
     // SAFETY: all arguments are C strings.
     let result = unsafe {
-        libc::mount(c"cgroup".as_ptr(), c"/cgroup".as_ptr(), c"cgroup".as_ptr(), 0, c"none,name=bellows,favordynmods".as_ptr().cast())
+        libc::mount(
+            c"cgroup".as_ptr(),
+            c"/cgroup".as_ptr(),
+            c"cgroup".as_ptr(),
+            0,
+            c"none,name=bellows,favordynmods".as_ptr().cast(),
+        )
     };
     if result != 0 {
         tracing::debug!(error = %io::Error::last_os_error(), "no hierarchy for quick cgroup moves");
@@ -147,11 +155,17 @@ fn quicken_cgroups() {
 /// A tmpfs with `proc`, `mnt` and `cgroup` becomes the root; the host's tree goes.
 fn move_out() -> io::Result<()> {
     let proc = mount::copy_of(CWD, c"/proc")?;
-    let root = mount::detached("tmpfs", &[mount::Setting::Text("mode", "0755"), mount::Setting::Text("size", "64k")], MountAttrFlags::empty())?;
+    let root = mount::detached(
+        "tmpfs",
+        &[mount::Setting::Text("mode", "0755"), mount::Setting::Text("size", "64k")],
+        MountAttrFlags::empty(),
+    )?;
     for dir in ["proc", "mnt", "cgroup"] {
         rustix::fs::mkdirat(&root, dir, Mode::from_raw_mode(0o755))?;
     }
-    let attach = |tree: &OwnedFd, target: &str| move_mount(tree.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+    let attach = |tree: &OwnedFd, target: &str| {
+        move_mount(tree.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    };
     attach(&root, "/proc")?;
     rustix::process::chdir("/proc")?;
     attach(&proc, "proc")?;

@@ -40,12 +40,19 @@ fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
 fn answer(home: &Home, socket: BorrowedFd<'_>, request: &Request, fds: Vec<OwnedFd>) -> io::Result<()> {
     let Some(fds) = Descriptors::sort(fds) else {
         let cause = "descriptors are missing".to_owned();
-        return wire::send(socket, &Reply::Failed(Failure { step: "read the request".to_owned(), cause, errno: None, undo: None }), &[]);
+        return wire::send(
+            socket,
+            &Reply::Failed(Failure { step: "read the request".to_owned(), cause, errno: None, undo: None }),
+            &[],
+        );
     };
     let mut told = Ok(());
     let done = setup::launch(home, request, &fds, |started| {
-        let reply =
-            Reply::Started { pid: started.pid, started_unix_ms: started.started_unix_ms, moments_ns: started.moments_ns };
+        let reply = Reply::Started {
+            pid: started.pid,
+            started_unix_ms: started.started_unix_ms,
+            moments_ns: started.moments_ns,
+        };
         told = wire::send(socket, &reply, &[started.pidfd.as_fd()]);
     });
     match done {

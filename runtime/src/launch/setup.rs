@@ -67,7 +67,16 @@ pub fn launch(home: &Home, request: &Request, fds: &Descriptors, tell: impl FnOn
         most_open_files: home.most_open_files,
     };
     let plan = steps::plan(&request.spec, &around);
-    let mut under_way = UnderWay { home, request, fds, scratch: None, root: None, sys: None, pipes: None, moments_ns: Vec::with_capacity(48) };
+    let mut under_way = UnderWay {
+        home,
+        request,
+        fds,
+        scratch: None,
+        root: None,
+        sys: None,
+        pipes: None,
+        moments_ns: Vec::with_capacity(48),
+    };
     under_way.note("planned");
     let shared = under_way.before_clone(&plan)?;
     under_way.clone_and_guide(&plan, shared, tell)
@@ -120,8 +129,10 @@ impl<'a> UnderWay<'a> {
         let size = size_bytes.to_string();
         // One inode for each page and a few for what every container has.
         let inodes = (size_bytes / 4096 + 64).to_string();
-        let settings = [Setting::Text("mode", "0755"), Setting::Text("size", &size), Setting::Text("nr_inodes", &inodes)];
-        let scratch = mount::detached("tmpfs", &settings, MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+        let settings =
+            [Setting::Text("mode", "0755"), Setting::Text("size", &size), Setting::Text("nr_inodes", &inodes)];
+        let scratch =
+            mount::detached("tmpfs", &settings, MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID)?;
         for dir in [c"upper", c"work", c"upper/etc"] {
             rustix::fs::mkdirat(&scratch, dir, Mode::from_raw_mode(0o755))?;
         }
@@ -134,7 +145,13 @@ impl<'a> UnderWay<'a> {
     /// To the container's root.
     fn give(&self, dir: &OwnedFd, path: &CStr) -> io::Result<()> {
         let first = self.request.first_id;
-        rustix::fs::chownat(dir, path, Some(Uid::from_raw(first)), Some(Gid::from_raw(first)), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::chownat(
+            dir,
+            path,
+            Some(Uid::from_raw(first)),
+            Some(Gid::from_raw(first)),
+            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+        )?;
         Ok(())
     }
 
@@ -167,7 +184,8 @@ impl<'a> UnderWay<'a> {
     }
 
     fn make_sys(&mut self) -> io::Result<()> {
-        let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let safe =
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let make = || mount::detached("sysfs", &[], safe | MountAttrFlags::MOUNT_ATTR_RDONLY);
         self.sys = Some(namespace::inside_from(self.home.network.as_fd(), self.fds.network.as_fd(), make)??);
         Ok(())
@@ -177,13 +195,23 @@ impl<'a> UnderWay<'a> {
         let Some(shared) = self.shared(plan, &prepared) else {
             return Err(failure("prepare the clone".to_owned(), &io::ErrorKind::NotFound.into()));
         };
-        let cloned = self.clone_child(&shared).map_err(|error| failure("create the container's first process".to_owned(), &error))?;
+        let cloned = self
+            .clone_child(&shared)
+            .map_err(|error| failure("create the container's first process".to_owned(), &error))?;
         self.note("cloned");
         if let Err(error) = self.map_ids(cloned.pid) {
-            return Err(self.abandon(&cloned, &shared, failure("map the container's user and group ids".to_owned(), &error)));
+            return Err(self.abandon(
+                &cloned,
+                &shared,
+                failure("map the container's user and group ids".to_owned(), &error),
+            ));
         }
         if let Err(error) = self.join(cloned.pid) {
-            return Err(self.abandon(&cloned, &shared, failure("put the container into its cgroups".to_owned(), &error)));
+            return Err(self.abandon(
+                &cloned,
+                &shared,
+                failure("put the container into its cgroups".to_owned(), &error),
+            ));
         }
         shared.go.store(1, Ordering::Release);
         child::wake(&shared.go);
@@ -231,8 +259,12 @@ impl<'a> UnderWay<'a> {
     }
 
     fn clone_child(&self, shared: &Shared<'_>) -> io::Result<Cloned> {
-        let namespaces =
-            libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+        let namespaces = libc::CLONE_NEWUSER
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWCGROUP;
         let flags = namespaces | libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
         let mut pidfd = -1_i32;
         let (stack, stack_size) = self.home.child_stack();
@@ -283,7 +315,11 @@ impl<'a> UnderWay<'a> {
 
     fn started(&mut self, cloned: Cloned, shared: &Shared<'_>, plan: &Plan) -> Started {
         self.note("program executed");
-        let child = plan.child.iter().zip(&shared.moments).map(|(step, moment)| (format!("child: {step:?}"), moment.load(Ordering::Relaxed)));
+        let child = plan
+            .child
+            .iter()
+            .zip(&shared.moments)
+            .map(|(step, moment)| (format!("child: {step:?}"), moment.load(Ordering::Relaxed)));
         let mut moments_ns = std::mem::take(&mut self.moments_ns);
         moments_ns.extend(child.filter(|(_, moment)| *moment > 0));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -393,7 +429,10 @@ fn describe_program(step: &ProgramStep) -> String {
             format!("execute {}", args.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
         }
         ProgramStep::WorkingDir(dirs) => {
-            format!("go to the working directory {}", dirs.last().map_or_else(String::new, |dir| dir.to_string_lossy().into_owned()))
+            format!(
+                "go to the working directory {}",
+                dirs.last().map_or_else(String::new, |dir| dir.to_string_lossy().into_owned())
+            )
         }
         other => format!("{other:?}"),
     }

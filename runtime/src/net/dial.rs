@@ -16,7 +16,8 @@ use crate::kernel::namespace;
 /// A socket keeps the network namespace it was made in: this thread is inside for three system calls (2 us), and a connection needs no link.
 pub fn socket_inside(home: BorrowedFd<'_>, network: &Network) -> Result<OwnedFd, NetError> {
     let failed = |source| NetError::Namespace { address: network.address, what: "make a socket inside", source };
-    let make = || socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
+    let make =
+        || socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
     let socket = namespace::inside_from(home, network.namespace.as_fd(), make).map_err(failed)?;
     socket.map_err(|error| failed(error.into()))
 }

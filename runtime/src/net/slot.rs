@@ -12,7 +12,9 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -92,7 +94,9 @@ impl Networks {
 
     /// The network of a container that an earlier runtime started, by a descriptor of its namespace.
     pub fn adopt(&self, address: Ipv4Addr, namespace: OwnedFd) -> Result<Network, NetError> {
-        let opened = namespace::inside_from(self.home.as_fd(), namespace.as_fd(), || Ok((Netlink::open(NETLINK_SOCK_DIAG)?, open_snmp(address)?)));
+        let opened = namespace::inside_from(self.home.as_fd(), namespace.as_fd(), || {
+            Ok((Netlink::open(NETLINK_SOCK_DIAG)?, open_snmp(address)?))
+        });
         let (diag, snmp) = opened.map_err(wrap(address, "enter"))??;
         Ok(Network { address, namespace, snmp, diag: Mutex::new(diag), fresh: None })
     }
@@ -129,7 +133,10 @@ impl Networks {
         link.attributes = vec![
             LinkAttribute::IfName(name),
             LinkAttribute::Address(HOST_MAC.to_vec()),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer)))]),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+            ]),
         ];
         let make = (RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL);
         self.request(vec![make]).map_err(configure(address, "make a link"))
@@ -167,7 +174,8 @@ impl Network {
     fn counters(&self) -> Result<Counters, NetError> {
         let wrong = |source| NetError::Counters { address: self.address, source };
         let text = super::dial::snmp_text(&self.snmp).map_err(wrong)?;
-        let ip = |name| super::dial::snmp_value(&text, "Ip:", name).ok_or_else(|| wrong(io::ErrorKind::InvalidData.into()));
+        let ip =
+            |name| super::dial::snmp_value(&text, "Ip:", name).ok_or_else(|| wrong(io::ErrorKind::InvalidData.into()));
         Ok(Counters { received: ip("InReceives")?, sent: ip("OutRequests")? })
     }
 }
@@ -241,8 +249,10 @@ fn neighbour(address: Ipv4Addr, mac: Vec<u8>, index: u32) -> (RouteNetlinkMessag
     entry.header.family = AddressFamily::Inet;
     entry.header.ifindex = index;
     entry.header.state = NeighbourState::Permanent;
-    entry.attributes =
-        vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(address)), NeighbourAttribute::LinkLayerAddress(mac)];
+    entry.attributes = vec![
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+        NeighbourAttribute::LinkLayerAddress(mac),
+    ];
     (RouteNetlinkMessage::NewNeighbour(entry), NLM_F_CREATE | NLM_F_REPLACE)
 }
 

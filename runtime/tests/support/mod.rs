@@ -31,7 +31,8 @@ pub fn place() -> Option<Place> {
     let name = format!("bellows-test-{}-{number}", std::process::id());
     let dir = std::env::temp_dir().join(&name);
     put(&dir.join("image/bin/payload"), bellows_runtime::launch::PAYLOAD);
-    let launcher = LauncherCommand { program: env!("CARGO_BIN_EXE_bellows-launcher").into(), args: Vec::<OsString>::new() };
+    let launcher =
+        LauncherCommand { program: env!("CARGO_BIN_EXE_bellows-launcher").into(), args: Vec::<OsString>::new() };
     let second = 128 + std::process::id() % 100;
     let subnet = format!("10.{second}.{number}.0/24").parse().expect("a subnet");
     let mut config = RuntimeConfig::new(dir.join("state"), format!("{name}/node"), subnet, launcher);

@@ -74,7 +74,9 @@ pub fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
 
 pub fn make(path: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(path) {
-        Err(source) if source.kind() != ErrorKind::AlreadyExists => Err(CgroupError::Make { path: path.to_owned(), source }),
+        Err(source) if source.kind() != ErrorKind::AlreadyExists => {
+            Err(CgroupError::Make { path: path.to_owned(), source })
+        }
         _ => Ok(()),
     }
 }
