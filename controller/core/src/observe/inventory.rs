@@ -52,14 +52,17 @@ impl Turn<'_> {
         let Some(seen) = self.world.node_mut(node) else { return };
         seen.heard = now;
         seen.clashes = 0;
-        seen.late = false;
         let heartbeat = report.load.is_some();
         if let Some(measured) = report.load {
             seen.measured = measured;
             seen.measured_at = Some(crate::time::Instant(now.0.saturating_sub(measured.age.0)));
         }
+        let was_late = std::mem::replace(&mut seen.late, false);
         if let Some(open) = seen.session.as_mut() {
             open.acknowledged = open.acknowledged.max(report.acknowledged);
+        }
+        if heartbeat || was_late {
+            self.world.touch(node);
         }
         for refused in report.refused {
             self.refused(node, refused);

@@ -38,9 +38,14 @@ impl Turn<'_> {
         }
         if self.now < patience_ends(seen, self.world.since, self.limits) {
             let late = self.now >= seen.heard + self.limits.node_late;
+            let now = self.now;
             if let Some(seen) = self.world.node_mut(node) {
                 seen.late = late;
+                if now >= seen.flaps.1 {
+                    seen.flaps.0 = 0;
+                }
             }
+            self.world.touch(node);
             self.watch(node);
             return;
         }
@@ -61,6 +66,7 @@ impl Turn<'_> {
         let copies = crate::reason::count(count as u64, "copy", "copies");
         let text = format!("node {} was not heard for {silence}; {copies} on it", self.scene().node_name(node));
         self.tell(EventKind::NodeLost, About::node(node), Reason::new("node_lost", text));
+        self.world.touch(node);
         self.note_loss();
         for slot in self.copies_on(node) {
             let until = self.held_until(self.world.replicas.at(slot), heard);
@@ -107,12 +113,13 @@ impl Turn<'_> {
         seen.ever_heard = true;
         seen.late = false;
         if before == Liveness::Lost {
-            let level = if now < seen.flaps.1 { seen.flaps.0 + 1 } else { 1 };
+            let level = seen.flaps.0 + 1;
             seen.flaps = (level, now + Limits::doubled(limits.flap_backoff, limits.flap_backoff_most, level));
             let text = format!("node {} is back", self.scene().node_name(node));
             self.tell(EventKind::NodeReturned, About::node(node), Reason::new("node_returned", text));
         }
         self.set_sight(node, |_| Sight::Clear);
+        self.world.touch(node);
         self.world.room_changed = true;
         self.watch(node);
     }

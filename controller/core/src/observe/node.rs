@@ -62,7 +62,7 @@ pub struct NodeSeen {
     /// What is on it.
     #[serde(with = "crate::pairs")]
     pub replicas: BTreeMap<ReplicaId, Slot>,
-    /// How often it was lost lately, and until when that counts against it.
+    /// How often it was lost lately, and until when that counts against it; then the level is set to 0.
     pub flaps: (u32, Instant),
     /// Silent for longer than heartbeats explain, but not lost yet.
     pub late: bool,
@@ -112,9 +112,8 @@ impl NodeSeen {
     }
 
     /// How much its history of losses, and its silence, count against it now.
-    pub fn flapping(&self, now: Instant) -> u32 {
-        let lost = if now < self.flaps.1 { self.flaps.0 } else { 0 };
-        lost + u32::from(self.late)
+    pub fn flapping(&self) -> u32 {
+        self.flaps.0 + u32::from(self.late)
     }
 }
 

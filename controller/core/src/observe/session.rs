@@ -96,6 +96,7 @@ impl Turn<'_> {
         if seen.liveness == Liveness::Up {
             seen.liveness = Liveness::Unknown;
         }
+        self.world.touch(node);
         self.set_sight(node, |sight| if sight == Sight::Clear { Sight::Blind } else { sight });
         self.watch(node);
     }

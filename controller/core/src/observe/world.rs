@@ -9,6 +9,7 @@ use super::replica::{Gone, Replica, Slot, Tally};
 use crate::autoscale::Elasticity;
 use crate::effect::Order;
 use crate::ids::{AppId, Fence, NodeId, ReplicaId};
+use crate::plan::classes::Classes;
 use crate::plan::repair::{Backoff, Brake};
 use crate::plan::report::Unplaced;
 use crate::time::Instant;
@@ -93,6 +94,9 @@ pub struct World {
     pub room_changed: bool,
     /// When unplaced copies were last tried.
     pub retried: Instant,
+    /// Nodes in order, per class of requests. Derived, and left out of the printed state.
+    #[serde(skip)]
+    pub classes: Classes,
     /// Deadlines.
     pub timers: BTreeSet<(Instant, Timer)>,
     /// Orders of this step.
@@ -170,6 +174,7 @@ impl World {
             unplaced: BTreeSet::new(),
             room_changed: false,
             retried: now,
+            classes: Classes::default(),
             timers: BTreeSet::new(),
             outbox: BTreeMap::new(),
             brake: Brake::default(),
@@ -201,6 +206,7 @@ impl World {
             self.nodes.resize_with(at + 1, || None);
         }
         self.nodes[at] = Some(Box::new(node));
+        self.touch(id);
     }
 
     /// Ends to watch a node; its copies must have been removed before.
@@ -208,23 +214,30 @@ impl World {
         if let Some(node) = self.nodes.get_mut(id.0 as usize) {
             *node = None;
         }
+        self.touch(id);
+    }
+
+    /// What a node can take, or how it ranks, has changed.
+    pub fn touch(&mut self, id: NodeId) {
+        self.classes.touch(id, self.nodes.len());
     }
 
     /// Begins to watch a copy.
     pub fn insert(&mut self, replica: Replica) -> Slot {
-        let (id, app, node) = (replica.id, replica.app, replica.node);
+        let (id, app, at) = (replica.id, replica.app, replica.node);
         let tally = replica.tally();
         let (resources, unmeasured) = (replica.resources, replica.unmeasured(self.full_window));
         let slot = self.replicas.insert(replica);
         let seen = self.apps.entry(app).or_default();
         seen.replicas.insert(id, slot);
-        *seen.on_node.entry(node).or_default() += 1;
+        *seen.on_node.entry(at).or_default() += 1;
         seen.tally.replace(&Tally::default(), &tally);
-        if let Some(node) = self.node_mut(node) {
+        if let Some(node) = self.node_mut(at) {
             node.replicas.insert(id, slot);
             node.reserved += resources;
             node.unmeasured += unmeasured;
         }
+        self.touch(at);
         slot
     }
 
@@ -248,6 +261,7 @@ impl World {
             node.reserved = node.reserved - replica.resources;
             node.unmeasured = node.unmeasured - unmeasured;
         }
+        self.touch(replica.node);
         self.dirty.insert(replica.app);
         self.room_changed = true;
         replica
@@ -259,13 +273,14 @@ impl World {
         let replica = self.replicas.at_mut(slot);
         let (tally, unmeasured, retiring) = (replica.tally(), replica.unmeasured(window), replica.retire.is_some());
         let result = change(replica);
-        let (id, app, node) = (replica.id, replica.app, replica.node);
+        let (id, app, at) = (replica.id, replica.app, replica.node);
         let (next_tally, next_unmeasured) = (replica.tally(), replica.unmeasured(window));
         let next_retiring = replica.retire.is_some();
         if unmeasured != next_unmeasured
-            && let Some(node) = self.node_mut(node)
+            && let Some(node) = self.node_mut(at)
         {
             node.unmeasured = node.unmeasured + next_unmeasured - unmeasured;
+            self.touch(at);
         }
         if tally == next_tally && retiring == next_retiring {
             return result;

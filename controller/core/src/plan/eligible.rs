@@ -1,9 +1,8 @@
 //! Who may take a copy. Hard filters, each of which counts whom it refused, so that a lack of room is a report and no riddle.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde::Serialize;
 
+use super::classes::Class;
 use crate::ids::{AppId, NodeId};
 use crate::model::command::NodeState;
 use crate::model::spec::{AppSpec, Constraint, ConstraintOperator, WhenFull};
@@ -35,78 +34,89 @@ pub enum Filter {
     SaidFull,
 }
 
-/// One app's demand on a node, prepared once for several copies.
+/// One app's demand on a node.
 pub struct Request<'a> {
     /// Whose.
     pub app: AppId,
     /// What it declares.
     pub spec: &'a AppSpec,
-    /// The spread to keep.
+    /// The spread to keep, when there is one.
     pub zones: Option<Zones>,
 }
 
-/// Copies per value of the spread's label, over the nodes that pass all other filters.
+/// How the app's copies are spread now.
 #[derive(Clone, Debug, Default)]
 pub struct Zones {
-    counts: BTreeMap<String, u32>,
-    /// The floor is taken over these: values with a node in service that meets the constraints, with room or not.
-    open: BTreeSet<String>,
+    /// Over nodes themselves, not over a label's values.
+    pub by_node: bool,
+    /// Place anyway when the skew cannot be kept.
+    pub relax: bool,
+    /// Copies per zone of the class; absent where the nodes lack the label.
+    counts: Vec<Option<u32>>,
+    /// Copies in the emptiest zone that has a node in service which meets the constraints, with room or not.
+    floor: u32,
     max_skew: u32,
-    relax: bool,
 }
 
 impl Zones {
-    /// The count of the emptiest value that could take a copy.
-    fn floor(&self) -> u32 {
-        self.open.iter().map(|value| self.count(value)).min().unwrap_or(0)
+    /// By how much one more copy beside `there` others exceeds the skew.
+    pub fn excess(&self, there: u32) -> u32 {
+        (there + 1).saturating_sub(self.floor + self.max_skew)
     }
 
-    fn count(&self, value: &str) -> u32 {
-        self.counts.get(value).copied().unwrap_or(0)
-    }
-
-    /// By how much one more copy in this part exceeds the skew.
-    pub fn excess(&self, value: &str) -> u32 {
-        (self.count(value) + 1).saturating_sub(self.floor() + self.max_skew)
-    }
-
-    /// One more there.
-    pub fn add(&mut self, value: &str) {
-        *self.counts.entry(value.to_owned()).or_default() += 1;
+    /// The same for a zone of the class; `None` when it is refused.
+    pub fn skew_of(&self, zone: usize) -> Option<u32> {
+        if self.by_node {
+            return Some(0);
+        }
+        match self.counts.get(zone).copied().flatten() {
+            Some(there) => Some(self.excess(there)).filter(|excess| self.relax || *excess == 0),
+            None => self.relax.then_some(u32::MAX),
+        }
     }
 }
 
 impl Scene<'_> {
-    /// Prepares one app's demand.
-    pub fn request<'a>(&self, app: AppId, spec: &'a AppSpec) -> Request<'a> {
-        let mut request = Request { app, spec, zones: None };
-        let Some(spread) = &spec.spread else { return request };
-        let relax = spread.when_full == WhenFull::Relax;
-        let mut zones = Zones { max_skew: spread.max_skew, relax, ..Zones::default() };
-        let on_node = self.world.apps.get(&app).map(|seen| &seen.on_node);
-        for (node, count) in on_node.into_iter().flatten() {
-            let lost = self.world.node(*node).is_none_or(|seen| seen.liveness == Liveness::Lost);
-            if let Some(value) = self.spread_value(*node, &spread.by).filter(|_| !lost) {
-                *zones.counts.entry(value).or_default() += count;
+    /// Prepares one app's demand. The class must be up to date.
+    pub fn request<'a>(&self, app: AppId, spec: &'a AppSpec, class: &Class, own_class: bool) -> Request<'a> {
+        let zones = spec.spread.as_ref().map(|spread| {
+            let (relax, max_skew) = (spread.when_full == WhenFull::Relax, spread.max_skew);
+            let mut zones = Zones { relax, max_skew, by_node: spread.by == "node", ..Zones::default() };
+            if zones.by_node {
+                zones.floor = self.emptiest_node(app, spec, class);
+            } else {
+                self.count_zones(&mut zones, app, class, own_class);
             }
-        }
-        for (node, _) in self.world.nodes() {
-            if self.out_of_service(node, spec).is_none()
-                && let Some(value) = self.spread_value(node, &spread.by)
-            {
-                zones.open.insert(value);
-            }
-        }
-        request.zones = Some(zones);
-        request
+            zones
+        });
+        Request { app, spec, zones }
     }
 
-    /// The value of the label, or the node itself.
-    pub fn spread_value(&self, node: NodeId, by: &str) -> Option<String> {
-        if by == "node" {
-            return Some(node.to_string());
+    fn count_zones(&self, zones: &mut Zones, app: AppId, class: &Class, own_class: bool) {
+        zones.counts = class.zones.iter().map(|zone| zone.labelled.then_some(zone.copies)).collect();
+        if !own_class {
+            let seen = self.world.apps.get(&app);
+            for (node, copies) in seen.iter().flat_map(|seen| &seen.on_node) {
+                let lost = self.world.node(*node).is_none_or(|seen| seen.liveness == Liveness::Lost);
+                let zone = class.zone_of(*node).filter(|_| !lost);
+                if let Some(Some(count)) = zone.and_then(|zone| zones.counts.get_mut(zone)) {
+                    *count += copies;
+                }
+            }
         }
-        self.label(node, by).map(str::to_owned)
+        let open = class.zones.iter().zip(&zones.counts).filter(|(zone, _)| zone.open > 0);
+        zones.floor = open.filter_map(|(_, count)| *count).min().unwrap_or(0);
+    }
+
+    /// Copies on the emptiest node in service: 0 unless every one has some.
+    fn emptiest_node(&self, app: AppId, spec: &AppSpec, class: &Class) -> u32 {
+        let Some(seen) = self.world.apps.get(&app) else { return 0 };
+        if seen.on_node.len() < class.open() as usize {
+            return 0;
+        }
+        let taken = seen.on_node.iter().filter(|(node, _)| self.out_of_service(**node, spec).is_none());
+        let (count, least) = taken.fold((0, u32::MAX), |(count, least), (_, copies)| (count + 1, least.min(*copies)));
+        if count < class.open() { 0 } else { least }
     }
 
     /// A label as the agent told it last, else as told at the join.
@@ -134,7 +144,7 @@ impl Scene<'_> {
     }
 
     /// The first filter that refuses a node.
-    pub fn refusal(&self, node: NodeId, request: &Request<'_>) -> Option<Filter> {
+    pub fn refusal(&self, node: NodeId, request: &Request<'_>, class: Option<&Class>) -> Option<Filter> {
         let spec = request.spec;
         if let Some(filter) = self.out_of_service(node, spec) {
             return Some(filter);
@@ -146,11 +156,11 @@ impl Scene<'_> {
         if spec.resources.memory > room.memory {
             return Some(Filter::Memory);
         }
-        self.refusal_by_app(node, request)
+        self.refusal_by_app(node, request, class)
     }
 
     /// The filters that depend on the app's own copies.
-    fn refusal_by_app(&self, node: NodeId, request: &Request<'_>) -> Option<Filter> {
+    fn refusal_by_app(&self, node: NodeId, request: &Request<'_>, class: Option<&Class>) -> Option<Filter> {
         let app = self.world.apps.get(&request.app);
         let here = app.and_then(|app| app.on_node.get(&node)).copied().unwrap_or(0);
         if request.spec.max_per_node.is_some_and(|most| here >= most) {
@@ -160,11 +170,13 @@ impl Scene<'_> {
             return Some(Filter::SaidFull);
         }
         let (Some(spread), Some(zones)) = (&request.spec.spread, &request.zones) else { return None };
-        match self.spread_value(node, &spread.by) {
-            None if !zones.relax => Some(Filter::NoSpreadLabel),
-            Some(value) if !zones.relax && zones.excess(&value) > 0 => Some(Filter::Spread),
-            _ => None,
+        if zones.by_node {
+            return (!zones.relax && zones.excess(here) > 0).then_some(Filter::Spread);
         }
+        let zone = class?.zone_of(node)?;
+        let refused = zones.skew_of(zone).is_none();
+        let labelled = self.label(node, &spread.by).is_some();
+        refused.then_some(if labelled { Filter::Spread } else { Filter::NoSpreadLabel })
     }
 }
 

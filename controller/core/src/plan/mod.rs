@@ -1,6 +1,7 @@
 //! From what is wanted and what is there to orders. Each rule has a room: who may (`eligible`), who is best (`score`), where
 //! (`place`), how many (`need`), which ones end (`retire`), what failed (`repair`), and what people are told (`report`).
 
+pub mod classes;
 pub mod eligible;
 pub mod need;
 pub mod place;
@@ -9,6 +10,7 @@ pub mod report;
 pub mod retire;
 pub mod revise;
 pub mod score;
+pub mod tree;
 
 use crate::ids::AppId;
 use crate::model::spec::Scale;

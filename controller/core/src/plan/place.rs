@@ -1,9 +1,12 @@
 //! Where copies go.
 
+use super::classes::{Class, MANY};
 use super::eligible::Request;
 use super::score::{Choice, Rank, Why, draw};
+use super::tree::{Judge, Key};
 use crate::effect::{Action, EventKind};
 use crate::ids::{AppId, NodeId, ReplicaId};
+use crate::observe::node::NodeSeen;
 use crate::observe::replica::{Placed, Replica, Seen, Sight, Standing};
 use crate::reason::Reason;
 use crate::turn::{About, Scene, Turn};
@@ -13,24 +16,24 @@ impl Turn<'_> {
     pub fn start_copies(&mut self, app: AppId, count: u32, why: Why) -> u32 {
         let Some(known) = self.model.apps.get(&app).filter(|_| count > 0) else { return 0 };
         let spec = known.current.spec.as_ref();
-        let mut request = self.scene().request(app, spec);
-        let mut placed = 0;
-        let mut last = None;
+        let spread_wide = self.world.apps.get(&app).is_some_and(|seen| seen.on_node.len() > MANY);
+        let own_class = spread_wide || count as usize > MANY;
+        let of = own_class.then_some(app);
+        let (mut placed, mut last) = (0, None);
         while placed < count {
-            let Some(choice) = self.scene().choose(&request, why) else { break };
+            // The class is taken anew for each copy: it catches up with what the last one changed.
+            let mut classes = std::mem::take(&mut self.world.classes);
+            let (key, class) = classes.take(&self.scene(), spec, of);
+            let mut request = self.scene().request(app, spec, &class, own_class);
+            let choice = self.choose(&mut request, &class, own_class, why);
+            classes.keep(key, class);
+            self.world.classes = classes;
+            let Some(choice) = choice else { break };
             last = self.start(app, choice).or(last);
-            self.count_zone(&mut request, choice.rank.node);
             placed += 1;
         }
         self.tell_placed(app, placed, last);
         placed
-    }
-
-    fn count_zone(&self, request: &mut Request<'_>, node: NodeId) {
-        let Some(by) = request.spec.spread.as_ref().map(|spread| &spread.by) else { return };
-        if let (Some(value), Some(zones)) = (self.scene().spread_value(node, by), &mut request.zones) {
-            zones.add(&value);
-        }
     }
 
     fn start(&mut self, app: AppId, choice: Choice) -> Option<(ReplicaId, NodeId)> {
@@ -80,48 +83,100 @@ impl Turn<'_> {
     }
 }
 
-impl Scene<'_> {
-    /// The best node, and the next best for the record.
-    pub fn choose(&self, request: &Request<'_>, why: Why) -> Option<Choice> {
-        let mut best: Option<Rank> = None;
-        let mut second: Option<Rank> = None;
-        for (node, _) in self.world.nodes() {
-            if self.refusal(node, request).is_some() {
-                continue;
-            }
-            let rank = self.rank(node, request);
-            if best.is_none_or(|best| rank < best) {
-                second = best.replace(rank);
-            } else if second.is_none_or(|second| rank < second) {
-                second = Some(rank);
-            }
-        }
-        let rank = best?;
-        let seen = self.world.node(rank.node)?;
-        let load_of = |node: NodeId| self.world.node(node).map(|seen| (node, seen.load()));
-        let age = self.now - seen.measured_at.unwrap_or(self.now);
-        Some(Choice { rank, why, load: seen.load(), age, runner_up: second.and_then(|rank| load_of(rank.node)) })
+/// The two best so far.
+struct Podium<'a> {
+    scene: Scene<'a>,
+    request: &'a Request<'a>,
+    skew: u32,
+    own_class: bool,
+    best: Option<(u32, Key, NodeId)>,
+    second: Option<(u32, Key, NodeId)>,
+}
+
+impl Judge for Podium<'_> {
+    fn interested(&self, at_least: Key) -> bool {
+        self.second.is_none_or(|(skew, key, _)| (self.skew, at_least) < (skew, key))
     }
 
-    /// How a node compares.
+    fn judge(&mut self, node: NodeId, key: Key) -> Option<Key> {
+        let (skew, key) = self.full_key(node, key)?;
+        let entry = Some((skew, key, node));
+        if self.best.is_none_or(|(best_skew, best, _)| (skew, key) < (best_skew, best)) {
+            self.second = std::mem::replace(&mut self.best, entry);
+        } else if self.second.is_none_or(|(second_skew, second, _)| (skew, key) < (second_skew, second)) {
+            self.second = entry;
+        }
+        Some(key)
+    }
+}
+
+impl Podium<'_> {
+    /// What the tree does not know: this app's copies and bad experience there. It can only make a node worse.
+    fn full_key(&self, node: NodeId, key: Key) -> Option<(u32, Key)> {
+        let (scene, request) = (&self.scene, self.request);
+        let Some(app) = scene.world.apps.get(&request.app) else { return Some((self.skew, key)) };
+        let here = app.on_node.get(&node).copied().unwrap_or(0);
+        if request.spec.max_per_node.is_some_and(|most| here >= most) || app.backoff.said_full(node, scene.now) {
+            return None;
+        }
+        let skew = match &request.zones {
+            Some(zones) if zones.by_node => {
+                let excess = zones.excess(here);
+                (zones.relax || excess == 0).then_some(excess)?
+            }
+            _ => self.skew,
+        };
+        let distrust = app.backoff.distrust(node, scene.now);
+        if distrust == 0 && (self.own_class || here == 0) {
+            return Some((skew, key));
+        }
+        Some((skew, scene.rank(node, request).key()))
+    }
+}
+
+impl Turn<'_> {
+    /// The best node, and the next best for the record.
+    pub fn choose(&mut self, request: &mut Request<'_>, class: &Class, own_class: bool, why: Why) -> Option<Choice> {
+        let scene = self.scene();
+        let need = &request.spec.resources;
+        let mut podium = Podium { scene, request, skew: 0, own_class, best: None, second: None };
+        let mut order: Vec<(u32, usize)> = (0..class.zones.len())
+            .filter_map(|at| Some((request.zones.as_ref().map_or(Some(0), |zones| zones.skew_of(at))?, at)))
+            .collect();
+        order.sort_unstable();
+        for (skew, at) in order {
+            podium.skew = skew;
+            class.zones[at].tree.search(need, &mut podium);
+        }
+        let (skew, _, node) = podium.best?;
+        let runner_up = podium.second.map(|(_, _, node)| node);
+        let seen = scene.world.node(node)?;
+        let load_of = |node: NodeId| scene.world.node(node).map(|seen| (node, seen.load()));
+        let age = scene.now - seen.measured_at.unwrap_or(scene.now);
+        let rank = Rank { skew, ..scene.rank(node, request) };
+        Some(Choice { rank, why, load: seen.load(), age, runner_up: runner_up.and_then(load_of) })
+    }
+}
+
+impl Scene<'_> {
+    /// Copies of an app on a node, lost ones too.
+    pub fn copies_on(&self, app: AppId, node: NodeId) -> u32 {
+        self.world.apps.get(&app).and_then(|app| app.on_node.get(&node)).copied().unwrap_or(0)
+    }
+
+    /// How a node compares, but for the spread.
     pub fn rank(&self, node: NodeId, request: &Request<'_>) -> Rank {
         let app = self.world.apps.get(&request.app);
-        let seen = self.world.node(node);
-        let flapping = seen.map_or(0, |seen| seen.flapping(self.now));
-        let distrusted = app.map_or(0, |app| app.backoff.distrust(node, self.now));
-        let step = self.limits.load_step.0.max(1);
-        Rank {
-            skew: self.skew(node, request),
-            distrust: distrusted + flapping,
-            load_step: seen.map_or(u32::MAX, |seen| seen.load().0 / step),
-            same_app: app.and_then(|app| app.on_node.get(&node)).copied().unwrap_or(0),
-            draw: draw(self.seed, node, seen.map_or(0, |seen| seen.draws)),
-            node,
-        }
+        let distrust = app.map_or(0, |app| app.backoff.distrust(node, self.now));
+        let Some(seen) = self.world.node(node) else { return Rank::worst(node) };
+        let rank = self.node_rank(node, seen, self.copies_on(request.app, node));
+        Rank { distrust: rank.distrust + distrust, ..rank }
     }
 
-    fn skew(&self, node: NodeId, request: &Request<'_>) -> u32 {
-        let (Some(spread), Some(zones)) = (&request.spec.spread, &request.zones) else { return 0 };
-        self.spread_value(node, &spread.by).map_or(u32::MAX, |value| zones.excess(&value))
+    /// What is the same for all requests of a class.
+    pub fn node_rank(&self, node: NodeId, seen: &NodeSeen, same_app: u32) -> Rank {
+        let load_step = seen.load().0 / self.limits.load_step.0.max(1);
+        let draw = draw(self.seed, node, seen.draws);
+        Rank { skew: 0, distrust: seen.flapping(), load_step, same_app, draw, node }
     }
 }

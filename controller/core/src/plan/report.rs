@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::classes::Class;
 use super::eligible::{Filter, Request};
 use super::score::{Choice, Why};
 use crate::effect::{Effect, EventKind};
@@ -60,10 +61,10 @@ impl Scene<'_> {
     }
 
     /// Nodes per filter that refuse a request.
-    pub fn refusals(&self, request: &Request<'_>) -> Vec<(Filter, u32)> {
+    pub fn refusals(&self, request: &Request<'_>, class: &Class) -> Vec<(Filter, u32)> {
         let mut counts: BTreeMap<Filter, u32> = BTreeMap::new();
         for (node, _) in self.world.nodes() {
-            if let Some(filter) = self.refusal(node, request) {
+            if let Some(filter) = self.refusal(node, request, Some(class)) {
                 *counts.entry(filter).or_default() += 1;
             }
         }
@@ -90,7 +91,8 @@ impl Scene<'_> {
     fn filter_text(&self, spec: &AppSpec, filter: Filter) -> String {
         let request = Request { app: AppId(0), spec, zones: None };
         let rooms = |filter| {
-            let refused = self.world.nodes().filter(move |(node, _)| self.refusal(*node, &request) == Some(filter));
+            let refused =
+                self.world.nodes().filter(move |(node, _)| self.refusal(*node, &request, None) == Some(filter));
             refused.map(|(_, seen)| seen.room()).collect::<Vec<_>>().into_iter()
         };
         match filter {
@@ -138,9 +140,13 @@ impl Turn<'_> {
         }
         let Some(known) = self.model.apps.get(&app) else { return };
         let spec = known.current.spec.as_ref();
+        let mut classes = std::mem::take(&mut self.world.classes);
         let scene = self.scene();
-        let refused = scene.refusals(&scene.request(app, spec));
+        let (key, class) = classes.take(&scene, spec, None);
+        let refused = scene.refusals(&scene.request(app, spec, &class, false), &class);
         let text = scene.unplaced_text(spec, missing, &refused);
+        classes.keep(key, class);
+        self.world.classes = classes;
         let Some(seen) = self.world.apps.get_mut(&app) else { return };
         let before = seen.unplaced.take();
         let news = before.as_ref().is_none_or(|before| before.text != text);

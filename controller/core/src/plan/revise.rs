@@ -51,6 +51,7 @@ impl Turn<'_> {
 
     /// One app was declared, changed or removed.
     pub fn revise_app(&mut self, app: AppId) {
+        self.world.classes.forget(app);
         let known = self.model.apps.get(&app);
         let now = self.now;
         let seen = self.world.apps.entry(app).or_default();
@@ -97,6 +98,7 @@ impl Turn<'_> {
                         self.wake(self.world.replicas.at(slot).app, deadline);
                     }
                 }
+                self.world.touch(node);
                 self.world.room_changed = true;
             }
         }

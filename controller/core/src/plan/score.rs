@@ -22,6 +22,13 @@ pub struct Rank {
     pub node: NodeId,
 }
 
+impl Rank {
+    /// Behind all others.
+    pub fn worst(node: NodeId) -> Self {
+        Self { skew: u32::MAX, distrust: u32::MAX, load_step: u32::MAX, same_app: u32::MAX, draw: u32::MAX, node }
+    }
+}
+
 /// What called for a start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Why {
