@@ -26,6 +26,7 @@ impl Turn<'_> {
         seen.measured = NodeUse { used: used.fold(Resources::default(), |sum, next| sum + next), ..NodeUse::default() };
         seen.measured_at = Some(now);
         self.rise(node);
+        self.world.note_accounted();
         let told: BTreeSet<ReplicaId> = inventory.iter().map(|report| report.id).collect();
         self.forget_except(
             node,

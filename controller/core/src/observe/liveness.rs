@@ -67,6 +67,7 @@ impl Turn<'_> {
         let text = format!("node {} was not heard for {silence}; {copies} on it", self.scene().node_name(node));
         self.tell(EventKind::NodeLost, About::node(node), Reason::new("node_lost", text));
         self.world.touch(node);
+        self.world.note_accounted();
         self.note_loss();
         for slot in self.copies_on(node) {
             let until = self.held_until(self.world.replicas.at(slot), heard);

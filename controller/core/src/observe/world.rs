@@ -74,6 +74,8 @@ pub struct World {
     pub fence: Fence,
     /// Since when this member leads.
     pub since: Instant,
+    /// Every node that might hide copies from a new leader has been heard or given up.
+    pub accounted: bool,
     /// Did a quorum answer lately?
     pub quorum: bool,
     /// The last replica counter given out.
@@ -164,6 +166,7 @@ impl World {
         Self {
             fence,
             since: now,
+            accounted: false,
             quorum: true,
             counter: 0,
             nodes: Vec::new(),
@@ -303,6 +306,16 @@ impl World {
 
     /// Has every node of the model been heard, or given up?
     pub fn all_accounted_for(&self) -> bool {
-        self.nodes().all(|(_, node)| node.ever_heard || node.liveness == super::node::Liveness::Lost)
+        self.accounted || self.find_unaccounted().is_none()
+    }
+
+    /// Looks once, when something was heard; nodes that join later hide nothing.
+    pub fn note_accounted(&mut self) {
+        self.accounted = self.accounted || self.find_unaccounted().is_none();
+    }
+
+    fn find_unaccounted(&self) -> Option<NodeId> {
+        let heard = |node: &NodeSeen| node.ever_heard || node.liveness == super::node::Liveness::Lost;
+        self.nodes().find(|(_, node)| !heard(node)).map(|(id, _)| id)
     }
 }

@@ -32,6 +32,8 @@ pub struct Class {
     /// One per value of the spread's label, and one for nodes without it.
     pub zones: Vec<Zone>,
     values: BTreeMap<Option<String>, usize>,
+    /// In the class of one app: nodes in service by how many copies they have.
+    levels: BTreeMap<u32, u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +127,9 @@ impl Class {
         let seen = scene.world.node(node);
         let here = key.app.map_or(0, |app| scene.copies_on(app, node));
         let counted = if seen.is_some_and(|seen| seen.liveness != Liveness::Lost) { here } else { 0 };
+        if key.app.is_some() {
+            self.move_level(spot.in_service.then_some(spot.copies), in_service.then_some(counted));
+        }
         let zone = &mut self.zones[spot.zone];
         zone.open = zone.open + u32::from(in_service) - u32::from(spot.in_service);
         zone.copies = zone.copies + counted - spot.copies;
@@ -134,6 +139,26 @@ impl Class {
             None => zone.tree.set(spot.leaf, DEAD, Default::default()),
         }
         self.spots[node.0 as usize] = Some(Spot { in_service, copies: counted, ..spot });
+    }
+
+    fn move_level(&mut self, from: Option<u32>, to: Option<u32>) {
+        if from == to {
+            return;
+        }
+        if let Some(count) = from.and_then(|from| self.levels.get_mut(&from)) {
+            *count -= 1;
+        }
+        if let Some(from) = from.filter(|from| self.levels.get(from) == Some(&0)) {
+            self.levels.remove(&from);
+        }
+        if let Some(to) = to {
+            *self.levels.entry(to).or_default() += 1;
+        }
+    }
+
+    /// In the class of one app: copies on the emptiest node in service.
+    pub fn lowest_level(&self) -> Option<u32> {
+        self.levels.first_key_value().map(|(copies, _)| *copies)
     }
 
     /// The node's place; a new one when its label changed.
@@ -147,6 +172,7 @@ impl Class {
             Some(spot) if spot.zone == zone => spot,
             old => {
                 if let Some(spot) = old {
+                    self.move_level(spot.in_service.then_some(spot.copies), None);
                     let left = &mut self.zones[spot.zone];
                     left.open -= u32::from(spot.in_service);
                     left.copies -= spot.copies;

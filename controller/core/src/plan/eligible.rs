@@ -110,6 +110,9 @@ impl Scene<'_> {
 
     /// Copies on the emptiest node in service: 0 unless every one has some.
     fn emptiest_node(&self, app: AppId, spec: &AppSpec, class: &Class) -> u32 {
+        if let Some(lowest) = class.lowest_level() {
+            return lowest;
+        }
         let Some(seen) = self.world.apps.get(&app) else { return 0 };
         if seen.on_node.len() < class.open() as usize {
             return 0;

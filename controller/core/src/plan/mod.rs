@@ -11,6 +11,7 @@ pub mod retire;
 pub mod revise;
 pub mod score;
 pub mod tree;
+pub mod workload;
 
 use crate::ids::AppId;
 use crate::model::spec::Scale;

@@ -39,13 +39,17 @@ impl Turn<'_> {
     /// A command was applied: only what it concerns is looked at.
     pub fn revise(&mut self, change: &Change, outcome: &Outcome) {
         match outcome {
-            Outcome::App { app, .. } => self.revise_app(*app),
+            // A count concerns no copy's standing: nothing but the plan changes.
+            Outcome::App { app, .. } if matches!(change, Change::ScaleApp { .. }) => {
+                self.world.dirty.insert(*app);
+            }
+            Outcome::App { app, changed, .. } if *changed => self.revise_app(*app),
             Outcome::Node { node } => self.revise_node(*node),
             Outcome::Done if matches!(change, Change::FoundCluster { .. } | Change::Resume) => {
                 self.world.fence.incarnation = self.model.incarnation;
                 self.plan_all();
             }
-            Outcome::Done | Outcome::Refused(_) => {}
+            Outcome::App { .. } | Outcome::Done | Outcome::Refused(_) => {}
         }
     }
 

@@ -1,0 +1,70 @@
+//! How fast the planner places. `cargo run --release -p bellows-core --example place [nodes]`
+
+use std::time::Instant;
+
+use bellows_core::check::check;
+use bellows_core::effect::Effect;
+use bellows_core::plan::workload::{BEGIN, Rule, Workload};
+use bellows_core::units::{CpuMilli, Millis};
+use bellows_core::{Config, Core};
+
+fn main() {
+    let nodes = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    let plain = Workload { nodes, apps: 1, requests: 1, copies: 100_000, rule: Rule::Plain };
+    for rule in [Rule::Plain, Rule::Zones, Rule::PerNode(100)] {
+        measure("one request", Workload { rule, ..plain }, false);
+        measure(
+            "10 copies each, 1000 apps",
+            Workload { apps: 1_000, requests: 10_000, copies: 10, rule, ..plain },
+            false,
+        );
+        measure(
+            "one copy each, 1000 apps",
+            Workload { apps: 1_000, requests: 100_000, copies: 1, rule, ..plain },
+            false,
+        );
+    }
+    measure("one copy each, heartbeats", Workload { apps: 1_000, requests: 100_000, copies: 1, ..plain }, true);
+    measure("one copy each, one app", Workload { requests: 100_000, copies: 1, ..plain }, false);
+}
+
+fn measure(name: &str, work: Workload, heartbeats: bool) {
+    let mut core = Core::new(Config::default());
+    for input in work.setup() {
+        core.step(BEGIN, input);
+    }
+    // One heartbeat per node and second of virtual time, the requests in one second.
+    let per_request = if heartbeats { work.nodes.div_ceil(work.requests / 10) } else { 0 };
+    let (mut orders, mut beats, mut beating) = (0, 0u32, std::time::Duration::ZERO);
+    let requests: Vec<_> = work.requests().collect();
+    let began = Instant::now();
+    for (at, input) in requests.into_iter().enumerate() {
+        let now = BEGIN + Millis(at as u64 * 1_000 / u64::from(work.requests));
+        orders += count(&core.step(now, input));
+        if per_request > 0 && at % 10 == 0 {
+            let from = Instant::now();
+            for _ in 0..per_request {
+                beats += 1;
+                let node = beats % work.nodes + 1;
+                core.step(now, Workload::heartbeat(node, CpuMilli(u64::from(beats * 37 % 3_000))));
+            }
+            beating += from.elapsed();
+        }
+    }
+    let took = began.elapsed() - beating;
+    let rate = orders as f64 / took.as_secs_f64();
+    let broken = check(&core);
+    println!(
+        "{name:28} {:>10} nodes {:6} placed {orders:6} in {:7.1} ms: {rate:9.0}/s; heartbeats {beats} at {:.2} us; {} violations",
+        format!("{:?}", work.rule),
+        work.nodes,
+        took.as_secs_f64() * 1e3,
+        if beats > 0 { beating.as_secs_f64() * 1e6 / f64::from(beats) } else { 0.0 },
+        broken.len()
+    );
+    broken.iter().take(3).for_each(|violation| println!("    {violation}"));
+}
+
+fn count(effects: &[Effect]) -> usize {
+    effects.iter().map(|effect| if let Effect::Orders { orders, .. } = effect { orders.len() } else { 0 }).sum()
+}
