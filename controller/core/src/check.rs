@@ -59,6 +59,7 @@ struct Checker<'a> {
     world: &'a World,
     by_app: BTreeMap<AppId, Vec<&'a Replica>>,
     by_node: BTreeMap<NodeId, Vec<&'a Replica>>,
+    by_both: BTreeMap<(AppId, NodeId), usize>,
     found: Vec<Violation>,
 }
 
@@ -68,11 +69,13 @@ pub fn check(core: &Core) -> Vec<Violation> {
     let Some(world) = core.world() else { return found };
     let mut by_app: BTreeMap<AppId, Vec<&Replica>> = BTreeMap::new();
     let mut by_node: BTreeMap<NodeId, Vec<&Replica>> = BTreeMap::new();
+    let mut by_both: BTreeMap<(AppId, NodeId), usize> = BTreeMap::new();
     for replica in world.replicas.iter() {
         by_app.entry(replica.app).or_default().push(replica);
         by_node.entry(replica.node).or_default().push(replica);
+        *by_both.entry((replica.app, replica.node)).or_default() += 1;
     }
-    let mut checker = Checker { core, model: core.model(), world, by_app, by_node, found: Vec::new() };
+    let mut checker = Checker { core, model: core.model(), world, by_app, by_node, by_both, found: Vec::new() };
     checker.check_nodes();
     checker.check_apps();
     checker.check_replicas();
@@ -262,7 +265,7 @@ impl Checker<'_> {
                 NotExists => value.is_none(),
             }
         });
-        let here = self.by_app.get(&copy.app).into_iter().flatten().filter(|other| other.node == copy.node).count();
+        let here = self.by_both.get(&(copy.app, copy.node)).copied().unwrap_or(0);
         let crowded = spec.max_per_node.is_some_and(|most| here > most as usize);
         let refusing = spec.spread.as_ref().filter(|spread| spread.when_full == WhenFull::Refuse);
         let unlabelled = refusing.is_some_and(|spread| spread.by != "node" && label(copy.node, &spread.by).is_none());

@@ -202,6 +202,11 @@ impl World {
         ids.zip(&self.nodes).filter_map(|(id, node)| Some((id, node.as_deref()?)))
     }
 
+    /// How many nodes were ever watched: the size of whatever is kept per node.
+    pub fn watched(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Begins to watch a node.
     pub fn add_node(&mut self, id: NodeId, node: NodeSeen) {
         let at = id.0 as usize;

@@ -70,8 +70,8 @@ pub struct Classes {
 /// Leaves of all classes together: 2^22 at 64 bytes each (two levels of sums) are 256 MiB at the very most.
 const MOST_LEAVES: usize = 1 << 22;
 
-/// An app with copies on more nodes than this gets a class of its own: looking past its copies would cost more than keeping them in order.
-pub const MANY: usize = 64;
+/// Walking past so many copies is never worth a class.
+pub const FEW: u64 = 64;
 
 impl Classes {
     /// A node changed. When nobody asks for long, the list is dropped and classes are built anew.

@@ -1,6 +1,6 @@
 //! Where copies go.
 
-use super::classes::{Class, MANY};
+use super::classes::{Class, FEW};
 use super::eligible::Request;
 use super::score::{Choice, Rank, Why, draw};
 use super::tree::{Judge, Key};
@@ -16,8 +16,7 @@ impl Turn<'_> {
     pub fn start_copies(&mut self, app: AppId, count: u32, why: Why) -> u32 {
         let Some(known) = self.model.apps.get(&app).filter(|_| count > 0) else { return 0 };
         let spec = known.current.spec.as_ref();
-        let spread_wide = self.world.apps.get(&app).is_some_and(|seen| seen.on_node.len() > MANY);
-        let own_class = spread_wide || count as usize > MANY;
+        let own_class = self.deserves_own_class(app, count);
         let of = own_class.then_some(app);
         let (mut placed, mut last) = (0, None);
         while placed < count {
@@ -34,6 +33,16 @@ impl Turn<'_> {
         }
         self.tell_placed(app, placed, last);
         placed
+    }
+
+    /// In the shared class a search walks past the app's own copies; a class of its own keeps them in order, but has to hear of
+    /// every change of every node. It pays off when the walks would be longer than building it, or most nodes have copies.
+    fn deserves_own_class(&self, app: AppId, count: u32) -> bool {
+        let nodes = self.world.watched() as u64;
+        let there = self.world.apps.get(&app).map_or(0, |seen| seen.on_node.len() as u64);
+        let count = u64::from(count);
+        let walks = count * (there + count / 2);
+        walks > 4 * nodes.max(FEW) || there > (nodes / 8).max(FEW)
     }
 
     fn start(&mut self, app: AppId, choice: Choice) -> Option<(ReplicaId, NodeId)> {
