@@ -3,6 +3,7 @@
 //! Read in this order: [`spec`] (what to run), [`steps`] (what has to happen, in order and why), [`launch`] (how it happens), [`handle`] (the
 //! runtime as its users see it), then the facilities: `kernel`, `net`, [`image`].
 
+pub mod bench;
 pub mod handle;
 pub mod image;
 mod kernel;

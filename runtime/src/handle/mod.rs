@@ -12,6 +12,7 @@ mod slots;
 mod types;
 
 pub use config::{Capacity, Ipv4Subnet, LauncherCommand, PoolSizes, RuntimeConfig, SubnetError};
+pub(crate) use devices::layer as device_layer;
 pub use error::Error;
 pub use launchers::LauncherError;
 pub use slots::SlotError;

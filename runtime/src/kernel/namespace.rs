@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -11,13 +11,8 @@ pub fn own_network() -> io::Result<OwnedFd> {
     Ok(File::open("/proc/thread-self/ns/net")?.into())
 }
 
-/// Runs `work` with this thread inside `network` and comes back. A thread that cannot come back must not go on: the process is aborted.
-pub fn inside<T>(network: BorrowedFd<'_>, work: impl FnOnce() -> T) -> io::Result<T> {
-    let home = own_network()?;
-    inside_from(home.as_fd(), network, work)
-}
-
-/// As [`inside`], with the way back known: two system calls.
+/// Runs `work` with this thread inside `network` and comes back to `home`: two system calls. A thread that cannot come back must not go on:
+/// the process is aborted.
 pub fn inside_from<T>(home: BorrowedFd<'_>, network: BorrowedFd<'_>, work: impl FnOnce() -> T) -> io::Result<T> {
     move_into_link_name_space(network, Some(LinkNameSpaceType::Network))?;
     let back = Back(home);

@@ -1,8 +1,59 @@
-//! The launcher of this crate's tests: nothing but the launcher.
+//! The launcher of this crate's tests; with `bench COUNT PARALLEL [IMAGE PROGRAM ARG..]`, measurements to look at while working on it.
 
-fn main() -> std::process::ExitCode {
-    match bellows_runtime::launch::launcher_main() {
-        0 => std::process::ExitCode::SUCCESS,
-        _ => std::process::ExitCode::FAILURE,
+use std::process::ExitCode;
+
+use bellows_runtime::handle::LauncherCommand;
+use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig, bench};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.split_first() {
+        Some((word, rest)) if word == "bench" => measure(rest),
+        _ if bellows_runtime::launch::launcher_main() == 0 => Ok(()),
+        _ => Err("the launcher failed".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn measure(args: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let number = |at: usize| args.get(at).and_then(|n| n.parse::<usize>().ok()).unwrap_or(1);
+    let (count, parallel) = (number(0), number(1));
+    let dir = std::env::temp_dir().join(format!("bellows-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    report("floor", bench::floor(&dir, count.min(300))?);
+    let launcher = LauncherCommand { program: std::env::current_exe()?, args: Vec::new() };
+    let name = format!("bellows-bench-{}", std::process::id());
+    let mut config = RuntimeConfig::new(dir.join("state"), name, "10.250.0.0/22".parse()?, launcher);
+    config.pool.ready = 16;
+    let runtime = Runtime::start(config)?;
+    let (image, program) = match args.get(2..).and_then(<[String]>::split_first) {
+        Some((image, program)) => (image.into(), program.iter().map(String::as_str).collect()),
+        None => (bench::tiny_image(&dir)?, vec!["/bin/payload", "exit", "0"]),
+    };
+    let spec = ContainerSpec::new(ContainerId::new("bench")?, image, &program);
+    bench::launch(&runtime, &spec, 50, parallel)?;
+    let run = bench::launch(&runtime, &spec, count, parallel)?;
+    println!("{:.0} per second", count as f64 * 1e9 / run.wall_ns as f64);
+    report("launched", run.lives.iter().map(|life| life.launched_ns).collect());
+    report("cleaned", run.lives.iter().map(|life| life.cleaned_ns).collect());
+    if let Some(first) = run.lives.first() {
+        for (place, (what, _)) in first.timings.moments_ns.iter().enumerate() {
+            report(what, run.lives.iter().filter_map(|life| Some(life.timings.moments_ns.get(place)?.1)).collect());
+        }
+    }
+    runtime.shutdown()?;
+    std::fs::remove_dir_all(dir)?;
+    Ok(())
+}
+
+fn report(what: &str, mut ns: Vec<u64>) {
+    ns.sort_unstable();
+    let at = |part: usize| ns.get(ns.len() * part / 100).map_or(0, |n| n / 1000);
+    println!("{:>8} us median {:>8} p90 {:>8} p99   {what}", at(50), at(90), at(99));
 }

@@ -6,7 +6,7 @@ mod tree;
 mod v1;
 mod v2;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,6 @@ pub enum Cgroups {
 /// The cgroup (v2) or cgroups (v1) of one container.
 #[derive(Debug)]
 pub struct Group {
-    name: String,
     kind: Kind,
 }
 
@@ -100,11 +99,15 @@ macro_rules! each {
     };
 }
 
+/// Which shape is mounted at `root`, in words.
+pub fn found(root: &Path) -> Result<String, CgroupError> {
+    if v2::is_mounted(root) { Ok("v2".to_owned()) } else { v1::found(root) }
+}
+
 impl Cgroups {
     /// Finds the controllers below `root` (`/sys/fs/cgroup`) and makes the node's directory `parent` in them.
     pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
-        let v2 = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-        if ["cpu", "memory", "pids"].iter().all(|c| v2.split_whitespace().any(|have| have == *c)) {
+        if v2::is_mounted(root) {
             return Ok(Self::V2(v2::Parent::prepare(root, parent, capacity)?));
         }
         Ok(Self::V1(v1::Parent::prepare(root, parent, capacity)?))
@@ -116,7 +119,7 @@ impl Cgroups {
             Self::V1(parent) => Kind::V1(parent.group(name)?),
             Self::V2(parent) => Kind::V2(parent.group(name)?),
         };
-        Ok(Group { name: name.to_owned(), kind })
+        Ok(Group { kind })
     }
 
     /// Names of the groups that exist.
@@ -159,22 +162,9 @@ impl Cgroups {
             Self::V2(parent) => parent.remove(),
         }
     }
-
-    /// In words, for the feature table.
-    pub fn describe(&self) -> String {
-        match self {
-            Self::V1(parent) => format!("v1: {}", parent.controllers().join(" ")),
-            Self::V2(_) => "v2".to_owned(),
-        }
-    }
 }
 
 impl Group {
-    /// Its name below the node's directory.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// How a process gets in.
     pub fn joining(&self) -> Joining<'_> {
         match &self.kind {

@@ -55,7 +55,7 @@ fn v2_writes_and_reads_its_files() {
     let fake = v2();
     let capacity = Capacity { cpu_milli: 2000, memory_bytes: 1 << 30 };
     let cgroups = Cgroups::prepare(&fake.0, "bellows/n1", Some(capacity)).expect("prepared");
-    assert_eq!(cgroups.describe(), "v2");
+    assert_eq!(found(&fake.0).expect("found"), "v2");
     assert_eq!(fake.says("bellows/cgroup.subtree_control"), "+cpu +memory +pids");
     assert_eq!(fake.says("bellows/n1/cpu.max"), "200000 100000");
     assert_eq!(fake.says("bellows/n1/memory.max"), "1073741824");
@@ -92,7 +92,7 @@ fn v1_finds_controllers_mounted_together() {
     fake.put("memory/n/s1/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n");
     fake.put("cpu,cpuacct/n/s1/cpuacct.usage", "5000000\n");
     let cgroups = Cgroups::prepare(&fake.0, "n", None).expect("prepared");
-    assert_eq!(cgroups.describe(), "v1: cpu cpuacct freezer memory pids");
+    assert_eq!(found(&fake.0).expect("found"), "v1: cpu cpuacct freezer memory pids");
     let group = cgroups.group("s1").expect("a group");
     group.limit(&Limits { cpu_milli: 500, ..Limits::default() }).expect("limits");
     assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.cfs_quota_us"), "50000");

@@ -28,15 +28,7 @@ pub struct Parent {
 
 impl Parent {
     pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
-        let mut roots = BTreeMap::new();
-        for controller in OWN {
-            if let Some(found) = find(root, controller) {
-                roots.insert(controller, found);
-            }
-        }
-        if NEEDED.iter().any(|needed| !roots.contains_key(needed)) {
-            return Err(CgroupError::NotMounted(root.to_owned()));
-        }
+        let roots = mounted(root)?;
         let mut dirs = BTreeMap::new();
         for (controller, tree_root) in &roots {
             dirs.insert(*controller, tree::make_all(tree_root, parent)?);
@@ -60,10 +52,6 @@ impl Parent {
 
     pub fn dir(&self, controller: &str) -> &Path {
         self.dirs.get(controller).map_or(Path::new(""), PathBuf::as_path)
-    }
-
-    pub fn controllers(&self) -> Vec<&str> {
-        self.dirs.keys().copied().collect()
     }
 
     pub fn adopt_launcher(&self, pid: u32) -> Result<(), CgroupError> {
@@ -95,6 +83,21 @@ impl Parent {
         roots.dedup();
         roots.into_iter().try_for_each(|root| tree::remove_all(root, &self.below))
     }
+}
+
+/// The controllers that containers use, and where each is mounted.
+fn mounted(root: &Path) -> Result<BTreeMap<&'static str, PathBuf>, CgroupError> {
+    let roots: BTreeMap<_, _> = OWN.into_iter().filter_map(|name| Some((name, find(root, name)?))).collect();
+    if NEEDED.iter().all(|needed| roots.contains_key(needed)) {
+        Ok(roots)
+    } else {
+        Err(CgroupError::NotMounted(root.to_owned()))
+    }
+}
+
+/// In words.
+pub fn found(root: &Path) -> Result<String, CgroupError> {
+    Ok(format!("v1: {}", mounted(root)?.into_keys().collect::<Vec<_>>().join(" ")))
 }
 
 /// The tree of `controller`: mounted alone, or with others under a joined name such as `cpu,cpuacct`.

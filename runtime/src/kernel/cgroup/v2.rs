@@ -19,6 +19,12 @@ pub struct Parent {
     below: String,
 }
 
+/// Whether `root` is a v2 tree with the controllers that containers need.
+pub fn is_mounted(root: &Path) -> bool {
+    let have = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+    ["cpu", "memory", "pids"].iter().all(|wanted| have.split_whitespace().any(|name| name == *wanted))
+}
+
 impl Parent {
     pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
         let mut dir = root.to_owned();
