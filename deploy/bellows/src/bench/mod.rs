@@ -3,6 +3,7 @@
 mod cluster;
 mod launch;
 mod payload;
+mod place;
 mod rows;
 mod scale;
 
@@ -22,12 +23,14 @@ pub struct Arguments {
 enum What {
     Launch(launch::Arguments),
     Scale(scale::Arguments),
+    Place(place::Arguments),
 }
 
 /// Measures and prints. No async runtime exists.
 pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
     match arguments.what {
         What::Launch(arguments) => rows::print(&launch::run(&arguments)?, globals),
+        What::Place(arguments) => rows::print(&place::run(&arguments)?, globals),
         What::Scale(arguments) => {
             crate::execution::client(async { rows::print(&scale::run(arguments, globals).await?, globals) })
         }

@@ -43,7 +43,8 @@ impl Bench {
     /// Ctrl-C, and then nothing of it is on the machine.
     fn end(mut self) {
         let before = Census::of(self.state.path(), RANGE);
-        assert!(!before.processes.is_empty() && !before.cgroups.is_empty(), "the census sees what runs: {before:#?}");
+        let seen = [before.processes.is_empty(), before.cgroups.is_empty(), before.links.is_empty()];
+        assert_eq!(seen, [false; 3], "the census sees what runs: {before:#?}");
         let status = self.dev.interrupt();
         assert!(status.success(), "`bellows dev` ended with {status}");
         let left = Census::of(self.state.path(), RANGE);

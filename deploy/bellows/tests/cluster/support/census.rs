@@ -14,7 +14,7 @@ pub struct Census {
     pub mounts: BTreeSet<String>,
     /// Its cgroups, in every hierarchy.
     pub cgroups: BTreeSet<PathBuf>,
-    /// Links of this machine that have a route into its addresses.
+    /// Links of this machine that lead to its addresses.
     pub links: BTreeSet<String>,
 }
 
@@ -86,11 +86,11 @@ fn cgroups(tag: &str) -> BTreeSet<PathBuf> {
     found
 }
 
-/// `/proc/net/route` has addresses as little-endian hexadecimal numbers; `range` is a /16.
+/// The host's end of a replica's link is named after its address, in hexadecimal; `range` is a /16.
 fn links(range: &str) -> BTreeSet<String> {
     let octets: Vec<u8> = range.split('.').take(2).filter_map(|octet| octet.parse().ok()).collect();
-    let suffix = format!("{:02X}{:02X}", octets[1], octets[0]);
-    let table = fs::read_to_string("/proc/net/route").expect("Linux tells its routes");
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| row.len() > 1 && row[1].ends_with(&suffix)).map(|row| row[0].to_owned()).collect()
+    let prefix = format!("bw{:02x}{:02x}", octets[0], octets[1]);
+    let names =
+        entries("/sys/class/net").into_iter().filter_map(|link| Some(link.file_name()?.to_string_lossy().into_owned()));
+    names.filter(|name| name.starts_with(&prefix)).collect()
 }
