@@ -1,17 +1,57 @@
-//! STUB until the agent lands.
-use super::cluster::Wishes;
-use super::plan::NodePlan;
-use crate::failure::Failure;
+//! The agents of a `dev` cluster: each is what `bellows agent` runs, with a share of this machine.
+
+use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
-pub struct Agent;
-pub async fn start(
-    _plan: &NodePlan,
-    _wishes: &Wishes,
-    _controller: SocketAddr,
-    _token: &str,
-) -> Result<Agent, Failure> {
-    Ok(Agent)
+use std::task::Poll;
+
+use bellows_agent::{Agent, AgentConfig, Replicas};
+
+use super::cluster::Wishes;
+use super::leftovers::launcher;
+use super::plan::NodePlan;
+use crate::failure::{Failure, chain};
+
+/// Joins the cluster and adopts what an earlier start left running.
+pub async fn start(plan: &NodePlan, wishes: &Wishes, controller: SocketAddr, token: &str) -> Result<Agent, Failure> {
+    let config = AgentConfig {
+        name: plan.name.clone(),
+        state: plan.state.clone(),
+        store: wishes.folders.store(),
+        controllers: vec![format!("https://{controller}")],
+        token: Some(token.to_owned()),
+        labels: labels(plan),
+        capacity: Some(plan.capacity),
+        cgroup_parent: plan.cgroup.clone(),
+        subnet: plan.subnet,
+        uid_base: plan.uid_base,
+        launcher: launcher(&wishes.program),
+    };
+    let started = Agent::start(config).await;
+    started.map_err(|error| Failure::failed(format!("starting {}: {}", plan.name, chain(&error))))
 }
-pub async fn end(_agent: Agent) -> Result<(), Failure> {
-    Ok(())
+
+/// So that spread and constraints can be tried: odd nodes are in zone a, even ones in zone b.
+fn labels(plan: &NodePlan) -> BTreeMap<String, String> {
+    let zone = if plan.number % 2 == 1 { "a" } else { "b" };
+    BTreeMap::from([("zone".to_owned(), zone.to_owned())])
+}
+
+/// Ends it with all its replicas.
+pub async fn end(agent: Agent) -> Result<(), Failure> {
+    let name = agent.name().to_owned();
+    agent.shutdown(Replicas::End).await.map_err(|error| Failure::failed(format!("{name}: {}", chain(&error))))
+}
+
+/// Waits until some agent cannot go on by itself; says which and why.
+pub async fn stuck(agents: &[Agent]) -> String {
+    let mut waits: Vec<_> = agents.iter().map(|agent| (agent.name(), Box::pin(agent.stuck()))).collect();
+    std::future::poll_fn(|context| {
+        let stuck = waits.iter_mut().find_map(|(name, wait)| match wait.as_mut().poll(context) {
+            Poll::Ready(why) => Some(format!("{name}: {why}")),
+            Poll::Pending => None,
+        });
+        stuck.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bellows_agent::Agent;
 use bellows_controller::{Controller, ControllerConfig};
 use bellows_runtime::image::Store;
 
-use super::agents::{self, Agent};
+use super::agents;
 use super::announce::{self, Ready};
 use super::plan::{self, Folders, NodePlan};
 use super::{demo, leftovers, requests};
@@ -74,6 +75,11 @@ impl Cluster {
             commands: announce::commands(demo.as_deref()),
             demo,
         })
+    }
+
+    /// Waits until a part cannot go on by itself, and says why.
+    pub async fn stuck(&self) -> String {
+        agents::stuck(&self.agents).await
     }
 
     /// Ends all parts: the controller first, or it would replace what the agents end. Every part is ended, whatever another one says.

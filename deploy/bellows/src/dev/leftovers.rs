@@ -27,10 +27,16 @@ fn end_all(plan: &NodePlan, program: &Path) -> Result<(), bellows_runtime::handl
 }
 
 /// The runtime of one node.
-pub fn runtime_config(plan: &NodePlan, program: &Path) -> RuntimeConfig {
-    let launcher = LauncherCommand { program: program.to_owned(), args: vec![crate::LAUNCHER.into()] };
-    let mut config = RuntimeConfig::new(plan.state.join("runtime"), plan.cgroup.clone(), plan.subnet, launcher);
+fn runtime_config(plan: &NodePlan, program: &Path) -> RuntimeConfig {
+    // Where the agent keeps its runtime's folder.
+    let state = plan.state.join("runtime");
+    let mut config = RuntimeConfig::new(state, plan.cgroup.clone(), plan.subnet, launcher(program));
     config.capacity = Some(plan.capacity);
     config.uid_base = plan.uid_base;
     config
+}
+
+/// How this program is a launcher of containers.
+pub fn launcher(program: &Path) -> LauncherCommand {
+    LauncherCommand { program: program.to_owned(), args: vec![crate::LAUNCHER.into()] }
 }

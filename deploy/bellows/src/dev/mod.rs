@@ -101,12 +101,15 @@ fn wishes(arguments: &Arguments, folders: Folders) -> Result<Wishes, Failure> {
 async fn serve(wishes: Wishes, globals: &Globals) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
     let mut cluster = Cluster::default();
-    let served = match cluster.start(&wishes, globals).await {
+    let mut served = match cluster.start(&wishes, globals).await {
         Ok(ready) => announce::print(&ready, globals, wishes.export).map(|()| true),
         Err(failure) => Err(failure),
     };
     if let Ok(true) = served {
-        signals.next().await;
+        served = tokio::select! {
+            () = signals.next() => Ok(true),
+            why = cluster.stuck() => Err(Failure::failed(format!("a part of the cluster cannot go on: {why}"))),
+        };
     }
     let stopped = tokio::select! {
         stopped = cluster.stop() => stopped,

@@ -18,6 +18,8 @@ const UID_STEP: u32 = 1 << 28;
 /// One agent and what is its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodePlan {
+    /// From 1.
+    pub number: u32,
     /// `node-1`, ...
     pub name: String,
     /// Its own folder.
@@ -76,6 +78,7 @@ impl Folders {
 pub fn node(folders: &Folders, number: u32, capacity: Capacity, range: Ipv4Subnet) -> NodePlan {
     let name = format!("node-{number}");
     NodePlan {
+        number,
         state: folders.nodes().join(&name),
         cgroup: format!("bellows-{}-{name}", folders.tag()),
         capacity,
