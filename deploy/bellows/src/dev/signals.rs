@@ -1,33 +1,29 @@
-//! Being told to end: Ctrl-C, a service manager, a closed terminal.
+//! Being told to end: as any verb that serves, and by a terminal that closes.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
+use crate::signals::Ends;
 
 /// Installed before anything is started, so that no moment is left in which a signal would end the process with everything running.
-#[derive(Debug)]
 pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    ends: Ends,
     hangup: Signal,
 }
 
 impl Signals {
-    /// Takes over the three signals.
+    /// Takes the signals over.
     pub fn install() -> Result<Self, Failure> {
-        let install = |kind| signal(kind).map_err(|error| Failure::failed(format!("taking over Ctrl-C: {error}")));
-        Ok(Self {
-            interrupt: install(SignalKind::interrupt())?,
-            terminate: install(SignalKind::terminate())?,
-            hangup: install(SignalKind::hangup())?,
-        })
+        let ends = Ends::catch()?;
+        let hangup = signal(SignalKind::hangup());
+        let hangup = hangup.map_err(|error| Failure::failed(format!("cannot listen for a closed terminal: {error}")))?;
+        Ok(Self { ends, hangup })
     }
 
     /// The next wish to end.
     pub async fn next(&mut self) {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            () = self.ends.told() => {}
             _ = self.hangup.recv() => {}
         }
     }
