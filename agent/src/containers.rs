@@ -66,7 +66,7 @@ impl Containers for Runtime {
     fn shutdown(self: Arc<Self>) -> Result<(), Error> {
         match Arc::try_unwrap(self) {
             Ok(runtime) => Runtime::shutdown(runtime),
-            Err(_) => Err(Error::NotBuilt("shutting down a runtime that is still in use")),
+            Err(_) => Err(Error::Machine("whether the runtime is still in use", std::io::Error::other("it is"))),
         }
     }
 }

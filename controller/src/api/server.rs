@@ -45,7 +45,8 @@ pub(crate) struct Services {
 
 pub(crate) fn tls_config(authority: &Authority, certificate_pem: &str, key_pem: &str) -> ServerTlsConfig {
     ServerTlsConfig::new()
-        .identity(Identity::from_pem(certificate_pem, key_pem))
+        // With the authority behind it: a joining server knows no more of the cluster than the hash of that certificate.
+        .identity(Identity::from_pem(format!("{certificate_pem}{}", authority.certificate_pem()), key_pem))
         .client_ca_root(Certificate::from_pem(authority.certificate_pem()))
         .client_auth_optional(true)
         .timeout(HANDSHAKE_TIMEOUT)

@@ -10,7 +10,16 @@ const USUAL: &str =
 
 /// Begins. Verbs that serve call it once, first.
 pub fn begin() {
-    let filter = EnvFilter::try_from_env("BELLOWS_LOG").unwrap_or_else(|_| EnvFilter::new(USUAL));
+    begin_with(USUAL);
+}
+
+/// Begins with what went wrong only: for a verb in whose terminal somebody reads something else.
+pub fn begin_quietly() {
+    begin_with("warn");
+}
+
+fn begin_with(usual: &str) {
+    let filter = EnvFilter::try_from_env("BELLOWS_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Refused only when this process logs already: then there is nothing to do.
     let _ = subscriber.with_ansi(std::io::stderr().is_terminal()).try_init();

@@ -99,23 +99,32 @@ fn wishes(arguments: &Arguments, folders: Folders) -> Result<Wishes, Failure> {
 
 /// Starts, tells, waits, stops. What was started before a failure is stopped as well.
 async fn serve(wishes: Wishes, globals: &Globals) -> Result<(), Failure> {
+    crate::logging::begin_quietly();
     let mut signals = Signals::install()?;
     let mut cluster = Cluster::default();
-    let mut served = match cluster.start(&wishes, globals).await {
-        Ok(ready) => announce::print(&ready, globals, wishes.export).map(|()| true),
+    let started = tokio::select! {
+        started = cluster.start(&wishes, globals) => started.map(Some),
+        () = signals.next() => Ok(None),
+    };
+    let served = match started {
+        Ok(Some(ready)) => announced(&cluster, &mut signals, announce::print(&ready, globals, wishes.export)).await,
+        Ok(None) => Ok(()),
         Err(failure) => Err(failure),
     };
-    if let Ok(true) = served {
-        served = tokio::select! {
-            () = signals.next() => Ok(true),
-            why = cluster.stuck() => Err(Failure::failed(format!("a part of the cluster cannot go on: {why}"))),
-        };
-    }
     let stopped = tokio::select! {
         stopped = cluster.stop() => stopped,
         () = signals.next() => Err(impatient(&wishes.folders)),
     };
-    served.map(drop).and(stopped)
+    served.and(stopped)
+}
+
+/// From the moment in which all is up and told.
+async fn announced(cluster: &Cluster, signals: &mut Signals, told: Result<(), Failure>) -> Result<(), Failure> {
+    told?;
+    tokio::select! {
+        () = signals.next() => Ok(()),
+        why = cluster.stuck() => Err(Failure::failed(format!("a part of the cluster cannot go on: {why}"))),
+    }
 }
 
 fn impatient(folders: &Folders) -> Failure {

@@ -16,7 +16,8 @@ impl Signals {
     pub fn install() -> Result<Self, Failure> {
         let ends = Ends::catch()?;
         let hangup = signal(SignalKind::hangup());
-        let hangup = hangup.map_err(|error| Failure::failed(format!("cannot listen for a closed terminal: {error}")))?;
+        let hangup =
+            hangup.map_err(|error| Failure::failed(format!("cannot listen for a closed terminal: {error}")))?;
         Ok(Self { ends, hangup })
     }
 
