@@ -92,13 +92,15 @@ impl CallHub {
         let piece = match reply.body {
             Some(Reply::Data(data)) => Ok(LogChunk { data }),
             Some(Reply::Failed(why)) => Err(Status::failed_precondition(why)),
-            Some(Reply::Done(_)) | None => return self.forget(node, id),
+            Some(Reply::Done(_)) | None => return self.finish(node, id),
         };
         let failed = piece.is_err();
         let Some(reader) = self.reader(node, line, id) else { return };
         let sent = reader.send_timeout(piece, READER_PATIENCE).await;
-        if sent.is_err() || failed {
-            self.forget(node, id);
+        if failed {
+            self.finish(node, id);
+        } else if sent.is_err() {
+            self.cancel(node, id);
         }
     }
 
@@ -107,8 +109,15 @@ impl CallHub {
         table.lines.get(&node).filter(|open| open.id == line)?.open.get(&id).cloned()
     }
 
-    /// Ends the call; when the agent may still be answering, it is told to stop.
-    fn forget(&self, node: NodeId, id: u64) {
+    /// The agent has said all of it.
+    fn finish(&self, node: NodeId, id: u64) {
+        if let Some(line) = self.table().lines.get_mut(&node) {
+            line.open.remove(&id);
+        }
+    }
+
+    /// Ends a call that the agent may still be answering: it is told to stop.
+    fn cancel(&self, node: NodeId, id: u64) {
         let mut table = self.table();
         let Some(line) = table.lines.get_mut(&node) else { return };
         if line.open.remove(&id).is_some() {
@@ -141,6 +150,6 @@ impl Stream for OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.hub.forget(self.node, self.id);
+        self.hub.cancel(self.node, self.id);
     }
 }

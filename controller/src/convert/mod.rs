@@ -4,6 +4,8 @@
 mod log;
 mod node;
 mod refusal;
+#[cfg(test)]
+mod round_trip;
 mod snapshot;
 mod spec;
 mod words;

@@ -1,6 +1,6 @@
 //! Performing what the core decided. No choices are left here.
 
-use bellows_core::effect::{Effect, Event};
+use bellows_core::effect::{Action, Effect, Event, Order};
 use bellows_core::ids::{Fence, NodeId, ReplicaId, SessionId, Token};
 use bellows_core::input::Input;
 use bellows_core::model::command::Command;
@@ -21,7 +21,10 @@ impl Driver {
             Effect::Reply { token, outcome } => self.reply(token, Answer::Decided(outcome)),
             Effect::Unanswered { token, why } => self.reply(token, Answer::Undecided(why)),
             Effect::Greet { node, session, fence } => self.greet(node, session, fence),
-            Effect::Orders { node: _, session, fence, orders } => self.sessions.order(session, fence, orders),
+            Effect::Orders { node: _, session, fence, orders } => {
+                self.metrics.placements.inc_by(orders.iter().filter(|order| starts(order)).count() as u64);
+                self.sessions.order(session, fence, orders);
+            }
             Effect::Acknowledge { node, session, ended } => self.acknowledge(node, session, &ended),
             Effect::CloseSession { node, session, why, retry } => {
                 tracing::info!(%node, %session, why, retry, "an agent's session was closed");
@@ -80,6 +83,10 @@ impl Driver {
         tracing::debug!(kind = wire.kind, app = wire.app, node = wire.node, why = event.reason.text, "event");
         self.events.push(wire);
     }
+}
+
+fn starts(order: &Order) -> bool {
+    matches!(order.action, Action::Start { .. })
 }
 
 fn refusal(error: &ProposeError) -> String {

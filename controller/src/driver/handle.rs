@@ -60,6 +60,12 @@ impl Handle {
         self.standing.clone()
     }
 
+    /// Returns when the driver has ended.
+    pub(crate) async fn ended(&self) {
+        let mut changes = self.changes.clone();
+        while changes.changed().await.is_ok() {}
+    }
+
     async fn send(&self, message: Message) -> Result<(), Status> {
         self.inbox.send(message).await.map_err(|_| ended())
     }

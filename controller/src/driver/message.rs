@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::outbox::Outbox;
+use super::view::{Gauges, Overview};
 
 /// One thing for the driver to take in.
 pub(crate) enum Message {
@@ -120,5 +121,7 @@ pub(crate) enum Question {
         answer: Asked<String>,
     },
     /// Everything that the page shows.
-    Overview(Asked<super::view::Overview>),
+    Overview(Asked<Overview>),
+    /// What the metrics show.
+    Gauges(Asked<Gauges>),
 }

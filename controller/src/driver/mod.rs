@@ -34,6 +34,7 @@ pub(crate) use metrics::Metrics;
 pub(crate) use outbox::{Outbox, outbox};
 pub(crate) use run::{DriverParts, start};
 pub(crate) use standing::Standing;
+pub(crate) use view::{Gauges, Overview};
 pub(crate) use writer::{Writer, chain};
 
 /// Why the driver ended by itself. What was acknowledged is on disk; start the controller again.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bellows_core::ids::{LogIndex, Token};
 use bellows_core::input::Input;
 use bellows_core::step::{Config, Core};
+use bellows_core::time::Instant;
 use bellows_member::{Actions, Committed, Member, Restore, Role};
 use bellows_proto::log as stored;
 use prost::Message as _;
@@ -60,6 +61,8 @@ pub(super) struct Driver {
     pub(super) inputs: VecDeque<Input>,
     /// Something that people can see may have changed in this turn.
     pub(super) stirred: bool,
+    /// When the invariants were last checked, and how many did not hold.
+    pub(super) checked: Option<(Instant, usize)>,
     writer: Writer,
     last_token: u64,
     pub(super) last_session: u64,
@@ -89,6 +92,7 @@ pub(crate) fn start(
         waiting: BTreeMap::new(),
         inputs: VecDeque::new(),
         stirred: false,
+        checked: None,
         writer: parts.writer,
         last_token: 0,
         last_session: 0,
@@ -329,15 +333,14 @@ impl Driver {
     }
 
     fn publish(&mut self) {
-        let leading = self.core.view().leads() && self.quorum && self.core.model().incarnation > 0;
+        let leading = self.leads_with_quorum();
         self.standing.send_if_modified(|standing| std::mem::replace(&mut standing.leading, leading) != leading);
         if std::mem::take(&mut self.stirred) {
             self.changes.send_modify(|count| *count += 1);
         }
     }
 
-    /// For metrics, at the time of a scrape.
-    pub(super) fn raft_position(&self) -> (u64, u64) {
-        (self.member.term(), self.member.applied_index())
+    pub(super) fn leads_with_quorum(&self) -> bool {
+        self.core.view().leads() && self.quorum && self.core.model().incarnation > 0
     }
 }

@@ -23,17 +23,41 @@ pub(crate) struct Overview {
     pub(crate) apps: Vec<wire::App>,
     pub(crate) nodes: Vec<wire::Node>,
     pub(crate) replicas: Vec<wire::Replica>,
-    pub(crate) gauges: Gauges,
 }
 
-/// What only the metrics show.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the metrics show.
 pub(crate) struct Gauges {
+    pub(crate) leading: bool,
+    /// By liveness.
+    pub(crate) nodes: [(&'static str, u64); 3],
+    /// By state.
+    pub(crate) copies: [(&'static str, u64); 6],
+    pub(crate) apps: usize,
     pub(crate) sessions: usize,
     pub(crate) term: u64,
     pub(crate) applied: u64,
     pub(crate) proposals: usize,
     pub(crate) violations: usize,
+}
+
+/// Nodes by liveness.
+pub(super) fn count_nodes(core: &Core) -> [(&'static str, u64); 3] {
+    let nodes = core.view().nodes();
+    let count = |liveness: Liveness| nodes.iter().filter(|node| node.liveness == liveness).count() as u64;
+    [("up", count(Liveness::Up)), ("unknown", count(Liveness::Unknown)), ("down", count(Liveness::Lost))]
+}
+
+/// Copies by state, summed over all apps.
+pub(super) fn count_copies(apps: &[wire::App]) -> [(&'static str, u64); 6] {
+    let sum = |figure: fn(&wire::App) -> u32| apps.iter().map(|app| u64::from(figure(app))).sum();
+    [
+        ("wanted", sum(|app| app.wanted)),
+        ("ready", sum(|app| app.ready)),
+        ("starting", sum(|app| app.starting)),
+        ("stopping", sum(|app| app.stopping)),
+        ("parked", sum(|app| app.parked)),
+        ("unplaced", sum(|app| app.unplaced)),
+    ]
 }
 
 /// Declared apps, and removed ones whose copies are still ending.

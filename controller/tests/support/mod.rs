@@ -1,6 +1,7 @@
 //! A controller in a temporary folder, an operator's client, and an agent made of test code.
 #![allow(dead_code)] // each test program uses its own part
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -203,8 +204,10 @@ pub struct Agent {
     stream: Streaming<ToAgent>,
     pub greeting: node::Greeting,
     pub specs: Vec<node::Spec>,
-    replicas: std::collections::BTreeMap<u64, node::ReplicaReport>,
+    replicas: Replicas,
 }
+
+type Replicas = BTreeMap<u64, node::ReplicaReport>;
 
 fn from_agent(body: node::from_agent::Body) -> FromAgent {
     FromAgent { body: Some(body) }
@@ -229,11 +232,23 @@ pub async fn first_answer(house: &House, joined: &Joined, words: Vec<FromAgent>)
 impl Agent {
     /// Open, Greeting, Hello.
     pub async fn connect(house: &House, joined: &Joined) -> Self {
+        Self::connect_with(house, joined, types::Fence::default(), Default::default()).await
+    }
+
+    /// Comes back with what it runs and the fence that it has obeyed.
+    pub async fn reconnect(self, house: &House, joined: &Joined) -> Self {
+        let fence = self.greeting.fence.expect("a fence");
+        let mut agent = Self::connect_with(house, joined, fence, self.replicas).await;
+        agent.report(0).await;
+        agent
+    }
+
+    async fn connect_with(house: &House, joined: &Joined, fence: types::Fence, replicas: Replicas) -> Self {
         let mut client = NodesClient::new(house.channel(Some(joined.identity.clone())).await);
         let (sender, receiver) = mpsc::channel(64);
         let stream = soon("the session", client.session(ReceiverStream::new(receiver))).await.expect("a session");
         let mut stream = stream.into_inner();
-        sender.send(open_as(&joined.machine, types::Fence::default())).await.expect("an open stream");
+        sender.send(open_as(&joined.machine, fence)).await.expect("an open stream");
         let greeting = match soon("the greeting", stream.message()).await.expect("no error").and_then(|m| m.body) {
             Some(node::to_agent::Body::Greeting(greeting)) => greeting,
             other => panic!("no greeting but {other:?}"),
@@ -244,10 +259,11 @@ impl Agent {
             boot: "boot-1".to_owned(),
             capacity: Some(types::Resources { cpu_milli: 8_000, memory_bytes: 8 << 30 }),
             version: "test".to_owned(),
+            inventory: replicas.values().cloned().collect(),
             ..Default::default()
         };
         sender.send(from_agent(node::from_agent::Body::Hello(hello))).await.expect("an open stream");
-        Self { sender, stream, greeting, specs: Vec::new(), replicas: Default::default() }
+        Self { sender, stream, greeting, specs: Vec::new(), replicas }
     }
 
     /// The next orders.
