@@ -76,6 +76,21 @@ pub struct Limits {
     /// A reconnect of the same machine while its older session was heard within one heartbeat, this many times within
     /// `node_lost` each, is two machines with one identity.
     pub identity_clashes: u32,
+    /// Bugs that tests plant to see whether they are found. None in production.
+    #[serde(default)]
+    pub planted: Planted,
+}
+
+/// A bug on purpose: the laboratory proves that its laws find each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Planted {
+    /// Behave.
+    #[default]
+    None,
+    /// Set nothing aside for what was ordered.
+    DropReservation,
+    /// Retire the newest copy, whatever the others do.
+    RetireNewest,
 }
 
 impl Default for Limits {
@@ -108,6 +123,7 @@ impl Default for Limits {
             default_stop_grace: Millis(10_000),
             default_drain_deadline: Millis(30_000),
             identity_clashes: 3,
+            planted: Planted::None,
         }
     }
 }

@@ -6,10 +6,12 @@ use super::score::{Choice, Rank, Why, draw};
 use super::tree::{Judge, Key};
 use crate::effect::{Action, EventKind};
 use crate::ids::{AppId, NodeId, ReplicaId};
+use crate::limits::Planted;
 use crate::observe::node::NodeSeen;
 use crate::observe::replica::{Placed, Replica, Seen, Sight, Standing};
 use crate::reason::Reason;
 use crate::turn::{About, Scene, Turn};
+use crate::units::Resources;
 
 impl Turn<'_> {
     /// Starts up to `count` copies; answers how many found a place.
@@ -62,7 +64,7 @@ impl Turn<'_> {
             revision,
             digest,
             node,
-            resources,
+            resources: self.set_aside(resources),
             placed,
             since,
             ordered,
@@ -76,6 +78,10 @@ impl Turn<'_> {
             seen.draws = seen.draws.wrapping_add(1);
         }
         Some((id, node))
+    }
+
+    fn set_aside(&self, resources: Resources) -> Resources {
+        if self.limits.planted == Planted::DropReservation { Resources::default() } else { resources }
     }
 
     /// One event per app and step: a burst of 100,000 copies is one piece of news.

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use crate::effect::{Action, EventKind};
 use crate::ids::{AppId, NodeId, OrderSequence, ReplicaId};
 use crate::input::{Activity, Lifecycle};
+use crate::limits::Planted;
 use crate::model::command::NodeState;
 use crate::observe::replica::{Cause, Replica, Retire, Sight, Slot, Stage, Standing};
 use crate::reason::Reason;
@@ -81,7 +82,9 @@ impl Turn<'_> {
 
     fn victim(&self, replica: &Replica) -> Victim {
         let load = self.world.node(replica.node).map_or(Permille(0), |seen| seen.load());
-        Victim { hurt: hurt(replica), age: Reverse(replica.id), load: Reverse(load) }
+        let careless = self.limits.planted == Planted::RetireNewest;
+        let hurt = if careless { Hurt::NeverReady } else { hurt(replica) };
+        Victim { hurt, age: Reverse(replica.id), load: Reverse(load) }
     }
 
     /// What cannot be seen is never stopped.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::View;
 use crate::ids::{AppId, Generation};
+use crate::observe::world::World;
 
 /// Is an app as it was declared?
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -21,6 +22,11 @@ impl View<'_> {
     pub fn settled(&self, app: AppId, generation: Generation) -> Settled {
         let not_yet = |why: String| Settled::NotYet(why);
         let Some(seen) = self.app_seen(app) else {
+            let complete = self.world().is_some_and(World::all_accounted_for);
+            if complete && !self.model().apps.contains_key(&app) {
+                // Removed before this leader's time, and no node has a copy of it.
+                return Settled::Yes;
+            }
             return not_yet("this controller does not lead, or has not heard of the app yet".to_owned());
         };
         let tally = seen.tally;
