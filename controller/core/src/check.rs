@@ -227,12 +227,10 @@ impl Checker<'_> {
         let Some(retire) = &copy.retire else { return };
         let late = self.core.now() >= retire.deadline;
         let id = copy.id;
-        let gently = retire.stage != Stage::StoppingIfIdle || copy.seen.parked;
+        let gently = retire.stage != Stage::StoppingIfIdle || copy.seen.parked || retire.unanswered;
         self.unless(gently, 7, || format!("{id} is stopped, if idle, but not parked"));
-        let hard = retire.stage != Stage::Stopping
-            || late
-            || !copy.seen.ever_ready
-            || copy.seen.lifecycle >= Lifecycle::Stopping;
+        let hard =
+            retire.stage != Stage::Stopping || late || retire.unanswered || copy.seen.lifecycle >= Lifecycle::Stopping;
         self.unless(hard, 7, || format!("{id} is stopped before its deadline {}", retire.deadline));
     }
 

@@ -223,6 +223,7 @@ impl Turn<'_> {
             since: self.now,
             deadline: self.now + patience,
             stage: Stage::Parked,
+            unanswered: false,
             order: OrderSequence(0),
         };
         self.world.change(slot, |replica| replica.retire = Some(Box::new(retire)));

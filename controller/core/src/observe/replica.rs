@@ -115,6 +115,8 @@ pub struct Retire {
     pub deadline: Instant,
     /// How far it is.
     pub stage: Stage,
+    /// It had never answered when its stop was ordered: there was nothing to park.
+    pub unanswered: bool,
     /// The last order given for it.
     pub order: OrderSequence,
 }
@@ -137,7 +139,7 @@ pub enum Cause {
 pub enum Stage {
     /// Park was ordered.
     Parking,
-    /// The owner confirmed.
+    /// The owner confirmed, or refused to stop a copy that had never answered.
     Parked,
     /// Stop was ordered, if idle.
     StoppingIfIdle,

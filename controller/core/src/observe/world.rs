@@ -61,6 +61,8 @@ pub struct AppSeen {
     pub assumed: u32,
     /// What found no room.
     pub unplaced: Option<Unplaced>,
+    /// How many new copies there were when an old one last made way for one: more must be there before another does.
+    pub made_way: Option<u32>,
     /// The rollout has been reported as under way.
     pub rolling: bool,
     /// The verdict on this revision was given to raft.

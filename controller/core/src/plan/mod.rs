@@ -89,6 +89,7 @@ impl Turn<'_> {
         let grown = if share.satisfied() { self.start_copies(app, need.growth + missing, need.why) } else { 0 };
         self.report_unplaced(app, share.missing() + need.growth + missing - grown);
         self.retire_surplus(app, need.retire_fresh, need.retire_stale);
+        self.make_way(app);
         self.report_rollout(app);
     }
 

@@ -43,12 +43,16 @@ pub enum Hurt {
 pub fn hurt(replica: &Replica) -> Hurt {
     let seen = &replica.seen;
     match seen.activity {
-        _ if !seen.ever_ready && !seen.ready => Hurt::NeverReady,
+        _ if never_answered(replica) => Hurt::NeverReady,
         _ if seen.parked => Hurt::Parked,
         _ if !seen.ready => Hurt::Unready,
         Activity::Idle { length } => Hurt::Idle(Reverse(length.0 / 1_000)),
         Activity::Busy { requests } => Hurt::Busy(requests),
     }
+}
+
+fn never_answered(replica: &Replica) -> bool {
+    !replica.seen.ever_ready && !replica.seen.ready
 }
 
 impl Turn<'_> {
@@ -130,22 +134,25 @@ impl Turn<'_> {
         }
     }
 
-    /// Begins a retirement. A copy that never answered has nothing to finish and is stopped at once.
+    /// Begins a retirement. A copy that never answered is stopped without being parked, if its owner still finds it so: it may
+    /// become ready while the order is on its way.
     fn retire(&mut self, slot: Slot, cause: Cause, reason: Reason, deadline: Option<Instant>) {
         let replica = self.world.replicas.at(slot);
         let (id, node, app) = (replica.id, replica.node, replica.app);
-        let nothing_to_finish = !replica.seen.ever_ready && !replica.seen.ready;
+        let unanswered = never_answered(replica);
         let (grace, patience) = self.scene().terms_of(app);
         let deadline = deadline.unwrap_or(self.now + patience);
-        let (stage, action) = if nothing_to_finish || deadline <= self.now {
+        let (stage, action) = if deadline <= self.now {
             (Stage::Stopping, Action::Stop { only_if_idle: false, grace })
+        } else if unanswered {
+            (Stage::StoppingIfIdle, Action::Stop { only_if_idle: true, grace })
         } else {
             (Stage::Parking, Action::Park)
         };
         let Some(order) = self.order(node, id, action, reason.clone()) else { return };
         let kind = if stage == Stage::Parking { EventKind::Parked } else { EventKind::Stopping };
         self.tell(kind, About::replica(app, id, node), reason.clone());
-        let retire = Retire { cause, reason, since: self.now, deadline, stage, order };
+        let retire = Retire { cause, reason, since: self.now, deadline, stage, unanswered, order };
         self.world.change(slot, |replica| replica.retire = Some(Box::new(retire)));
         self.wake(app, deadline);
     }
@@ -170,6 +177,8 @@ impl Turn<'_> {
             Stage::Stopping => {}
             _ if self.now >= retire.deadline => self.stop_at_deadline(slot),
             Stage::Parking | Stage::StoppingIfIdle => {}
+            Stage::Parked if !replica.seen.parked && never_answered(replica) => self.stop_unanswered(slot),
+            Stage::Parked if !replica.seen.parked => self.park(slot),
             Stage::Parked if idle => self.stop_if_idle(slot),
             Stage::Parked => self.swap_busy(slot),
         }
@@ -182,6 +191,32 @@ impl Turn<'_> {
         let grace = self.scene().terms_of(app).0;
         if let Some(order) = self.order(node, id, Action::Stop { only_if_idle: true, grace }, reason) {
             self.to_stage(slot, Stage::StoppingIfIdle, order);
+        }
+    }
+
+    /// Its owner found it working, on its own start: nobody waits for that.
+    fn stop_unanswered(&mut self, slot: Slot) {
+        let replica = self.world.replicas.at(slot);
+        let (id, node, app) = (replica.id, replica.node, replica.app);
+        let Some(reason) = replica.retire.as_ref().map(|retire| retire.reason.clone()) else { return };
+        let grace = self.scene().terms_of(app).0;
+        if let Some(order) = self.order(node, id, Action::Stop { only_if_idle: false, grace }, reason) {
+            self.to_stage(slot, Stage::Stopping, order);
+        }
+    }
+
+    /// It answers by now: the usual way.
+    fn park(&mut self, slot: Slot) {
+        let replica = self.world.replicas.at(slot);
+        let (id, node) = (replica.id, replica.node);
+        let Some(reason) = replica.retire.as_ref().map(|retire| retire.reason.clone()) else { return };
+        if let Some(order) = self.order(node, id, Action::Park, reason) {
+            self.to_stage(slot, Stage::Parking, order);
+            self.world.change(slot, |replica| {
+                if let Some(retire) = &mut replica.retire {
+                    retire.unanswered = false;
+                }
+            });
         }
     }
 
@@ -221,6 +256,33 @@ impl Turn<'_> {
         if surplus && replica.fresh && another {
             let reason = Reason::new("busy", "it works again, and an idle copy can end instead");
             self.unpark_one(slot, reason);
+        }
+    }
+
+    /// A takeover without room for even one more copy: when all new ones are ready and nothing is on its way out, one old copy
+    /// goes first, from a node where a new one would then fit. Never more than one copy is missing because of this.
+    pub fn make_way(&mut self, app: AppId) {
+        let (Some(seen), Some(known)) = (self.world.apps.get(&app), self.model.apps.get(&app)) else { return };
+        let tally = seen.tally;
+        let still = tally.fresh == tally.fresh_ready && tally.retiring + tally.ending + tally.held == 0;
+        let paid_back = seen.made_way.is_none_or(|fresh| tally.fresh > fresh);
+        if tally.stale == 0 || seen.unplaced.is_none() || !still || !paid_back {
+            return;
+        }
+        let (scene, spec) = (self.scene(), known.current.spec.as_ref());
+        let would_fit = |replica: &Replica| {
+            let room = self.world.node(replica.node).map(|seen| seen.room() + replica.resources).unwrap_or_default();
+            scene.out_of_service(replica.node, spec).is_none() && spec.resources.fits(&room)
+        };
+        let old = self.copies_of(app).filter(|(_, replica)| !replica.fresh && self.may_retire(replica));
+        let able = old.filter(|(_, replica)| would_fit(replica));
+        if let Some((_, slot)) = able.map(|(slot, replica)| (self.victim(replica), slot)).min() {
+            let text =
+                format!("revision {} takes over, and there is no room beside the old copies", known.current.number);
+            self.retire(slot, Cause::Outdated, Reason::new("make_way", text), None);
+            if let Some(seen) = self.world.apps.get_mut(&app) {
+                seen.made_way = Some(tally.fresh);
+            }
         }
     }
 

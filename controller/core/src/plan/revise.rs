@@ -61,6 +61,7 @@ impl Turn<'_> {
         let seen = self.world.apps.entry(app).or_default();
         if let Some(known) = known {
             let spec = &known.current.spec;
+            seen.made_way = None;
             seen.name.clone_from(&spec.name);
             (seen.stop_grace, seen.drain_deadline) = (spec.stop_grace, spec.drain_deadline);
             match &spec.scale {
