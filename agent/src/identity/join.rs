@@ -1,5 +1,7 @@
 //! Joining: once in a node's life.
 
+use std::error::Error;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use crate::backoff::BackOff;
 use crate::config::AgentConfig;
 use crate::dial::{DialError, endpoint};
 use crate::state::{StateError, replace_file};
+use crate::worker::chain;
 
 /// How long to look for a controller before giving up with words: a cluster that starts beside this agent is there in seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,6 +52,17 @@ pub enum JoinError {
         address: String,
         /// Its words.
         message: String,
+    },
+    /// Somebody else's cluster.
+    #[error(
+        "the controller {address} is not of the cluster that the token names: take an address of that cluster, or a token of this one"
+    )]
+    OtherCluster {
+        /// Which.
+        address: String,
+        /// What TLS said.
+        #[source]
+        source: tonic::transport::Error,
     },
     /// Nobody answered.
     #[error(
@@ -141,6 +155,13 @@ fn leader_address(status: &Status) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
+/// Did the handshake fail for the certificate? Patience would not mend that.
+fn untrusted(error: &(dyn Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_))) || error.source().is_some_and(untrusted)
+}
+
 async fn ask(address: &str, token: &Token, request: JoinRequest) -> Result<Result<JoinResponse, Status>, JoinError> {
     let tls = ClientTlsConfig::new().domain_name(SERVER_NAME);
     let verifier = Arc::new(PinnedAuthority::new(token.fingerprint));
@@ -148,7 +169,10 @@ async fn ask(address: &str, token: &Token, request: JoinRequest) -> Result<Resul
     let channel: Channel =
         match with_tls.map_err(|source| DialError::Tls { address: address.to_owned(), source })?.connect().await {
             Ok(channel) => channel,
-            Err(error) => return Ok(Err(Status::from_error(error.into()))),
+            Err(source) if untrusted(&source) => {
+                return Err(JoinError::OtherCluster { address: address.to_owned(), source });
+            }
+            Err(error) => return Ok(Err(Status::unavailable(chain(&error)))),
         };
     Ok(NodesClient::new(channel).join(request).await.map(tonic::Response::into_inner))
 }
