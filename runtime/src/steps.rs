@@ -41,6 +41,9 @@ pub enum HostStep {
 /// Performed by the container's first process, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChildStep {
+    /// Die if the launcher dies, as nobody would ever say "go". First of all; from [`Self::BecomeRoot`] on (the kernel forgets it there) the process is in
+    /// the container's cgroups, where its runtime finds it.
+    DieWithLauncher,
     /// Attach the overlay inside the launcher's tiny tree and go there. The mount namespace is a copy of the launcher's and private already.
     AttachRoot,
     /// A file system on a directory of the new root. Before pivot_root: a new `/proc` is allowed only where a whole one is visible.
@@ -194,6 +197,7 @@ fn child(spec: &ContainerSpec, around: &Surroundings) -> Vec<ChildStep> {
     let mount = |kind, target, flags, data| ChildStep::Mount { kind, target, flags, data };
     let present = |path: &&'static CStr| around.present.contains(path);
     let mut steps = vec![
+        ChildStep::DieWithLauncher,
         ChildStep::AttachRoot,
         mount(c"proc", c"proc", SAFE, c""),
         ChildStep::AttachSys,

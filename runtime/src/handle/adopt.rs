@@ -11,6 +11,7 @@ use super::record::Record;
 use super::slots::{Maker, group_name, group_number};
 use super::types::{Adopted, Running, Timings};
 use super::{Error, machine};
+use crate::kernel::cgroup::Group;
 use crate::spec::ContainerId;
 
 /// What was found.
@@ -125,14 +126,22 @@ fn over(
 /// Slots of a runtime that ended without a word. A process in one of them was cloned and never recorded: nobody knows it, so it ends.
 fn remove_leftovers(maker: &Maker, in_use: &BTreeSet<u32>) -> Result<(), Error> {
     for name in maker.cgroups.names()? {
-        let Some(number) = group_number(&name).filter(|number| !in_use.contains(number)) else { continue };
-        let group = maker.cgroups.group(&name)?;
-        for pid in group.pids()?.into_iter().filter(|pid| machine::is_init(*pid)) {
-            tracing::warn!(pid, number, "a process of a launch that was never recorded: ending it");
-            // SAFETY: a plain call; the number was read from the cgroup that only this runtime's containers join.
-            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        if group_number(&name).is_none_or(|number| in_use.contains(&number)) {
+            continue;
         }
+        let group = maker.cgroups.group(&name)?;
+        end_strangers(&group)?;
         group.remove()?;
+    }
+    Ok(())
+}
+
+/// Ends what a launcher that died in the midst of a launch may have left in a slot: nobody knows it.
+pub fn end_strangers(group: &Group) -> Result<(), Error> {
+    for pid in group.pids()? {
+        tracing::warn!(pid, "a process of a launch that was never finished: ending it");
+        // SAFETY: a plain call; the number was read from the cgroup that only this runtime's containers join.
+        unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
     }
     Ok(())
 }

@@ -77,8 +77,8 @@ impl Launchers {
         Ok(all)
     }
 
-    /// Hands one request to a launcher and waits for the outcome. A launcher that ended meanwhile is replaced; the request is not repeated, as
-    /// nobody knows how far it had come.
+    /// Hands one request to a launcher and waits for the outcome. A launcher that has ended is replaced; the request is repeated only where it cannot
+    /// have been read: a reset connection tells that it was not.
     pub fn launch(
         &self,
         request: &Request,
@@ -86,22 +86,19 @@ impl Launchers {
         cgroups: &Cgroups,
     ) -> Result<Outcome, LauncherError> {
         let mut launcher = self.take();
-        if launcher.process.try_wait().is_ok_and(|ended| ended.is_some()) {
+        let mut answer = launcher.exchange(request, fds);
+        if answer.as_ref().is_err_and(was_not_read) {
+            launcher = self.replacement(launcher, cgroups)?;
+            answer = launcher.exchange(request, fds);
+        }
+        if !matches!(answer, Ok(Some(_))) {
             launcher = self.replacement(launcher, cgroups)?;
         }
-        match launcher.exchange(request, fds) {
-            Ok(Some(outcome)) => {
-                self.give_back(launcher);
-                Ok(outcome)
-            }
-            answer => {
-                let fresh = self.replacement(launcher, cgroups)?;
-                self.give_back(fresh);
-                match answer {
-                    Err(error) => Err(LauncherError::Socket(error)),
-                    Ok(_) => Err(LauncherError::Gone { program: self.command.program.display().to_string() }),
-                }
-            }
+        self.give_back(launcher);
+        match answer {
+            Ok(Some(outcome)) => Ok(outcome),
+            Ok(None) => Err(LauncherError::Gone { program: self.command.program.display().to_string() }),
+            Err(error) => Err(LauncherError::Socket(error)),
         }
     }
 
@@ -192,6 +189,11 @@ impl Drop for Launcher {
             tracing::debug!(%error, "a launcher had ended before");
         }
     }
+}
+
+/// The kernel says "reset" when the other end closed with something unread in it, "broken pipe" when it had closed before.
+fn was_not_read(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected)
 }
 
 /// Packets, kept whole, with room for the longest.

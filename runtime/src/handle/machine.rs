@@ -74,13 +74,6 @@ pub fn bury_zombie(pid: u32, ticks: u64) {
     }
 }
 
-/// The init among a cgroup's processes: the one that is number 1 inside.
-pub fn is_init(pid: u32) -> bool {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let numbers = text.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    numbers.split_whitespace().skip(1).last() == Some("1")
-}
-
 /// With a capacity: what the node's cgroup uses of it. Without: the machine.
 pub fn usage(cgroups: &Cgroups, capacity: Option<Capacity>) -> Result<NodeUsage, Error> {
     let pressure = pressure();
@@ -153,11 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_alive_and_no_init() {
+    fn this_process_is_alive() {
         let pid = std::process::id();
         let ticks = start_ticks(pid).expect("we have a start");
         assert!(is_alive(pid, ticks));
         assert!(!is_alive(pid, ticks + 1));
-        assert!(!is_init(pid));
     }
 }

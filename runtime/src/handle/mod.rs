@@ -113,6 +113,7 @@ impl Runtime {
                 Ok((running, ours, files.record))
             }
             Err(error) => {
+                adopt::end_strangers(&slot.group)?;
                 self.containers.discard(&spec.id)?;
                 Err(error)
             }

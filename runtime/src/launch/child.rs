@@ -128,6 +128,9 @@ pub unsafe extern "C" fn body(shared: usize) -> ! {
 
 fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
     match step {
+        ChildStep::DieWithLauncher => {
+            call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0])
+        }
         ChildStep::AttachRoot => attach_root(shared),
         ChildStep::Mount { kind, target, flags, data } => {
             call(libc::SYS_mount, [at(kind), at(target), at(kind), *flags as usize, at(data), 0])
@@ -199,6 +202,7 @@ fn become_root() -> isize {
     let groups = call(libc::SYS_setgroups, [0, 0, 0, 0, 0, 0]);
     let user = call(libc::SYS_setresuid, [0, 0, 0, 0, 0, 0]);
     call(libc::SYS_umask, [0o022, 0, 0, 0, 0, 0]);
+    call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, 0, 0, 0, 0, 0]);
     group.min(groups).min(user)
 }
 

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use bellows_runtime::handle::{LauncherCommand, PoolSizes};
 use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
 
+/// Host ids of one test: 32 ranges for the 30 addresses of its subnet.
+const IDS: u32 = 32 << 16;
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// One test's folder, image, subnet, cgroup and id ranges, which no other test has.
@@ -34,11 +37,11 @@ pub fn place() -> Option<Place> {
     let launcher =
         LauncherCommand { program: env!("CARGO_BIN_EXE_bellows-launcher").into(), args: Vec::<OsString>::new() };
     let second = 128 + std::process::id() % 100;
-    let subnet = format!("10.{second}.{number}.0/24").parse().expect("a subnet");
+    let subnet = format!("10.{second}.{number}.0/27").parse().expect("a subnet");
     let mut config = RuntimeConfig::new(dir.join("state"), format!("{name}/node"), subnet, launcher);
     config.pool = PoolSizes { ready: 1, keep: 4 };
     config.launchers = 1;
-    config.uid_base = 0x2000_0000 + number * (1 << 24);
+    config.uid_base = 0x2000_0000 + std::process::id() % 32 * (1 << 26) + number * IDS;
     let links = format!("bw0a{second:02x}{number:02x}");
     Some(Place { dir, name, links, config, mounts: mounts() })
 }
@@ -99,7 +102,7 @@ impl Place {
         let text = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
         let first = text.split_whitespace().nth(1).and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
         let base = self.config.uid_base;
-        (base..base + (1 << 24)).contains(&first)
+        (base..base + IDS).contains(&first)
     }
 }
 
