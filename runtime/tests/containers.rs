@@ -333,3 +333,15 @@ fn launches_from_several_threads_do_not_mix() {
     runtime.shutdown().expect("shut down");
     place.assert_clean();
 }
+
+#[test]
+fn the_kernels_features_are_found() {
+    let Some(_place) = place() else { return };
+    let table = Runtime::check();
+    for row in &table {
+        println!("{:45} {:?}", row.feature, row.found);
+    }
+    let missing: Vec<_> = table.iter().filter(|row| row.required && row.found.is_err()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(table.iter().all(|row| !row.without.is_empty() && !row.needed_for.is_empty()));
+}
