@@ -55,5 +55,5 @@ fn measure(args: &[String]) -> Result<(), Box<dyn std::error::Error>> {
 fn report(what: &str, mut ns: Vec<u64>) {
     ns.sort_unstable();
     let at = |part: usize| ns.get(ns.len() * part / 100).map_or(0, |n| n / 1000);
-    println!("{:>8} us median {:>8} p90 {:>8} p99   {what}", at(50), at(90), at(99));
+    println!("{:>7} us p5 {:>7} median {:>7} p90 {:>7} p99   {what}", at(5), at(50), at(90), at(99));
 }
