@@ -190,7 +190,7 @@ impl Turn<'_> {
         let Some(reason) = replica.retire.as_ref().map(|retire| retire.reason.clone()) else { return };
         let grace = self.scene().terms_of(app).0;
         if let Some(order) = self.order(node, id, Action::Stop { only_if_idle: true, grace }, reason) {
-            self.to_stage(slot, Stage::StoppingIfIdle, order);
+            self.set_stage(slot, Stage::StoppingIfIdle, order);
         }
     }
 
@@ -201,7 +201,7 @@ impl Turn<'_> {
         let Some(reason) = replica.retire.as_ref().map(|retire| retire.reason.clone()) else { return };
         let grace = self.scene().terms_of(app).0;
         if let Some(order) = self.order(node, id, Action::Stop { only_if_idle: false, grace }, reason) {
-            self.to_stage(slot, Stage::Stopping, order);
+            self.set_stage(slot, Stage::Stopping, order);
         }
     }
 
@@ -211,7 +211,7 @@ impl Turn<'_> {
         let (id, node) = (replica.id, replica.node);
         let Some(reason) = replica.retire.as_ref().map(|retire| retire.reason.clone()) else { return };
         if let Some(order) = self.order(node, id, Action::Park, reason) {
-            self.to_stage(slot, Stage::Parking, order);
+            self.set_stage(slot, Stage::Parking, order);
             self.world.change(slot, |replica| {
                 if let Some(retire) = &mut replica.retire {
                     retire.unanswered = false;
@@ -234,11 +234,11 @@ impl Turn<'_> {
                     retire.reason = reason;
                 }
             });
-            self.to_stage(slot, Stage::Stopping, order);
+            self.set_stage(slot, Stage::Stopping, order);
         }
     }
 
-    fn to_stage(&mut self, slot: Slot, stage: Stage, order: OrderSequence) {
+    fn set_stage(&mut self, slot: Slot, stage: Stage, order: OrderSequence) {
         self.world.change(slot, |replica| {
             if let Some(retire) = &mut replica.retire {
                 (retire.stage, retire.order) = (stage, order);
