@@ -116,7 +116,7 @@ impl Lab {
             self.now = self.now + Millis(10);
             self.deliver();
             self.agents_speak();
-            if self.now.0 % 100 == 0 {
+            if self.now.0.is_multiple_of(100) {
                 self.step(Input::Tick);
             }
         }
@@ -171,7 +171,7 @@ impl Lab {
                 continue;
             }
             let Some(session) = agent.session else {
-                if now.0 % 500 == 0 {
+                if now.0.is_multiple_of(500) {
                     self.connect(node);
                 }
                 continue;
