@@ -90,24 +90,22 @@ fn show(bar: &ProgressBar, progress: &AwaitProgress) {
     bar.set_message(unsettled(progress));
 }
 
+/// The controller's own words; they count ready and surplus copies.
 fn unsettled(progress: &AwaitProgress) -> String {
-    let surplus = match progress.surplus {
-        0 => String::new(),
-        surplus => format!("{surplus} too many are still alive; "),
-    };
-    format!("{surplus}{}", views::sentence(&views::reason(progress.reason.clone())))
+    views::sentence(&views::reason(progress.reason.clone()))
 }
 
 fn too_late(wish: &Wish<'_>, flags: &Flags, last: Option<&AwaitProgress>) -> Failure {
     let app = wish.app;
-    let seen = match last {
-        Some(progress) => {
-            let why = unsettled(progress);
-            let why = why.trim_end_matches("; ");
-            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-            format!("{} of {} copies are ready{why}", progress.ready, progress.wanted)
-        }
+    let seen = match last.map(|progress| (progress, unsettled(progress))) {
         None => "nothing was heard of its copies".to_owned(),
+        Some((progress, why)) if why.is_empty() => {
+            format!(
+                "{} of {} copies are ready, {} too many are alive",
+                progress.ready, progress.wanted, progress.surplus
+            )
+        }
+        Some((_, why)) => why,
     };
     Failure::new(
         Kind::TimedOut,

@@ -268,7 +268,7 @@ fn waiting_ends_with_the_reason() {
     exit code 4
     --- stdout
     --- stderr
-    error: app "slow" has not settled within 300ms: 1 of 5 copies are ready: no node has 250m of CPU left
+    error: app "slow" has not settled within 300ms: no node has 250m of CPU left
      mend: what you asked for stands; `bellows explain slow` says what is in the way, `--timeout` waits longer
     "#);
 }
