@@ -2,12 +2,17 @@
 
 use std::path::PathBuf;
 
-use bellows_runtime::handle::Ipv4Subnet;
+use bellows_agent::{Agent, AgentConfig, Replicas};
+use bellows_runtime::Runtime;
+use bellows_runtime::handle::{Capacity, Feature, Ipv4Subnet, LauncherCommand};
 use clap::Args;
+use serde_json::json;
 
 use crate::failure::Failure;
 use crate::globals::Globals;
-use crate::units;
+use crate::output::Table;
+use crate::signals::Ends;
+use crate::{logging, output, units};
 
 const AFTER: &str = "\
 Needs root. SIGTERM and Ctrl-C end the agent only: its replicas run on, and the next agent with the same --state adopts them, so that \
@@ -16,11 +21,12 @@ an upgrade restarts nothing. To empty a server: `bellows drain NODE --wait`, the
 Examples:
   bellows agent --controller 10.0.0.5:7400 --token \"$TOKEN\" --label zone=a
   bellows agent --controller 10.0.0.5:7400              after the first start: the token is spent, its identity is in --state
+  bellows agent --check                                 what this server's kernel offers, and what works without it
   bellows agent --name small --cpu 500m --memory 256Mi --controller 10.0.0.5:7400 --token \"$TOKEN\"
 
 Logs go to stderr; $BELLOWS_LOG chooses, for example BELLOWS_LOG=debug.
 
-JSON: once, when it has joined: {node, state, cgroup, subnet}";
+JSON: once, when it has joined: {id, node, state, pid}; with --check: a list of {feature, found, why, needed_for, without, required}";
 
 /// Run an agent: starts and ends replicas on this server
 #[derive(Args, Debug)]
@@ -31,7 +37,7 @@ pub struct Arguments {
     name: Option<String>,
 
     /// Where a controller is; may be given several times, any of them will do
-    #[arg(long = "controller", value_name = "HOST:PORT", required = true, value_parser = controller)]
+    #[arg(long = "controller", value_name = "HOST:PORT", required_unless_present = "check", value_parser = controller)]
     controllers: Vec<String>,
 
     /// As `bellows token` printed it; needed until this node has joined once
@@ -69,6 +75,10 @@ pub struct Arguments {
     /// First user id on this server of the ranges that replicas get, 65,536 each
     #[arg(long, value_name = "ID", default_value_t = 0x1000_0000)]
     uid_base: u32,
+
+    /// Only say what this server's kernel offers; exit code 1 when something is missing without which no replica runs
+    #[arg(long)]
+    check: bool,
 }
 
 /// `host:port`, as a URL.
@@ -90,8 +100,106 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 /// Serves until told to end; replicas run on.
-pub async fn run(_arguments: Arguments, _globals: &Globals) -> Result<(), Failure> {
-    Err(Failure::failed("the agent is not in this build yet"))
+pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
+    if arguments.check {
+        return check(&Runtime::check(), globals);
+    }
+    logging::begin();
+    let mut ends = Ends::catch()?;
+    let config = config(arguments)?;
+    let agent = tokio::select! {
+        started = Agent::start(config) => started.map_err(|error| Failure::from_error(&error))?,
+        () = ends.told() => return Ok(()),
+    };
+    greet(&agent, globals)?;
+    let stuck = tokio::select! {
+        why = agent.stuck() => Some(why),
+        () = ends.told() => None,
+    };
+    leave(agent, &mut ends).await?;
+    stuck.map_or(Ok(()), |why| Err(Failure::failed(why)))
+}
+
+/// Replicas outlive the agent, so that an upgrade restarts nothing.
+async fn leave(agent: Agent, ends: &mut Ends) -> Result<(), Failure> {
+    tracing::info!("ending; replicas run on");
+    let mut left = Ok(());
+    ends.patiently(async { left = agent.shutdown(Replicas::Leave).await }).await?;
+    left.map_err(|error| Failure::from_error(&error))
+}
+
+fn greet(agent: &Agent, globals: &Globals) -> Result<(), Failure> {
+    let (id, name, state) = (format!("n{}", agent.node()), agent.name(), agent.state().display());
+    match globals.json() {
+        true => {
+            output::json_line(&json!({ "id": id, "node": name, "state": state.to_string(), "pid": std::process::id() }))
+        }
+        false => output::line(&format!("node {name} ({id}) serves; its state is in {state}")),
+    }
+}
+
+fn config(arguments: Arguments) -> Result<AgentConfig, Failure> {
+    let name = arguments.name.map_or_else(host_name, Ok)?;
+    let capacity = arguments.cpu.zip(arguments.memory);
+    Ok(AgentConfig {
+        store: arguments.store.unwrap_or_else(|| arguments.state.join("images")),
+        state: arguments.state,
+        controllers: arguments.controllers,
+        token: arguments.token,
+        labels: arguments.labels.into_iter().collect(),
+        capacity: capacity.map(|(cpu_milli, memory_bytes)| Capacity { cpu_milli, memory_bytes }),
+        cgroup_parent: arguments.cgroup.unwrap_or_else(|| format!("bellows-{name}")),
+        subnet: arguments.subnet,
+        uid_base: arguments.uid_base,
+        launcher: launcher()?,
+        name,
+    })
+}
+
+fn host_name() -> Result<String, Failure> {
+    let told = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    told.ok_or_else(|| Failure::failed("this server's host name is no text").mend("name the node with --name"))
+}
+
+/// Launchers are this executable under its hidden verb.
+fn launcher() -> Result<LauncherCommand, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("cannot find this executable's own path: {error}")))?;
+    Ok(LauncherCommand { program, args: vec![crate::LAUNCHER.into()] })
+}
+
+fn check(features: &[Feature], globals: &Globals) -> Result<(), Failure> {
+    if globals.json() {
+        output::json(&features.iter().map(feature).collect::<Vec<_>>())?
+    } else {
+        table(features)?
+    }
+    let missing: Vec<&str> =
+        features.iter().filter(|one| one.required && one.found.is_err()).map(|one| one.feature.as_str()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("this server cannot run replicas: it lacks {}", missing.join(", "))))
+}
+
+fn feature(one: &Feature) -> serde_json::Value {
+    json!({
+        "feature": one.feature,
+        "found": one.found.is_ok(),
+        "why": one.found.as_ref().err(),
+        "needed_for": one.needed_for,
+        "without": one.without,
+        "required": one.required,
+    })
+}
+
+fn table(features: &[Feature]) -> Result<(), Failure> {
+    let mut table = Table::new(&["FEATURE", "FOUND", "NEEDED FOR", "WITHOUT IT"]);
+    for one in features {
+        let found = one.found.as_ref().map_or_else(|why| format!("no: {why}"), |_| "yes".to_owned());
+        table.row(vec![one.feature.to_string(), found, one.needed_for.to_string(), one.without.to_string()]);
+    }
+    table.print("There is nothing to check.")
 }
 
 #[cfg(test)]
