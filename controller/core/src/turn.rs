@@ -1,5 +1,7 @@
 //! One step of a leader: the model as it stands, the world to change, and the effects that come of it.
 
+use std::borrow::Cow;
+
 use crate::effect::{Action, Effect, Event, EventKind, Order};
 use crate::ids::{AppId, NodeId, OrderSequence, ReplicaId};
 use crate::limits::Limits;
@@ -39,10 +41,10 @@ pub struct Scene<'a> {
     pub world: &'a World,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
     /// A node as people call it.
-    pub fn node_name(&self, node: NodeId) -> String {
-        self.model.nodes.get(&node).map_or_else(|| node.to_string(), |known| known.name.clone())
+    pub fn node_name(&self, node: NodeId) -> Cow<'a, str> {
+        self.model.nodes.get(&node).map_or_else(|| node.to_string().into(), |known| known.name.as_str().into())
     }
 }
 

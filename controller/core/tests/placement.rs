@@ -88,7 +88,7 @@ fn rank(nodes: &BTreeMap<NodeId, Seen>, id: NodeId, spec: &AppSpec) -> Option<(u
             return None;
         }
     }
-    let share = |used: u64, of: u64| if of == 0 { 1_000 } else { used * 1_000 / of };
+    let share = |used: u64, of: u64| (used * 1_000).checked_div(of).unwrap_or(1_000);
     let load = share(node.used.cpu.0, node.capacity.cpu.0).max(share(node.used.memory.0, node.capacity.memory.0));
     Some((skew, node.distrust, load / 50, node.copies))
 }
@@ -209,8 +209,8 @@ impl Trial {
             self.judged += 1;
             let there = nodes.get_mut(&node).expect("orders go to known nodes");
             there.copies += 1;
-            there.declared = there.declared + spec.resources;
-            there.used = there.used + spec.resources;
+            there.declared += spec.resources;
+            there.used += spec.resources;
         }
         let supply = self.core.world().map_or(0, |world| world.replicas.iter().filter(|copy| copy.app == id).count());
         let fits = nodes.keys().find(|node| rank(&nodes, **node, &spec).is_some());
@@ -233,7 +233,7 @@ fn starts(effects: &[Effect]) -> BTreeMap<ReplicaId, (AppId, NodeId)> {
 
 fn labels(node: u32) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
-    if node % 7 != 0 {
+    if !node.is_multiple_of(7) {
         labels.insert("zone".to_owned(), format!("z{}", node % 3));
     }
     if node.is_multiple_of(2) {

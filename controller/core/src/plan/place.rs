@@ -104,6 +104,8 @@ struct Podium<'a> {
     request: &'a Request<'a>,
     skew: u32,
     own_class: bool,
+    /// The tree knows it all: its keys hold this app's copies, and nothing speaks against any node.
+    all_in_tree: bool,
     best: Option<(u32, Key, NodeId)>,
     second: Option<(u32, Key, NodeId)>,
 }
@@ -128,6 +130,9 @@ impl Judge for Podium<'_> {
 impl Podium<'_> {
     /// What the tree does not know: this app's copies and bad experience there. It can only make a node worse.
     fn full_key(&self, node: NodeId, key: Key) -> Option<(u32, Key)> {
+        if self.all_in_tree {
+            return Some((self.skew, key));
+        }
         let (scene, request) = (&self.scene, self.request);
         let Some(app) = scene.world.apps.get(&request.app) else { return Some((self.skew, key)) };
         let here = app.on_node.get(&node).copied().unwrap_or(0);
@@ -154,7 +159,10 @@ impl Turn<'_> {
     pub fn choose(&mut self, request: &mut Request<'_>, class: &Class, own_class: bool, why: Why) -> Option<Choice> {
         let scene = self.scene();
         let need = &request.spec.resources;
-        let mut podium = Podium { scene, request, skew: 0, own_class, best: None, second: None };
+        let clean = scene.world.apps.get(&request.app).is_none_or(|app| app.backoff.is_clean());
+        let by_node = request.zones.as_ref().is_some_and(|zones| zones.by_node);
+        let all_in_tree = own_class && clean && !by_node;
+        let mut podium = Podium { scene, request, skew: 0, own_class, all_in_tree, best: None, second: None };
         let mut order: Vec<(u32, usize)> = (0..class.zones.len())
             .filter_map(|at| Some((request.zones.as_ref().map_or(Some(0), |zones| zones.skew_of(at))?, at)))
             .collect();

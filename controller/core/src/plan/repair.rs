@@ -68,6 +68,11 @@ impl Backoff {
         u32::try_from(self.due.len()).unwrap_or(u32::MAX)
     }
 
+    /// Does nothing speak against any node?
+    pub fn is_clean(&self) -> bool {
+        self.distrusted.is_empty() && self.full.is_empty()
+    }
+
     /// How often it crashed on a node, as far as that still counts.
     pub fn distrust(&self, node: NodeId, now: Instant) -> u32 {
         self.distrusted.get(&node).filter(|(_, until)| now < *until).map_or(0, |(level, _)| *level)
