@@ -227,11 +227,13 @@ impl World {
     fn settle(&mut self, number: HostNumber, mut inputs: VecDeque<Input>) {
         loop {
             while let Some(input) = inputs.pop_front() {
+                let routine = matches!(input, Input::Tick | Input::Report { .. });
                 let effects = self.hosts[number].core.step(Instant(self.now), input);
+                let routine = routine && effects.is_empty();
                 for effect in effects {
                     self.perform(number, effect, &mut inputs);
                 }
-                self.check_leader(number);
+                self.check_leader(number, routine);
             }
             let Some(member) = &mut self.hosts[number].member else { return };
             let actions = member.ready();
