@@ -10,7 +10,7 @@ use bellows_core::ids::{AppId, Fence, Generation, NodeId, SessionId};
 use bellows_core::input::{Activity, Lifecycle};
 use bellows_core::model::command::Refusal;
 use bellows_core::model::spec::{AppSpec, WhenCutOff};
-use bellows_core::observe::replica::{Cause, Replica, Sight, Standing};
+use bellows_core::observe::replica::{Cause, Replica, Retire, Sight, Standing};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The laws.
@@ -291,13 +291,15 @@ impl World {
         let Some(world) = self.hosts[number].core.world() else { return };
         let Some(slot) = world.replicas.find(order.replica) else { return };
         let victim = world.replicas.at(slot);
-        let surplus = victim.retire.as_ref().is_some_and(|retire| retire.cause == Cause::Surplus);
+        // Chosen just now: one that was chosen before, because it had never answered, is parked late and may be swapped.
+        let chosen = |retire: &Retire| retire.cause == Cause::Surplus && retire.since.0 == self.now;
+        let surplus = victim.retire.as_deref().is_some_and(chosen);
         let Some(seen) = world.apps.get(&victim.app).filter(|_| surplus && victim.fresh) else { return };
         let others = seen.replicas.values().map(|slot| world.replicas.at(*slot));
         let better = others.filter(|other| in_rotation(other)).find(|other| missed(other) < missed(victim));
-        let better = better.map(|other| (other.id, other.seen.activity));
-        let (id, activity) = (victim.id, victim.seen.activity);
-        self.laws.unless(better.is_none(), 14, || format!("{id} ({activity:?}) is retired, {better:?} is not"));
+        let better = better.map(|other| format!("{} ({:?})", other.id, other.seen));
+        let (id, seen, reason) = (victim.id, victim.seen.clone(), order.reason.text.clone());
+        self.laws.unless(better.is_none(), 14, || format!("{id} ({seen:?}) is retired ({reason}), {better:?} is not"));
     }
 
     pub(crate) fn check_delivery(&mut self, site: SiteNumber, fence: agent::Fence, session: agent::SessionId) {
