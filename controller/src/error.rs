@@ -40,10 +40,12 @@ pub enum StartError {
         why: String,
     },
     /// Two controllers, one folder.
-    #[error("another controller uses the folder {path}; stop it first, or choose another folder with --state")]
+    #[error("{} uses the folder {path}; stop it first, or choose another folder with --state", holder(*pid))]
     FolderInUse {
         /// The folder.
         path: PathBuf,
+        /// The other one's process, as it noted it.
+        pid: Option<u32>,
     },
     /// Raft's log: damaged, not readable, not writable.
     #[error("the controller's log cannot be used")]
@@ -116,4 +118,8 @@ pub enum StartError {
 pub struct CreateTokenError {
     /// Says how to mend it.
     pub why: String,
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another controller".to_owned(), |pid| format!("another controller (process {pid})"))
 }

@@ -9,7 +9,7 @@
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,9 @@ use crate::error::StartError;
 
 /// Version of the folder's layout.
 const LAYOUT: u32 = 1;
+
+/// Digits of a process number, with room to spare.
+const MOST_PID_BYTES: u64 = 16;
 
 /// An opened state folder. The lock goes with it.
 #[derive(Debug)]
@@ -84,12 +87,24 @@ fn only_known_files(path: &Path) -> Result<(), StartError> {
 fn lock(path: &Path) -> Result<File, StartError> {
     let file = path.join("lock");
     let mut options = OpenOptions::new();
-    let lock = options.write(true).create(true).truncate(false).mode(0o600).open(&file).map_err(not_writable(&file))?;
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut lock = options.open(&file).map_err(not_writable(&file))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StartError::FolderInUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(StartError::NotWritable { path: file, flag: "--state", source }),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(StartError::FolderInUse { path: path.to_owned(), pid: noted_pid(&lock) });
+        }
+        Err(TryLockError::Error(source)) => return Err(not_writable(&file)(source)),
     }
+    let noted = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    noted.map_err(not_writable(&file)).map(|()| lock)
+}
+
+/// Who holds the lock, for the message; nothing when it has not written its number yet.
+fn noted_pid(lock: &File) -> Option<u32> {
+    let mut text = String::new();
+    lock.take(MOST_PID_BYTES).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }
 
 /// Written at every start, because that also proves that the folder can be written.
@@ -146,7 +161,8 @@ mod tests {
     fn a_second_controller_is_refused_and_a_later_one_is_not() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let first = StateFolder::open(folder.path()).expect("a new folder");
-        assert!(matches!(refused(folder.path()), StartError::FolderInUse { .. }));
+        let own = Some(std::process::id());
+        assert!(matches!(refused(folder.path()), StartError::FolderInUse { pid, .. } if pid == own));
         drop(first);
         StateFolder::open(folder.path()).expect("the lock went with its owner");
     }
