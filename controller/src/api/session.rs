@@ -17,7 +17,7 @@ use wire::from_agent::Body;
 use super::join::check_protocol;
 use super::streams::Answers;
 use crate::convert::{Malformed, check_text, fence_from_wire, hello_from_wire, report_from_wire};
-use crate::driver::{AgentMessage, Handle, Outbox, outbox};
+use crate::driver::{AgentMessage, Closed, Handle, Outbox, outbox};
 
 /// From the stream's beginning to `Open`: the agent has nothing to prepare for it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,9 +26,9 @@ const MAX_MACHINE_BYTES: usize = 128;
 
 /// Serves one stream of one node.
 pub(super) fn serve(driver: Handle, node: NodeId, stream: Streaming<wire::FromAgent>) -> Answers<wire::ToAgent> {
-    let (outbox, answers) = outbox();
+    let (outbox, answers, closed) = outbox();
     tokio::spawn(async move {
-        if let Err(status) = speak(&driver, node, stream, outbox).await {
+        if let Err(status) = speak(&driver, node, stream, outbox, closed).await {
             tracing::debug!(%node, status = status.message(), "an agent's stream ended");
         }
     });
@@ -40,6 +40,7 @@ async fn speak(
     node: NodeId,
     mut stream: Streaming<wire::FromAgent>,
     outbox: Outbox,
+    closed: Closed,
 ) -> Result<(), Status> {
     let open = match opened(&mut stream).await {
         Ok(open) => open,
@@ -53,7 +54,10 @@ async fn speak(
     let connecting = AgentMessage::Connecting { node, machine: open.machine, fence, outbox, session };
     driver.agent(connecting).await?;
     let session = given.await.map_err(|_| Status::unavailable("the controller is stopping"))?;
-    let ended = listen(driver, node, session, &mut stream).await;
+    let ended = tokio::select! {
+        ended = listen(driver, node, session, &mut stream) => ended,
+        () = closed.closed() => Ok(()), // refused: what it still says is of no use
+    };
     driver.agent(AgentMessage::Disconnected { node, session }).await?;
     ended
 }

@@ -31,7 +31,7 @@ mod writer;
 pub(crate) use handle::Handle;
 pub(crate) use message::{AgentMessage, Question};
 pub(crate) use metrics::Metrics;
-pub(crate) use outbox::{Outbox, outbox};
+pub(crate) use outbox::{Closed, Outbox, outbox};
 pub(crate) use run::{DriverParts, start};
 pub(crate) use standing::Standing;
 pub(crate) use view::{Gauges, Overview};

@@ -1,5 +1,6 @@
 //! What waits to be sent to one agent. Bounded: an agent that takes nothing loses its session instead of growing our memory.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,7 +19,20 @@ pub(super) const ORDERS_PER_MESSAGE: usize = 1_000;
 /// The driver's end.
 pub(crate) struct Outbox {
     queue: mpsc::Sender<wire::to_agent::Body>,
-    closing: Option<oneshot::Sender<wire::Refusal>>,
+    closing: oneshot::Sender<wire::Refusal>,
+    /// Dropped with the outbox: tells the listening side that nobody hears it any more.
+    _open: oneshot::Sender<Infallible>,
+}
+
+/// Ends when the driver has let go of the outbox.
+pub(crate) struct Closed(oneshot::Receiver<Infallible>);
+
+impl Closed {
+    /// Returns when the session is over, whoever ended it.
+    pub(crate) async fn closed(self) {
+        // The only way for it to end: nothing infallible is ever sent.
+        let Err(_dropped) = self.0.await;
+    }
 }
 
 /// The connection's end: what is to be sent, and at last why nothing more comes.
@@ -32,11 +46,16 @@ pub(crate) struct OutboxStream {
 #[derive(Debug)]
 pub(crate) struct Full;
 
-/// Both ends.
-pub(crate) fn outbox() -> (Outbox, OutboxStream) {
+/// Both ends, and what tells of the end.
+pub(crate) fn outbox() -> (Outbox, OutboxStream, Closed) {
     let (sender, queue) = mpsc::channel(WAITING_MESSAGES);
     let (close, closing) = oneshot::channel();
-    (Outbox { queue: sender, closing: Some(close) }, OutboxStream { queue, closing, ended: false })
+    let (open, closed) = oneshot::channel();
+    (
+        Outbox { queue: sender, closing: close, _open: open },
+        OutboxStream { queue, closing, ended: false },
+        Closed(closed),
+    )
 }
 
 impl Outbox {
@@ -49,11 +68,9 @@ impl Outbox {
     }
 
     /// Overtakes whatever waits.
-    pub(crate) fn close(mut self, refusal: wire::Refusal) {
-        if let Some(closing) = self.closing.take() {
-            // The connection may have ended meanwhile; then nobody needs the reason.
-            let _ = closing.send(refusal);
-        }
+    pub(crate) fn close(self, refusal: wire::Refusal) {
+        // The connection may have ended meanwhile; then nobody needs the reason.
+        let _ = self.closing.send(refusal);
     }
 }
 
@@ -73,8 +90,6 @@ impl Stream for OutboxStream {
     }
 }
 
-use std::future::Future as _;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +101,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_agent_is_told_why_before_anything_else() {
-        let (outbox, mut stream) = outbox();
+        let (outbox, mut stream, closed) = outbox();
         for _ in 0..WAITING_MESSAGES {
             outbox.send(acknowledge()).expect("room");
         }
@@ -95,12 +110,14 @@ mod tests {
         let first = stream.next().await.expect("a message").expect("no error").body;
         assert!(matches!(first, Some(wire::to_agent::Body::Refusal(refusal)) if refusal.text == "too slow"));
         assert!(stream.next().await.is_none());
+        closed.closed().await;
     }
 
     #[tokio::test]
     async fn a_dropped_outbox_ends_the_stream() {
-        let (outbox, mut stream) = outbox();
+        let (outbox, mut stream, closed) = outbox();
         drop(outbox);
         assert!(stream.next().await.is_none());
+        closed.closed().await;
     }
 }

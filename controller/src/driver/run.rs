@@ -225,6 +225,9 @@ impl Driver {
             while let Some(written) = self.writer.more_written() {
                 self.member.persisted(written.map_err(|why| DriverError::Disk { why })?);
             }
+            if !self.writer.has_room() {
+                break; // goes on when a batch is written
+            }
             let actions = self.member.ready();
             if actions.is_empty() {
                 break;
