@@ -9,16 +9,19 @@ use bellows_core::ids::{AppId, Generation, SpecDigest};
 use bellows_core::input::Request;
 use bellows_core::model::command::{NodeState, Outcome};
 use bellows_core::model::spec::{
-    AppSpec, Constraint, ConstraintOperator, Port, Protocol, Scale, Spread, WhenCutOff, WhenFull,
+    AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Port, Protocol, Scale, Spread, WhenCutOff, WhenFull,
 };
 use bellows_core::time::Instant;
-use bellows_core::units::{Bytes, CpuMilli, Millis, Resources};
+use bellows_core::units::{Bytes, CpuMilli, Millis, Permille, Resources};
 use std::collections::BTreeMap;
 
 /// Names that people give to apps.
 const SLOTS: usize = 8;
 
-/// The most copies that people ask for: 20 x 1.9 CPUs = 38 CPUs, of 80 or so on 50 servers.
+/// The app whose count its policy decides.
+const ELASTIC_SLOT: usize = 7;
+
+/// The most copies that people ask for: 20 x 1.5 + 10 x 0.4 CPUs = 34 CPUs, of 80 or so on 50 servers.
 const MOST_COPIES: u64 = 20;
 
 /// Nobody waits longer for an answer.
@@ -47,8 +50,40 @@ pub(crate) struct Wish {
 pub(crate) struct Declared {
     pub(crate) app: AppId,
     pub(crate) generation: Generation,
-    /// None: removed.
-    pub(crate) replicas: Option<u32>,
+    pub(crate) copies: Copies,
+}
+
+/// How many copies an app was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Copies {
+    /// It was removed.
+    None,
+    /// Somebody said how many.
+    Declared(u32),
+    /// Policies decide.
+    Between(u32, u32),
+}
+
+impl Copies {
+    /// Is this count as promised?
+    pub(crate) fn allow(self, count: u32) -> bool {
+        match self {
+            Self::None => count == 0,
+            Self::Declared(copies) => count == copies,
+            Self::Between(least, most) => (least..=most).contains(&count),
+        }
+    }
+
+    fn of(request: &Request) -> Self {
+        match request {
+            Request::Scale { replicas, .. } => Self::Declared(*replicas),
+            Request::Apply { spec, .. } => match &spec.scale {
+                Scale::Declared { replicas } => Self::Declared(*replicas),
+                Scale::Policies(elastic) => Self::Between(elastic.min, elastic.max),
+            },
+            _ => Self::None,
+        }
+    }
 }
 
 /// Everybody who asks.
@@ -103,7 +138,7 @@ fn spec_of(slot: usize, revision: u32, replicas: u32) -> AppSpec {
         processes: 100,
         scratch: Bytes(64 << 20),
         log: Bytes(16 << 20),
-        scale: Scale::Declared { replicas },
+        scale: if slot == ELASTIC_SLOT { elastic() } else { Scale::Declared { replicas } },
         ports: if slot.is_multiple_of(2) {
             vec![Port { name: "http".to_owned(), port: 80, protocol: Protocol::Http }]
         } else {
@@ -120,6 +155,12 @@ fn spec_of(slot: usize, revision: u32, replicas: u32) -> AppSpec {
         },
         when_cut_off: if slot == 6 { WhenCutOff::StopAfter(Millis(8_000)) } else { WhenCutOff::KeepRunning },
     }
+}
+
+/// Copies that work want company; when all rest, one is left.
+fn elastic() -> Scale {
+    let policies = vec![Policy::Cpu { target: Permille(500) }];
+    Scale::Policies(Elastic { min: 1, max: 10, idle_grace: Millis(5_000), spare: 0, policies })
 }
 
 fn digest_of(spec: &AppSpec, revision: u32) -> SpecDigest {
@@ -166,17 +207,17 @@ impl World {
             return;
         }
         let declared = self.people.declared[slot].as_ref();
-        let Some(declared) = declared.filter(|declared| declared.replicas.is_some()) else {
+        let Some(declared) = declared.filter(|declared| declared.copies != Copies::None) else {
             return self.apply(slot, replicas, "apps applied");
         };
         let expected = draw.is_multiple_of(3).then_some(declared.generation);
         let (tenant, name) = ("default".to_owned(), format!("app-{slot}"));
         match draw {
-            0..75 => {
+            0..75 if slot != ELASTIC_SLOT => {
                 self.tally.count("apps scaled");
                 self.wish(Subject::App(slot), Request::Scale { tenant, name, replicas, expected });
             }
-            75..92 => self.apply(slot, replicas, "revisions applied"),
+            0..92 => self.apply(slot, replicas, "revisions applied"),
             _ => {
                 self.tally.count("apps removed");
                 self.wish(Subject::App(slot), Request::Remove { tenant, name, expected });
@@ -324,16 +365,9 @@ impl World {
     fn learn(&mut self, number: usize, subject: Subject, outcome: Outcome) {
         match (subject, outcome) {
             (Subject::App(slot), Outcome::App { app, generation, .. }) => {
-                let replicas = match &self.people.wishes[number].request {
-                    Request::Scale { replicas, .. } => Some(*replicas),
-                    Request::Apply { spec, .. } => match spec.scale {
-                        Scale::Declared { replicas } => Some(replicas),
-                        Scale::Policies(_) => None,
-                    },
-                    _ => None,
-                };
+                let copies = Copies::of(&self.people.wishes[number].request);
                 self.check_answer(slot, app, generation);
-                self.people.declared[slot] = Some(Declared { app, generation, replicas });
+                self.people.declared[slot] = Some(Declared { app, generation, copies });
             }
             (Subject::Site(site), Outcome::Node { node }) if !self.sites[site].removed => {
                 self.sites[site].node = Some(node);
