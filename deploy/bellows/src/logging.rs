@@ -15,7 +15,7 @@ pub fn begin() {
 
 /// Begins with what went wrong only: for a verb in whose terminal somebody reads something else.
 pub fn begin_quietly() {
-    begin_with("warn");
+    begin_with("warn,raft_engine=error");
 }
 
 fn begin_with(usual: &str) {

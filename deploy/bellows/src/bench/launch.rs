@@ -1,14 +1,14 @@
-//! `bench launch`: one container from order to cleaned up, again and again, beside the same program as a plain process.
+//! `bench launch`: containers from order to cleaned up, in a row and in a burst, beside the kernel's own floor and a plain process.
 //!
-//! A container here is the whole thing: seven namespaces, own root, own address, cgroups, seccomp, init. Cleaned means reaped, its cgroups,
-//! slot and scratch free. What pools prepare and refill meanwhile is inside the wall time.
+//! A container here is the whole thing: seven namespaces, own root, own address, cgroups, seccomp, init. Cleaned up means reaped, its
+//! cgroups, slot and scratch free. What pools prepare and refill meanwhile is inside the wall time.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use bellows_runtime::handle::{Ipv4Subnet, LauncherCommand};
+use bellows_runtime::bench::{self, Run};
+use bellows_runtime::handle::{Exit, Ipv4Subnet, LauncherCommand};
 use bellows_runtime::image::Store;
 use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
 use clap::Args;
@@ -17,13 +17,16 @@ use super::payload;
 use super::rows::{Row, quantile};
 use crate::failure::Failure;
 
-/// What is executed: it returns at once.
+/// Of busybox: it returns at once.
 const TRUE: &str = "/bin/true";
 
 /// Addresses of the measured containers.
 const RANGE: &str = "10.211.0.0/20";
 
-/// How quickly containers start and end, beside plain processes
+/// The first ones find cold caches; a resident launcher does that once.
+const WARM_UP: usize = 20;
+
+/// How quickly containers start and end, beside the kernel's own floor
 ///
 /// Needs root. Ends everything that it starts.
 #[derive(Args, Debug)]
@@ -34,23 +37,51 @@ pub struct Arguments {
     /// How many at once in the burst
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     parallel: u32,
+    /// Also print where the time of a launch goes, moment by moment
+    #[arg(long)]
+    moments: bool,
 }
 
-/// Sequential, burst, and the references.
+/// A program that is measured.
+struct Payload {
+    name: &'static str,
+    tree: PathBuf,
+    args: [&'static str; 3],
+    /// Milliseconds of the same as a plain process.
+    plain: f64,
+}
+
+/// The floor first: it is measured from a process without threads.
 pub fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
+    crate::dev::need_root("`bellows bench launch`")?;
     let folder = tempfile::Builder::new().prefix("bellows-bench-").tempdir();
     let folder = folder.map_err(|error| Failure::failed(format!("making a folder to measure in: {error}")))?;
-    let tree = tree(&folder.path().join("images")).map_err(|error| Failure::from_error(&error))?;
+    let count = arguments.count as usize;
+    let floor = bench::floor(folder.path(), count)
+        .map_err(|error| Failure::failed(format!("measuring the kernel's floor: {error}")))?;
+    let floor = quantile(&mut floor.into_iter().map(milliseconds).collect::<Vec<_>>(), 500);
+    let payloads = payloads(folder.path(), count)?;
     let runtime = Runtime::start(config(folder.path())?).map_err(|error| Failure::from_error(&error))?;
-    let measured = measure(&runtime, &tree, arguments);
+    let measured =
+        payloads.iter().map(|payload| measure(&runtime, payload, arguments, floor)).collect::<Result<Vec<_>, _>>();
     let ended = runtime.shutdown().map_err(|error| Failure::from_error(&error));
-    measured.and_then(|rows| ended.map(|()| rows))
+    let floor = Row::new("kernel floor: seven namespaces, overlay, exec, wait; median", floor, "ms");
+    measured.and_then(|rows| ended.map(|()| [floor].into_iter().chain(rows.into_iter().flatten()).collect()))
 }
 
-fn tree(store: &Path) -> bellows_runtime::image::Result<PathBuf> {
-    let store = Store::open(store)?;
-    let digest = payload::image(&store, "bench-launch", Path::new(TRUE))?;
-    Ok(store.unpack(&digest)?.root)
+fn payloads(folder: &Path, count: usize) -> Result<Vec<Payload>, Failure> {
+    let tree =
+        bench::tiny_image(folder).map_err(|error| Failure::failed(format!("making an image to measure: {error}")))?;
+    let tiny = Payload {
+        name: "tiny",
+        plain: plain(&tree.join("bin/payload"), &["payload", "exit", "0"], count)?,
+        tree,
+        args: ["/bin/payload", "exit", "0"],
+    };
+    let build = |store: Store| store.unpack(&payload::image(&store, "bench-launch", Path::new(TRUE))?);
+    let image = Store::open(folder.join("images")).and_then(build).map_err(|error| Failure::from_error(&error))?;
+    let plain = plain(&payload::program(Path::new(TRUE)), &[TRUE], count)?;
+    Ok(vec![tiny, Payload { name: "busybox true", tree: image.root, args: [TRUE, "", ""], plain }])
 }
 
 fn config(folder: &Path) -> Result<RuntimeConfig, Failure> {
@@ -62,100 +93,76 @@ fn config(folder: &Path) -> Result<RuntimeConfig, Failure> {
     Ok(RuntimeConfig::new(folder.join("runtime"), cgroup, subnet, launcher))
 }
 
-fn measure(runtime: &Runtime, tree: &Path, arguments: &Arguments) -> Result<Vec<Row>, Failure> {
-    let plain = plain_processes(arguments.count)?;
-    let mut sequence = Sequence::new(runtime, tree);
-    sequence.warm_up()?;
-    let (mut started, mut whole) = sequence.in_a_row(arguments.count)?;
-    let per_second = sequence.burst(arguments.count, arguments.parallel)?;
-    let reference = "plain process, same program, same run";
-    Ok(vec![
-        Row::new("launch to exec, in a row, median", quantile(&mut started, 500), "ms"),
-        Row::new("launch to cleaned up, in a row, median", quantile(&mut whole, 500), "ms").beside(reference, plain),
-        Row::new("launch to cleaned up, in a row, p99", quantile(&mut whole, 990), "ms"),
-        Row::new(format!("launched and cleaned up, {} at once", arguments.parallel), per_second, "1/s"),
-        Row::new("plain process, fork to reaped, median", plain, "ms"),
-    ])
-}
-
 /// The same program, forked, executed and waited for: what the kernel takes for no isolation at all.
-fn plain_processes(count: u32) -> Result<f64, Failure> {
+fn plain(program: &Path, words: &[&str], count: usize) -> Result<f64, Failure> {
     use std::os::unix::process::CommandExt;
-    let program = payload::program(Path::new(TRUE));
+    let failed = |what: String| Failure::failed(format!("executing {}: {what}", program.display()));
     let mut samples = Vec::new();
     for _ in 0..count {
         let began = Instant::now();
-        let status = Command::new(&program).arg0(TRUE).status();
-        let status = status.map_err(|error| Failure::failed(format!("executing {}: {error}", program.display())))?;
+        let status = Command::new(program)
+            .arg0(words[0])
+            .args(&words[1..])
+            .status()
+            .map_err(|error| failed(error.to_string()))?;
+        samples.push(began.elapsed().as_secs_f64() * 1e3);
         if !status.success() {
-            return Err(Failure::failed(format!("{} ended with {status}", program.display())));
+            return Err(failed(format!("it ended with {status}")));
         }
-        samples.push(milliseconds(began));
     }
     Ok(quantile(&mut samples, 500))
 }
 
-fn milliseconds(began: Instant) -> f64 {
-    began.elapsed().as_secs_f64() * 1000.0
+fn milliseconds(ns: u64) -> f64 {
+    ns as f64 / 1e6
 }
 
-/// Containers numbered through, so that no name comes twice.
-struct Sequence<'a> {
-    runtime: &'a Runtime,
-    tree: &'a Path,
-    next: AtomicUsize,
+fn measure(runtime: &Runtime, payload: &Payload, arguments: &Arguments, floor: f64) -> Result<Vec<Row>, Failure> {
+    let count = arguments.count as usize;
+    let parallel = arguments.parallel as usize;
+    lives(runtime, payload, "warm", WARM_UP, parallel)?;
+    let row = lives(runtime, payload, "row", count, 1)?;
+    let burst = lives(runtime, payload, "burst", count, parallel)?;
+    let mut launched: Vec<_> = row.lives.iter().map(|life| milliseconds(life.launched_ns)).collect();
+    let mut cleaned: Vec<_> = row.lives.iter().map(|life| milliseconds(life.cleaned_ns)).collect();
+    let name = |what: &str| format!("{}: {what}", payload.name);
+    let mut rows = vec![
+        Row::new(name("plain process, median"), payload.plain, "ms"),
+        Row::new(name("order to exec, in a row, median"), quantile(&mut launched, 500), "ms"),
+        Row::new(name("order to cleaned up, in a row, median"), quantile(&mut cleaned, 500), "ms")
+            .beside("kernel floor", floor),
+        Row::new(name("order to cleaned up, in a row, p99"), quantile(&mut cleaned, 990), "ms"),
+        Row::new(name(&format!("containers, {parallel} at once")), count as f64 / (burst.wall_ns as f64 / 1e9), "1/s"),
+    ];
+    if arguments.moments {
+        rows.extend(moments(payload.name, &row));
+    }
+    Ok(rows)
 }
 
-impl<'a> Sequence<'a> {
-    fn new(runtime: &'a Runtime, tree: &'a Path) -> Self {
-        Self { runtime, tree, next: AtomicUsize::new(0) }
+fn lives(runtime: &Runtime, payload: &Payload, name: &str, count: usize, parallel: usize) -> Result<Run, Failure> {
+    let id = ContainerId::new(format!("{}-{name}", payload.name.replace(' ', "-")))
+        .map_err(|error| Failure::from_error(&error))?;
+    let args: Vec<_> = payload.args.into_iter().filter(|word| !word.is_empty()).collect();
+    let spec = ContainerSpec::new(id, &payload.tree, &args);
+    let run = bench::launch(runtime, &spec, count, parallel).map_err(|error| Failure::from_error(&error))?;
+    match run.lives.iter().find(|life| life.exit != Exit::Code(0)) {
+        None => Ok(run),
+        Some(life) => Err(Failure::failed(format!(
+            "a container of {} ended with {:?} instead of code 0",
+            payload.name, life.exit
+        ))),
     }
+}
 
-    /// The first ones find cold caches; a resident launcher does that once.
-    fn warm_up(&self) -> Result<(), Failure> {
-        (0..20).try_for_each(|_| self.one().map(drop))
-    }
-
-    /// Milliseconds until exec and until cleaned up.
-    fn one(&self) -> Result<(f64, f64), Failure> {
-        let name = format!("bench-{}", self.next.fetch_add(1, Ordering::Relaxed));
-        let id = ContainerId::new(name).map_err(|error| Failure::from_error(&error))?;
-        let spec = ContainerSpec::new(id.clone(), self.tree, &[TRUE]);
-        let began = Instant::now();
-        let failed = |error: bellows_runtime::handle::Error| Failure::from_error(&error);
-        self.runtime.launch(&spec).map_err(failed)?;
-        let started = milliseconds(began);
-        let ended = self.runtime.reap(&id).map_err(failed)?;
-        let whole = milliseconds(began);
-        self.runtime.forget(&id).map_err(failed)?;
-        match ended.exit {
-            bellows_runtime::handle::Exit::Code(0) => Ok((started, whole)),
-            other => Err(Failure::failed(format!("container {id} ended with {other:?} instead of code 0"))),
-        }
-    }
-
-    fn in_a_row(&mut self, count: u32) -> Result<(Vec<f64>, Vec<f64>), Failure> {
-        (0..count).map(|_| self.one()).collect()
-    }
-
-    /// Containers per second, from the first order to the last one cleaned up.
-    fn burst(&self, count: u32, parallel: u32) -> Result<f64, Failure> {
-        let left = AtomicUsize::new(count as usize);
-        let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
-        let worker = || -> Result<(), Failure> {
-            while take() {
-                self.one()?;
-            }
-            Ok(())
-        };
-        let began = Instant::now();
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..parallel).map(|_| scope.spawn(worker)).collect();
-            let outcomes = workers
-                .into_iter()
-                .map(|worker| worker.join().map_err(|_| Failure::failed("a measuring thread panicked")));
-            outcomes.collect::<Result<Vec<_>, _>>()?.into_iter().collect::<Result<Vec<_>, _>>()
-        })?;
-        Ok(f64::from(count) / began.elapsed().as_secs_f64())
-    }
+/// Medians of the moments of a launch, after the order.
+fn moments(name: &str, run: &Run) -> Vec<Row> {
+    let first = run.lives.first().map(|life| life.timings.moments_ns.clone()).unwrap_or_default();
+    let median = |index: usize| {
+        let at = run.lives.iter().filter_map(|life| life.timings.moments_ns.get(index));
+        quantile(&mut at.map(|(_, ns)| milliseconds(*ns)).collect::<Vec<_>>(), 500)
+    };
+    let rows = first.iter().enumerate();
+    rows.map(|(index, (moment, _))| Row::new(format!("{name}: after the order, {moment}"), median(index), "ms"))
+        .collect()
 }

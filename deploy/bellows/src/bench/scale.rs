@@ -41,6 +41,7 @@ pub struct Arguments {
 
 /// Two rows for each run, in seconds.
 pub async fn run(arguments: Arguments, globals: &Globals) -> Result<Vec<Row>, Failure> {
+    crate::dev::need_root("`bellows bench scale`")?;
     let cluster = OwnCluster::start(arguments.nodes)?;
     let globals = Globals { credential: Some(cluster.credential.clone()), ..globals.clone() };
     let mut connection = Connection::open(&globals)?;

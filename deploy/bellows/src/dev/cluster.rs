@@ -82,11 +82,9 @@ impl Cluster {
         agents::stuck(&self.agents).await
     }
 
-    /// Ends all parts: the controller first, or it would replace what the agents end. Every part is ended, whatever another one says.
+    /// Ends all parts: the agents first, which end their sessions before their replicas, so that the controller hears of no ended copy that
+    /// it would replace. Every part is ended, whatever another one says.
     pub async fn stop(self) -> Result<(), Failure> {
-        if let Some(controller) = self.controller {
-            controller.shutdown().await;
-        }
         let ends = self.agents.into_iter().map(|agent| tokio::spawn(agents::end(agent))).collect::<Vec<_>>();
         let mut problems = Vec::new();
         for end in ends {
@@ -95,6 +93,9 @@ impl Cluster {
                 Ok(Err(failure)) => problems.push(failure.to_string()),
                 Err(panic) => problems.push(panic.to_string()),
             }
+        }
+        if let Some(controller) = self.controller {
+            controller.shutdown().await;
         }
         if problems.is_empty() {
             Ok(())

@@ -34,6 +34,8 @@ use lock::Lock;
 use plan::Folders;
 use signals::Signals;
 
+pub use requirements::root as need_root;
+
 /// Where verbs look for a credential when nobody names one.
 const DEFAULT_STATE: &str = "/var/lib/bellows/dev";
 
@@ -79,7 +81,7 @@ pub struct Arguments {
 
 /// Runs until Ctrl-C.
 pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
-    requirements::root()?;
+    need_root("`bellows dev`")?;
     requirements::kernel(&Runtime::check())?;
     let folders = folders(&arguments.state)?;
     let _lock = Lock::take(&folders.lock()).map_err(|error| taken(&error))?;

@@ -14,12 +14,12 @@ const MEMORY_SHARE_PERCENT: u64 = 80;
 const LEAST_NODE_BYTES: u64 = 64 << 20;
 
 /// Containers are made of things that only root may make.
-pub fn root() -> Result<(), Failure> {
+pub fn root(verb: &str) -> Result<(), Failure> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    Err(Failure::failed("`bellows dev` makes namespaces, cgroups and links, and for that it must run as root")
-        .mend("sudo bellows dev"))
+    Err(Failure::failed(format!("{verb} makes namespaces, cgroups and links, and for that it must run as root"))
+        .mend("put sudo before it"))
 }
 
 /// Fails with every required feature that the kernel lacks.

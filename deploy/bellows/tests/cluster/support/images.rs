@@ -18,7 +18,7 @@ pub fn busybox(folder: &Path) -> PathBuf {
     let program = program("busybox").expect("asked for by the test");
     let mut files = executable_with_libraries(&program).expect("busybox is an executable");
     files[0].path = "/bin/busybox".into();
-    let tools = ["sh", "sleep", "httpd", "echo", "cat", "true", "false", "dd", "hostname", "tail", "mkdir"];
+    let tools = ["sh", "sleep", "httpd", "echo", "cat", "true", "false", "dd", "hostname", "tail", "mkdir", "tr"];
     let link = |tool: &str| FileSpec {
         path: Path::new("/bin").join(tool),
         mode: 0o777,
