@@ -9,6 +9,7 @@ use bellows_core::plan::workload::{BEGIN, Rule, Workload};
 use bellows_core::units::{CpuMilli, Millis};
 use bellows_core::{Config, Core};
 use clap::Args;
+use nix::time::{ClockId, clock_gettime};
 
 use super::rows::Row;
 use crate::failure::Failure;
@@ -125,12 +126,8 @@ fn starts(effects: &[Effect]) -> usize {
 
 /// What this thread had of a CPU: neighbours on the machine do not count.
 fn cpu_time() -> Result<Duration, Failure> {
-    const FILE: &str = "/proc/thread-self/schedstat";
-    let text = std::fs::read_to_string(FILE).map_err(|error| Failure::failed(format!("reading {FILE}: {error}")))?;
-    let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
-    nanos
-        .map(Duration::from_nanos)
-        .ok_or_else(|| Failure::failed(format!("{FILE} does not begin with a number: {text:?}")))
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map(Duration::from).map_err(|error| Failure::failed(format!("reading this thread's CPU clock: {error}")))
 }
 
 #[cfg(test)]

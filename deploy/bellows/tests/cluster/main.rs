@@ -2,6 +2,7 @@
 
 mod support;
 
+mod bench;
 mod demo;
 mod failures;
 mod life;

@@ -1,0 +1,31 @@
+//! The measuring verbs, with small numbers: rows come out, and nothing is left.
+
+use super::support::cli::{BELLOWS, text};
+use super::support::machine;
+use super::*;
+
+fn rows(arguments: &[&str]) -> Vec<Value> {
+    let output = std::process::Command::new(BELLOWS).args(["bench", "--output", "json"]).args(arguments).output();
+    let output = output.expect("the executable was built");
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).expect("a list of rows");
+    for row in &rows {
+        assert!(row["name"].is_string() && row["unit"].is_string() && row["value"].as_f64() > Some(0.0), "{row}");
+    }
+    rows
+}
+
+#[test]
+fn launches_are_measured_beside_the_floor() {
+    let Some(_machine) = machine(&["busybox"]) else { return };
+    let rows = rows(&["launch", "--count", "20"]);
+    assert!(rows.iter().any(|row| row["reference"]["name"] == "kernel floor" && row["ratio"].is_number()), "{rows:?}");
+}
+
+#[test]
+fn scaling_is_measured_up_and_down() {
+    let Some(_machine) = machine(&["busybox"]) else { return };
+    let rows = rows(&["scale", "--copies", "10", "--runs", "1"]);
+    assert_eq!(distinct(&rows, "unit").into_iter().collect::<Vec<_>>(), ["s"]);
+    assert_eq!(rows.len(), 2);
+}
