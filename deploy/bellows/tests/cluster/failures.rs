@@ -4,19 +4,27 @@ use super::support::events::Events;
 use super::support::machine;
 use super::*;
 
+/// The sentences of these events of an app.
+fn reasons<'e>(events: &'e [Value], app: &'e str, kind: &'e str) -> impl Iterator<Item = &'e str> {
+    let wanted = events.iter().filter(move |event| event["app"] == app && event["kind"] == kind);
+    wanted.filter_map(|event| event["reason"]["text"].as_str())
+}
+
 #[test]
 fn an_out_of_memory_kill_is_told_as_one() {
     let Some(_machine) = machine(&["busybox"]) else { return };
     let bench = with_busybox(&["--nodes", "1"]);
-    // A line of 64 MiB is held whole by a shell that may have 16.
-    let eater = "[sh, -c, \"x=$(dd if=/dev/zero bs=1M count=64 | tr '\\\\0' x); sleep 1000\"]";
-    bench.dev.cli.apply(&app("eater", eater, "replicas: 1"), &[]);
+    // 64 MiB of letters are held whole by a shell that may have 16.
+    let yaml = "name: eater\nimage: busybox\nresources: {cpu: 500m, memory: 16Mi}\n\
+        command: [sh, -c, \"x=$(dd if=/dev/zero bs=1M count=64 | tr '\\\\0' x); sleep 1000\"]\n";
+    bench.dev.cli.apply(yaml, &[]);
     let mut events = Events::follow(&bench.dev.cli);
-    events.until("an out-of-memory kill", PATIENCE, |told| {
-        told.iter().any(|event| event.to_string().contains("memory")).then_some(())
+    events.until("an end for want of memory", PATIENCE, |told| {
+        reasons(told, "eater", "ended").any(|why| why.contains("out of memory")).then_some(())
     });
     drop(events);
-    bench.dev.cli.json(&["rm", "eater"]);
+    let explained = bench.dev.cli.json(&["explain", "eater"]).to_string();
+    assert!(explained.contains("memory"), "{explained}");
     bench.end();
 }
 
@@ -26,18 +34,17 @@ fn a_crash_loop_backs_off_with_its_exit_code() {
     let bench = with_busybox(&["--nodes", "1"]);
     bench.dev.cli.apply(&app("crasher", "[sh, -c, \"exit 7\"]", "replicas: 1"), &[]);
     let mut events = Events::follow(&bench.dev.cli);
-    events.until("the exit code in an event", PATIENCE, |told| {
-        told.iter().any(|event| event["app"] == "crasher" && event.to_string().contains('7')).then_some(())
+    let told = events.until("the end of a copy that crashed too often", PATIENCE, |told| {
+        reasons(told, "crasher", "ended").any(|why| why.contains("exit code 7")).then(|| told.to_vec())
     });
-    // Attempts restart in place, each after a longer wait: many in a few seconds would be a loop without a brake.
-    let attempts = |rows: &[Value]| rows.iter().filter_map(|row| row["attempt"].as_u64()).max().unwrap_or(0);
-    let attempt = events.until("a second attempt", PATIENCE, |_| {
-        let attempt = attempts(&bench.dev.cli.rows(&["replicas", "crasher"]));
-        (attempt >= 2).then_some(attempt)
-    });
-    assert!(attempt < 10, "{attempt} attempts already");
+    let starts = told.iter().filter(|event| event["app"] == "crasher" && event["kind"] == "started");
+    let starts: Vec<u64> = starts.filter_map(|event| event["at_unix_ms"].as_u64()).collect();
+    let pauses: Vec<u64> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.len() >= 2, "attempts restart in place: {told:#?}");
+    assert!(pauses.last() > pauses.first().map(|first| first * 2).as_ref(), "each pause is longer: {pauses:?}");
     drop(events);
-    bench.dev.cli.json(&["rm", "crasher"]);
+    let explained = bench.dev.cli.json(&["explain", "crasher"]).to_string();
+    assert!(explained.contains("backing off"), "{explained}");
     bench.end();
 }
 

@@ -48,8 +48,8 @@ impl Bench {
         assert_eq!(seen, [false; 3], "the census sees what runs: {before:#?}");
         let status = self.dev.interrupt();
         assert!(status.success(), "`bellows dev` ended with {status}");
-        let left = Census::of(self.state.path(), RANGE);
-        assert!(left.is_empty(), "left behind: {left:#?}");
+        let left = Census::when_empty(self.state.path(), RANGE, Duration::from_secs(2));
+        assert!(left.is_empty(), "left behind after 2 s: {left:#?}");
     }
 }
 

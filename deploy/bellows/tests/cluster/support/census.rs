@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Counted by name, so that a failure tells what is left.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,19 @@ impl Census {
         let tag = tag(state);
         let state = state.display().to_string();
         Self { processes: processes(&tag, &state), mounts: mounts(&state), cgroups: cgroups(&tag), links: links(range) }
+    }
+
+    /// Counts again until nothing is there or patience ends. The kernel takes network namespaces apart in the background, links with
+    /// them, and tells nobody when it is done.
+    pub fn when_empty(state: &Path, range: &str, patience: Duration) -> Self {
+        let end = Instant::now() + patience;
+        loop {
+            let census = Self::of(state, range);
+            if census.is_empty() || Instant::now() >= end {
+                return census;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
     }
 
     pub fn is_empty(&self) -> bool {
