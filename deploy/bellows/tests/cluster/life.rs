@@ -14,7 +14,7 @@ fn what_was_declared_returns_after_kill_nine() {
     bench.dev.cli.apply(&sleeper("web", 6), &["--wait"]);
     bench.dev.cli.json(&["scale", "web", "8", "--wait"]);
     bench.dev.kill();
-    let dev = Dev::start(bench.state.path(), &["--nodes", "2"]);
+    let dev = Dev::start_again(&bench.dev, bench.state.path(), &["--nodes", "2"]);
     let again = Bench { dev, state: bench.state };
     let mut events = Events::follow(&again.dev.cli);
     let replicas = events.until("8 ready copies after the restart", PATIENCE, |_| {
@@ -23,8 +23,8 @@ fn what_was_declared_returns_after_kill_nine() {
     });
     assert_eq!(distinct(&replicas, "id").len(), 8);
     drop(events);
-    let sleeping = Census::of(again.state.path(), RANGE);
-    let sleeping = sleeping.processes.iter().filter(|process| process.contains(" sleep 100000")).count();
+    let census = again.census();
+    let sleeping = census.processes.iter().filter(|process| process.contains(" sleep 100000")).count();
     assert_eq!(sleeping, 8, "neither lost nor doubled");
     again.end();
 }
@@ -35,11 +35,12 @@ fn fewer_nodes_than_before_leave_nothing_of_the_others() {
     let mut bench = with_busybox(&["--nodes", "3"]);
     bench.dev.cli.apply(&sleeper("web", 6), &["--wait"]);
     bench.dev.kill();
-    let dev = Dev::start(bench.state.path(), &["--nodes", "1"]);
-    let census = Census::of(bench.state.path(), RANGE);
+    let dev = Dev::start_again(&bench.dev, bench.state.path(), &["--nodes", "1"]);
+    let again = Bench { dev, state: bench.state };
+    let census = again.census();
     let of_others = census.cgroups.iter().filter(|cgroup| !cgroup.to_string_lossy().contains("node-1"));
     assert_eq!(of_others.collect::<Vec<_>>(), Vec::<&std::path::PathBuf>::new());
-    Bench { dev, state: bench.state }.end();
+    again.end();
 }
 
 #[test]

@@ -19,9 +19,6 @@ use support::cli::field;
 use support::dev::Dev;
 use support::images;
 
-/// Addresses of the clusters under test.
-const RANGE: &str = "10.213.0.0";
-
 /// Reached only when something hangs or is lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -41,14 +38,18 @@ fn with_busybox(more: &[&str]) -> Bench {
 }
 
 impl Bench {
+    fn census(&self) -> Census {
+        Census::of(self.state.path(), &self.dev.range)
+    }
+
     /// Ctrl-C, and then nothing of it is on the machine.
     fn end(mut self) {
-        let before = Census::of(self.state.path(), RANGE);
+        let before = self.census();
         let seen = [before.processes.is_empty(), before.cgroups.is_empty(), before.links.is_empty()];
         assert_eq!(seen, [false; 3], "the census sees what runs: {before:#?}");
         let status = self.dev.interrupt();
         assert!(status.success(), "`bellows dev` ended with {status}");
-        let left = Census::when_empty(self.state.path(), RANGE, Duration::from_secs(2));
+        let left = Census::when_empty(self.state.path(), &self.dev.range, Duration::from_secs(2));
         assert!(left.is_empty(), "left behind after 2 s: {left:#?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The main job: copies appear when more are wanted and go when fewer are.
 
 use super::support::cli::field;
-use super::support::{census, events::Events, http, machine};
+use super::support::{events::Events, http, machine};
 use super::*;
 
 const HTTPD: &str = "[httpd, -f, -p, \"8080\", -h, /www]";
@@ -31,8 +31,7 @@ fn twenty_copies_serve_at_addresses_of_their_own_and_go_again() {
 
 /// Processes that execute httpd, seen from outside.
 fn serving(bench: &Bench) -> usize {
-    let census = census::Census::of(bench.state.path(), RANGE);
-    census.processes.iter().filter(|process| process.contains(" httpd -f ")).count()
+    bench.census().processes.iter().filter(|process| process.contains(" httpd -f ")).count()
 }
 
 /// Both the events and the explanation tell why.

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use super::cli::{BELLOWS, Cli};
 /// Long enough for a machine under load; reached only when something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Every cluster has addresses of its own, so that what one test leaves behind is not blamed on the next.
+static NEXT_RANGE: AtomicU8 = AtomicU8::new(200);
+
 /// Ended with the test, also when that fails.
 #[derive(Debug)]
 pub struct Dev {
@@ -23,14 +27,26 @@ pub struct Dev {
     pub ready: Value,
     /// Its verbs.
     pub cli: Cli,
+    /// First address of its replicas.
+    pub range: String,
 }
 
 impl Dev {
     /// Starts and waits for the line that says that all is up.
     pub fn start(state: &Path, more: &[&str]) -> Self {
+        let number = NEXT_RANGE.fetch_add(1, Ordering::Relaxed);
+        Self::start_in(&format!("10.{number}.0.0"), state, more)
+    }
+
+    /// Again in the same folder, with the same addresses.
+    pub fn start_again(earlier: &Self, state: &Path, more: &[&str]) -> Self {
+        Self::start_in(&earlier.range, state, more)
+    }
+
+    fn start_in(range: &str, state: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(BELLOWS)
             .args(["dev", "--output", "json", "--listen", "127.0.0.1:0", "--dashboard", "127.0.0.1:0"])
-            .args(["--range", "10.213.0.0/16", "--state"])
+            .args(["--range", &format!("{range}/16"), "--state"])
             .arg(state)
             .args(more)
             .stdin(Stdio::null())
@@ -43,7 +59,7 @@ impl Dev {
             panic!("`bellows dev` said nothing within {PATIENCE:?} ({ended:?})");
         };
         let credential = ready["credential"].as_str().expect("the line names the credential").to_owned();
-        Self { child, ready, cli: Cli::new(Path::new(&credential)) }
+        Self { child, ready, cli: Cli::new(Path::new(&credential)), range: range.to_owned() }
     }
 
     pub fn pid(&self) -> u32 {
