@@ -73,7 +73,7 @@ pub enum StorageError {
         source: raft_engine::Error,
     },
     /// What was acknowledged is gone.
-    #[error("the raft log in {} ends at batch {found} (entry {found_index}), but batch {acknowledged} (entry {acknowledged_index}) was acknowledged: its end is lost or damaged; {mend}", path.display(), mend = MEND_LOSS)]
+    #[error("the raft log in {} ends at batch {found} (entry {found_index}), but batch {acknowledged} (entry {acknowledged_index}) was acknowledged: its end is lost or damaged (what is left of it is in the files named .torn-at-); {mend}", path.display(), mend = MEND_LOSS)]
     LogShorter {
         /// The log's folder.
         path: PathBuf,

@@ -1,6 +1,6 @@
 //! The raft log on a real disk.
 
-use super::checked::{Checked, SyncFailure};
+use super::checked::{Checked, SyncFailure, drop_torn};
 use super::error::StorageError;
 use super::mark::{Mark, MarkFile};
 use super::snapshot::SnapshotFile;
@@ -115,6 +115,7 @@ impl<F: FileSystem> DiskLog<F> {
         self.check_mark(acknowledged)?;
         let snapshot = self.read_snapshot()?;
         let entries = self.join(snapshot.as_ref(), entries)?;
+        drop_torn(&self.path).map_err(|source| StorageError::Write { path: self.path.clone(), source })?;
         let hard_state = HardState { term: self.state.term, vote: self.state.vote, ..HardState::default() };
         self.recovered = Some(Recovered { hard_state, snapshot, entries });
         Ok(())

@@ -9,7 +9,8 @@
 //! All three are in one folder; that only one process uses it is the state folder's business.
 //!
 //! The log's own recovery cuts a damaged tail off, whether or not it was acknowledged. The mark is what tells the
-//! two apart: a log that ends before the mark is refused, with words, instead of forgetting what people declared.
+//! two apart: a log that ends before the mark is refused, with words, instead of forgetting what people declared. What
+//! was cut off is kept beside it (`<log file>.torn-at-<byte>`), for whoever mends it.
 //!
 //! A batch costs two `fdatasync`: the log's and the mark's. The mark is a file of two slots that are written in turn,
 //! in place: writing it to another file and renaming that would cost two more, and a torn write harms only the slot

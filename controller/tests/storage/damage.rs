@@ -107,6 +107,30 @@ fn a_bent_byte_loses_nothing_in_silence() {
     }
 }
 
+/// Refusing does no harm: with the damage undone, the same folder is as it was.
+#[test]
+fn a_refused_log_can_be_mended() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let wanted = write(folder.path(), &batches());
+    let path = log_file(folder.path());
+    let whole = fs::read(&path).expect("the log");
+    let place = whole.len() - 30;
+    let mut bent = whole.clone();
+    bent[place] ^= 0x41;
+    fs::write(&path, &bent).expect("room");
+    for _ in 0..2 {
+        let error = recover(folder.path()).expect_err("the last batch is damaged");
+        assert!(matches!(error, StorageError::LogShorter { .. }), "{error}");
+    }
+    let kept = fs::read(&path).expect("the log").len();
+    let torn = path.with_file_name(format!("{}.torn-at-{kept}", path.file_name().expect("a name").display()));
+    let mut tail = fs::read(&torn).expect("what was cut off");
+    tail[place - kept] ^= 0x41;
+    fs::write(&path, [&whole[..kept], &tail].concat()).expect("room");
+    assert_eq!(recover(folder.path()).expect("mended"), wanted);
+    assert!(!torn.exists(), "what was kept is not needed any more");
+}
+
 #[test]
 fn a_lost_log_is_refused() {
     let pristine = tempfile::tempdir().expect("a temporary folder");
