@@ -2,7 +2,7 @@
 
 use super::disk::{append, checkpoint, entry, install, open, vote};
 use bellows_controller::storage::StorageError;
-use bellows_member::{LogStorage, Persist, Recovered};
+use bellows_member::{LogStorage, MemoryLog, Persist, Recovered};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +58,57 @@ fn after(pristine: &Path, damage: impl FnOnce(&Path)) -> Result<Recovered, Stora
 
 fn truncate(path: &Path, bytes: u64) {
     fs::File::options().write(true).open(path).and_then(|file| file.set_len(bytes)).expect("truncates");
+}
+
+/// Batches as a member might give them, from a generator of their own.
+fn random_batch(draw: &mut impl FnMut(u64) -> u64, last: &mut u64, base: &mut u64, term: &mut u64) -> Persist {
+    match draw(10) {
+        0 => {
+            *term += 1;
+            vote(*term, 1 + draw(3))
+        }
+        1 if *last > *base => {
+            let index = *base + 1 + draw(*last - *base);
+            *base = index;
+            checkpoint(index, *term, index.saturating_sub(draw(3)).max(1))
+        }
+        2 => {
+            *term += 1;
+            *last += 1 + draw(9);
+            *base = *last;
+            install(*last, *term)
+        }
+        _ => {
+            let first = *last + 1 - draw((*last - *base).min(2) + 1);
+            *last = first + draw(4);
+            let text = "x".repeat(draw(300) as usize);
+            append(&(first..=*last).map(|index| entry(index, *term, &text)).collect::<Vec<_>>())
+        }
+    }
+}
+
+/// The files as a killed process leaves them: not closed, with room allocated ahead. Whatever was acknowledged is there.
+#[test]
+fn a_killed_process_loses_nothing() {
+    for seed in 0..6u64 {
+        let mut state = seed;
+        let mut draw = move |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut disk = open(folder.path()).expect("a new folder");
+        let mut memory = MemoryLog::new();
+        let (mut last, mut base, mut term) = (0, 0, 1);
+        for step in 0..15 {
+            let batch = random_batch(&mut draw, &mut last, &mut base, &mut term);
+            disk.persist(&batch).expect("room on the disk");
+            memory.persist(&batch).expect("memory does not fail");
+            let found = after(folder.path(), |_| {}).expect("nothing is damaged");
+            let wanted = memory.recover().expect("memory does not fail");
+            assert_eq!(found, wanted, "seed {seed}, step {step}: {batch:?}");
+        }
+    }
 }
 
 #[test]
