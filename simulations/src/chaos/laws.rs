@@ -39,10 +39,6 @@ pub const LAWS: [(u32, &str); 21] = [
     (21, "a copy that has answered is stopped outright only when its deadline has passed"),
 ];
 
-/// The leader's check of stops under way sees only the state after the order: a copy that never answered when its stop
-/// was ordered may answer before it takes effect. Law 21 judges when the order leaves.
-const JUDGED_HERE: u32 = 7;
-
 /// A broken law.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -191,9 +187,9 @@ impl World {
         if routine && !self.laws.routine_steps.is_multiple_of(8) {
             return;
         }
-        let violations = bellows_core::check::check(&self.hosts[number].core);
-        if let Some(violation) = violations.iter().find(|violation| violation.number != JUDGED_HERE) {
-            self.laws.break_law(15, violation.to_string());
+        if let Some(violation) = bellows_core::check::check(&self.hosts[number].core).first() {
+            let term = self.hosts[number].leads;
+            self.laws.break_law(15, format!("member {number}, leading {term:?}: {violation}"));
         }
     }
 

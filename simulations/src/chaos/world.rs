@@ -89,9 +89,14 @@ impl World {
     pub(crate) fn run(mut self) -> SeedReport {
         while !self.done
             && self.laws.broken.is_none()
-            && let Some(((at, _), event)) = self.queue.pop_first()
+            && let Some(((at, place), event)) = self.queue.pop_first()
         {
             self.now = at;
+            // What waits for a stalled process keeps its place: streams keep their order across a stall.
+            if let Some(until) = self.paused_until(&event) {
+                self.queue.insert((until, place), event);
+                continue;
+            }
             self.events += 1;
             self.carry_out(event);
         }
@@ -132,9 +137,6 @@ impl World {
     }
 
     fn carry_out(&mut self, event: Event) {
-        if let Some(until) = self.paused_until(&event) {
-            return self.at(until, event);
-        }
         match event {
             Event::HostTick { host, life } => self.host_tick(host, life),
             Event::Letter { from, to, bytes } => self.letter(from, to, &bytes),
