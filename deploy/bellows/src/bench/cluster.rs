@@ -81,8 +81,9 @@ impl Drop for OwnCluster {
     fn drop(&mut self) {
         let pid = i32::try_from(self.process.id()).map(Pid::from_raw);
         let told = pid.map(|pid| kill(pid, Signal::SIGINT));
-        if let Err(error) = self.process.wait() {
-            eprintln!("warning: the measured cluster may still run ({told:?}): {error}");
+        match self.process.wait() {
+            Ok(status) if status.success() => {}
+            other => eprintln!("warning: the measured cluster may have left something running: {told:?}, {other:?}"),
         }
     }
 }
