@@ -13,6 +13,7 @@ fn what_was_declared_returns_after_kill_nine() {
     let mut bench = with_busybox(&["--nodes", "2"]);
     bench.dev.cli.apply(&sleeper("web", 6), &["--wait"]);
     bench.dev.cli.json(&["scale", "web", "8", "--wait"]);
+    let before = sleepers(&bench);
     bench.dev.kill();
     let dev = Dev::start_again(&bench.dev, bench.state.path(), &["--nodes", "2"]);
     let again = Bench { dev, state: bench.state };
@@ -23,10 +24,14 @@ fn what_was_declared_returns_after_kill_nine() {
     });
     assert_eq!(distinct(&replicas, "id").len(), 8);
     drop(events);
-    let census = again.census();
-    let sleeping = census.processes.iter().filter(|process| process.contains(" sleep 100000")).count();
-    assert_eq!(sleeping, 8, "neither lost nor doubled");
+    assert_eq!(before.len(), 8, "{before:?}");
+    assert_eq!(sleepers(&again), before, "the same processes: neither lost nor doubled nor started anew");
     again.end();
+}
+
+/// Processes that execute `sleep`, each with its id.
+fn sleepers(bench: &Bench) -> std::collections::BTreeSet<String> {
+    bench.census().processes.into_iter().filter(|process| process.contains(" sleep 100000")).collect()
 }
 
 #[test]
