@@ -143,7 +143,11 @@ impl Turn<'_> {
         let app = before.app;
         let advanced = report.attempt > attempt;
         let next = if advanced { report.lifecycle } else { report.lifecycle.max(lifecycle) };
-        let (obeyed, parked, now_ready, now_attempt) = (report.obeyed.1, report.parked, report.ready, report.attempt);
+        // An order of another session says nothing about this one's: their sequences begin anew.
+        let session = self.world.node(about.node.unwrap_or_default()).and_then(|seen| seen.session.as_ref());
+        let of_this_session = session.is_some_and(|open| open.id == report.obeyed.0);
+        let obeyed = if of_this_session { report.obeyed.1 } else { OrderSequence(0) };
+        let (parked, now_ready, now_attempt) = (report.parked, report.ready, report.attempt);
         self.world.change(slot, |replica| {
             write_seen(&mut replica.seen, report, next);
             replica.ordered = None;
