@@ -161,7 +161,9 @@ impl World {
     /// A stalled process answers no ping: its agents look for another.
     fn stall(&mut self, host: HostNumber, length: u64) {
         self.diary.note(self.now, "host stalls", host as u64, length);
-        self.hosts[host].paused_until = self.now + length;
+        // Never shorter than the stall that it is in already: what waits for the end of that would be overtaken.
+        let until = self.now + length;
+        self.hosts[host].paused_until = self.hosts[host].paused_until.max(until);
         for stream in self.hosts[host].streams() {
             let noticed = self.length(700, 2_500);
             if noticed < length {
