@@ -2,7 +2,7 @@
 
 use bellows_sim::chaos::{self, Options, Planted};
 
-/// Faults and happenings that two hundred seeds must have seen, each many times.
+/// Faults and happenings that two hundred seeds must have seen, each at least ten times.
 const MUST_FIRE: [&str; 35] = [
     "agents crashed",
     "answers to people lost",
@@ -49,7 +49,7 @@ fn two_hundred_seeds_hold() {
     assert!(report.virtual_ms >= 200 * 300_000, "{} ms of virtual time", report.virtual_ms);
     for what in MUST_FIRE {
         let count = report.counts.get(what).copied().unwrap_or(0);
-        assert!(count >= 50, "{what}: {count} times in 200 seeds\n{report}");
+        assert!(count >= 10, "{what}: {count} times in 200 seeds\n{report}");
     }
 }
 
