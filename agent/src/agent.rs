@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use crate::calls::Calls;
 use crate::clock::{Clock, of_file};
 use crate::config::{AgentConfig, Replicas};
-use crate::containers::{Containers, attempt_of};
+use crate::containers::{Containers, OpenRuntime, attempt_of};
 use crate::driver::{Driver, Facts, Live};
 use crate::exits::Exits;
 use crate::identity::{Identity, JoinError, join};
@@ -68,7 +68,7 @@ pub enum StartError {
         operation: &'static str,
         /// Why.
         #[source]
-        source: RuntimeError,
+        source: Box<RuntimeError>,
     },
     /// Threads.
     #[error("cannot start a thread")]
@@ -117,8 +117,9 @@ impl Agent {
         };
         let identity = join(&config, &folder.identity()?).await?;
         let started = tokio::task::spawn_blocking(move || Runtime::start(runtime_config)).await;
-        let runtime = unless_panicked(started).map_err(|source| StartError::Runtime { operation: "start", source })?;
-        Self::assemble(config, folder, identity, Arc::new(runtime)).await
+        let runtime = unless_panicked(started)
+            .map_err(|source| StartError::Runtime { operation: "start", source: Box::new(source) })?;
+        Self::assemble(config, folder, identity, Arc::new(OpenRuntime::new(runtime))).await
     }
 
     /// The same on another runtime: for tests without root.
@@ -188,13 +189,16 @@ impl Agent {
             }
             let ended = match replicas {
                 Replicas::End => containers.shutdown(),
-                Replicas::Leave => Ok(()),
+                Replicas::Leave => {
+                    containers.leave();
+                    Ok(())
+                }
             };
             drop(folder); // the lock goes last
             ended
         };
         unless_panicked(tokio::task::spawn_blocking(end).await)
-            .map_err(|source| StartError::Runtime { operation: "shut down", source })
+            .map_err(|source| StartError::Runtime { operation: "shut down", source: Box::new(source) })
     }
 }
 
@@ -223,7 +227,7 @@ struct Prepared {
 
 impl Prepared {
     fn make(config: &AgentConfig, folder: &StateFolder, containers: &dyn Containers) -> Result<Self, StartError> {
-        let runtime = |operation| move |source| StartError::Runtime { operation, source };
+        let runtime = |operation| move |source| StartError::Runtime { operation, source: Box::new(source) };
         let mut specs = SpecBook::default();
         let (journal, records) = Journal::open(&folder.journal(), &mut specs)?;
         let store = |source| StartError::Store { path: config.store.clone(), source };

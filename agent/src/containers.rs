@@ -1,6 +1,7 @@
 //! What the agent needs of a runtime. The one seam of the live agent: tests without root put a runtime of memory here.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{PoisonError, RwLock};
 
 use bellows_agent_core::ReplicaId;
 use bellows_runtime::handle::{Adopted, Ended, Error, LogFiles, NodeUsage, Running, Runtime, Usage};
@@ -28,46 +29,67 @@ pub trait Containers: Send + Sync + 'static {
     fn log(&self, id: &ContainerId) -> Result<LogFiles, Error>;
     /// Is this port listened on?
     fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error>;
-    /// Ends everything and removes what was made.
-    fn shutdown(self: Arc<Self>) -> Result<(), Error>;
+    /// Ends everything and removes what was made. Nothing else is asked of it afterwards.
+    fn shutdown(&self) -> Result<(), Error>;
+    /// Lets go of everything, running. Nothing else is asked of it afterwards.
+    fn leave(&self);
 }
 
-impl Containers for Runtime {
+/// A runtime until it is shut down: whoever still holds this then, a reader of a log, is told that there is nothing.
+pub(crate) struct OpenRuntime(RwLock<Option<Runtime>>);
+
+impl OpenRuntime {
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        Self(RwLock::new(Some(runtime)))
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&Runtime) -> Result<T, Error>) -> Result<T, Error> {
+        let runtime = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let closed = || Error::Machine("anything", io::Error::other("the agent is shutting down"));
+        ask(runtime.as_ref().ok_or_else(closed)?)
+    }
+
+    fn take(&self) -> Option<Runtime> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Containers for OpenRuntime {
     fn launch(&self, spec: &ContainerSpec) -> Result<Running, Error> {
-        Runtime::launch(self, spec)
+        self.with(|runtime| runtime.launch(spec))
     }
     fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {
-        Runtime::signal(self, id, signal)
+        self.with(|runtime| runtime.signal(id, signal))
     }
     fn kill(&self, id: &ContainerId) -> Result<(), Error> {
-        Runtime::kill(self, id)
+        self.with(|runtime| runtime.kill(id))
     }
     fn reap(&self, id: &ContainerId) -> Result<Ended, Error> {
-        Runtime::reap(self, id)
+        self.with(|runtime| runtime.reap(id))
     }
     fn forget(&self, id: &ContainerId) -> Result<(), Error> {
-        Runtime::forget(self, id)
+        self.with(|runtime| runtime.forget(id))
     }
     fn adopt(&self) -> Result<Vec<Adopted>, Error> {
-        Runtime::adopt(self)
+        self.with(Runtime::adopt)
     }
     fn usage(&self, id: &ContainerId) -> Result<Usage, Error> {
-        Runtime::usage(self, id)
+        self.with(|runtime| runtime.usage(id))
     }
     fn node_usage(&self) -> Result<NodeUsage, Error> {
-        Runtime::node_usage(self)
+        self.with(Runtime::node_usage)
     }
     fn log(&self, id: &ContainerId) -> Result<LogFiles, Error> {
-        Runtime::log(self, id)
+        self.with(|runtime| runtime.log(id))
     }
     fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error> {
-        Runtime::listening(self, id, port)
+        self.with(|runtime| runtime.listening(id, port))
     }
-    fn shutdown(self: Arc<Self>) -> Result<(), Error> {
-        match Arc::try_unwrap(self) {
-            Ok(runtime) => Runtime::shutdown(runtime),
-            Err(_) => Err(Error::Machine("whether the runtime is still in use", std::io::Error::other("it is"))),
-        }
+    fn shutdown(&self) -> Result<(), Error> {
+        self.take().map_or(Ok(()), Runtime::shutdown)
+    }
+    fn leave(&self) {
+        drop(self.take());
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) enum LogError {
     Find {
         id: ContainerId,
         #[source]
-        source: Error,
+        source: Box<Error>,
     },
     #[error("cannot read {path}")]
     Read {
@@ -65,7 +65,10 @@ impl LogReader {
     }
 
     fn read_raw(&mut self) -> Result<Vec<u8>, LogError> {
-        let files = self.containers.log(&self.id).map_err(|source| LogError::Find { id: self.id.clone(), source })?;
+        let files = self
+            .containers
+            .log(&self.id)
+            .map_err(|source| LogError::Find { id: self.id.clone(), source: Box::new(source) })?;
         let mut raw = Vec::new();
         let offset = match self.place {
             Some((rotations, offset)) if rotations == files.rotations => offset,

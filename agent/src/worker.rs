@@ -10,6 +10,7 @@ use bellows_agent_core::{Bytes, Exit, Input, ReplicaId};
 use bellows_proto::types::AppSpec;
 use bellows_runtime::handle::{self, Error, Running};
 use bellows_runtime::{ContainerId, ContainerSpec};
+use nix::errno::Errno;
 use tokio::sync::mpsc;
 
 use crate::containers::{Containers, container};
@@ -280,15 +281,27 @@ fn image_failure(error: &ImageError) -> LaunchFailure {
 fn launch_failure(error: &Error) -> LaunchFailure {
     match error {
         Error::Spec(_) => LaunchFailure::Impossible(chain(error)),
+        Error::Step { failure, .. } if never_runs(&failure.step, failure.errno) => {
+            LaunchFailure::Impossible(chain(error))
+        }
         _ => LaunchFailure::Failed(chain(error)),
     }
+}
+
+/// The image has no such program, or it is none: the next attempt would find the same.
+fn never_runs(step: &str, errno: Option<i32>) -> bool {
+    let errno = errno.map(Errno::from_raw);
+    step.starts_with("execute ")
+        && matches!(errno, Some(Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC | Errno::ENOTDIR))
 }
 
 /// A container that is gone needs neither signal nor forgetting.
 fn log_failure(operation: &str, id: &ContainerId, result: Result<(), Error>) {
     match result {
         Ok(()) => {}
-        Err(Error::NoSuchContainer(_)) => tracing::debug!(container = %id, operation, "it is gone already"),
+        Err(Error::NoSuchContainer(_) | Error::HasEnded(_)) => {
+            tracing::debug!(container = %id, operation, "it is gone already")
+        }
         Err(error) => tracing::error!(container = %id, operation, error = chain(&error), "the runtime failed"),
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bellows_agent::{Agent, Containers, JoinError, Replicas, StartError};
+use bellows_agent::{Agent, JoinError, Replicas, StartError};
 use bellows_proto::node::{Acknowledge, Call, LogsCall, call, call_reply, refused_order, to_agent};
 use bellows_proto::types::{Fence, Lifecycle, ended};
 use bellows_runtime::ContainerId;
@@ -250,10 +250,4 @@ async fn nothing_is_sent_to_a_server_of_another_authority() {
     let error = error.expect("a wrong authority is not worth patience").expect_err("it must not join");
     assert!(matches!(error, StartError::Join(JoinError::OtherCluster { .. })), "{error}");
     assert_eq!(other.joins.load(Ordering::SeqCst), 0);
-}
-
-#[test]
-fn the_runtime_is_one() {
-    fn is_containers<T: Containers>() {}
-    is_containers::<bellows_runtime::Runtime>();
 }

@@ -135,7 +135,8 @@ impl Containers for MemoryContainers {
         self.program(id)?;
         Ok(port == 80)
     }
-    fn shutdown(self: Arc<Self>) -> Result<(), Error> {
+    fn leave(&self) {}
+    fn shutdown(&self) -> Result<(), Error> {
         let ids: Vec<ContainerId> = self.lock().keys().cloned().collect();
         ids.iter().try_for_each(|id| self.kill(id))
     }
