@@ -283,10 +283,11 @@ impl Parts {
         let Prepared { journal, specs, records, adopted, store, capacity, boot } = prepared;
         let now = self.clock.now();
         let heard = self.folder.contact().map_or(now, of_file);
+        let obeyed = highest_fence(&records);
         let first = Input::Adopted { records, found: self.found(adopted), heard };
         let (news, receiver) = mpsc::channel(NEWS);
         let (channel, controller) = watch::channel(None);
-        let (fence, fence_seen) = watch::channel(Fence::default());
+        let (fence, fence_seen) = watch::channel(obeyed);
         let (refused, refused_seen) = watch::channel(None);
         let (failed, failed_seen) = watch::channel(None);
         let images = Arc::new(Images::new(store, controller));
@@ -394,6 +395,12 @@ impl Parts {
         };
         Some(Found { replica, attempt, state })
     }
+}
+
+/// The first Open must say it, and the driver has not read the journal yet.
+fn highest_fence(records: &[Record]) -> Fence {
+    let fence = |record: &Record| if let Record::Fence(fence) = record { Some(*fence) } else { None };
+    records.iter().filter_map(fence).max().unwrap_or_default()
 }
 
 fn start_driver(

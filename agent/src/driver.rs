@@ -136,7 +136,11 @@ impl Driver {
     /// The node's use, as a heartbeat when a leader listens.
     fn measured(&mut self, node: Option<NodeUsage>) -> Option<Input> {
         self.schedule_measurement();
-        let load = self.meter.read(self.clock.now(), node?);
+        let now = self.clock.now();
+        let load = match node {
+            Some(node) => self.meter.read(now, node),
+            None => self.meter.recall(now),
+        };
         self.core.session()?;
         if let Err(error) = self.folder.touch_contact() {
             tracing::error!(error = chain(&error), "cannot note that a leader is in touch");

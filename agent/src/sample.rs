@@ -7,6 +7,7 @@ use bellows_runtime::handle::NodeUsage;
 #[derive(Debug, Default)]
 pub(crate) struct NodeMeter {
     last: Option<(units::Instant, u64)>,
+    load: Option<(units::Instant, NodeUse)>,
 }
 
 impl NodeMeter {
@@ -15,7 +16,14 @@ impl NodeMeter {
         let last = self.last.replace((now, usage.cpu_us));
         let cpu = last.map_or(0, |(at, cpu_us)| usage.cpu_us.saturating_sub(cpu_us) / (now - at).0.max(1));
         let used = Resources { cpu: CpuMilli(cpu), memory: Bytes(usage.memory_bytes) };
-        NodeUse { used, age: Millis(0), pressure: pressure(&usage) }
+        let load = NodeUse { used, age: Millis(0), pressure: pressure(&usage) };
+        self.load = Some((now, load));
+        load
+    }
+
+    /// What was read last, with its age: a node whose counters fail for a moment is not dead. No use at all before the first reading.
+    pub(crate) fn recall(&self, now: units::Instant) -> NodeUse {
+        self.load.map_or_else(NodeUse::default, |(at, load)| NodeUse { age: now - at, ..load })
     }
 }
 
@@ -45,5 +53,6 @@ mod tests {
         let load = meter.read(units::Instant(2_000), reading(750_000));
         assert_eq!(load.used, Resources { cpu: CpuMilli(700), memory: Bytes(5) });
         assert_eq!(load.pressure, Some(Permille(90)));
+        assert_eq!(meter.recall(units::Instant(2_700)), NodeUse { age: Millis(700), ..load });
     }
 }

@@ -117,6 +117,7 @@ async fn a_lower_fence_is_not_answered_even_by_the_next_agent() {
     agent.shutdown(Replicas::Leave).await.expect("a clean end");
     let agent = bench.agent().await;
     let mut stale = bench.controller.session().await;
+    assert_eq!(stale.open.fence, Some(FENCE), "it says whom it has obeyed");
     stale.say(greeting(Fence { term: 1, ..FENCE }, 7)).await;
     assert!(within(stale.up.recv()).await.is_none(), "the agent ends the stream without a word");
     // It comes back, and obeys the leader of the fence it knows.

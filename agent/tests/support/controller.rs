@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bellows_proto::node::nodes_server::{Nodes, NodesServer};
 use bellows_proto::node::{
-    Call, CallReply, FetchBlobRequest, FromAgent, Greeting, Hello, JoinRequest, JoinResponse, Refusal, ReplicaReport,
-    Report, ToAgent, from_agent, to_agent,
+    Call, CallReply, FetchBlobRequest, FromAgent, Greeting, Hello, JoinRequest, JoinResponse, Open, Refusal,
+    ReplicaReport, Report, ToAgent, from_agent, to_agent,
 };
 use bellows_proto::types::{BlobChunk, Fence};
 use bellows_runtime::image::Store;
@@ -23,6 +23,8 @@ use super::PATIENCE;
 
 /// The test's end of one session.
 pub struct Session {
+    /// What the agent opened it with.
+    pub open: Open,
     pub up: mpsc::Receiver<FromAgent>,
     pub down: mpsc::Sender<Result<ToAgent, Status>>,
 }
@@ -89,8 +91,10 @@ impl Controller {
     /// The next session that an agent opens, after its Open.
     pub async fn session(&self) -> Session {
         let mut session = within(self.sessions.lock().await.recv()).await.expect("the server runs");
-        let open = session.next().await;
-        assert!(matches!(open.body, Some(from_agent::Body::Open(_))), "{open:?}");
+        match session.next().await.body {
+            Some(from_agent::Body::Open(open)) => session.open = open,
+            other => panic!("open was expected, not {other:?}"),
+        }
         session
     }
 
@@ -205,7 +209,10 @@ impl Nodes for Service {
         require_certificate(&request)?;
         let ((up_sender, up), (down, down_receiver)) = (mpsc::channel(1_024), mpsc::channel(1_024));
         tokio::spawn(pump(request.into_inner(), up_sender));
-        self.sessions.send(Session { up, down }).await.map_err(|_| Status::unavailable("the test is over"))?;
+        self.sessions
+            .send(Session { open: Open::default(), up, down })
+            .await
+            .map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(down_receiver)))
     }
 
