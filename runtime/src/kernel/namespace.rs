@@ -40,14 +40,20 @@ pub fn user_mapping(first: u32) -> io::Result<OwnedFd> {
         exit_signal: libc::SIGCHLD as u64,
         ..Default::default()
     };
-    // SAFETY: without CLONE_VM this is a fork; the child only makes the two system calls below.
+    let parent = std::process::id() as isize;
+    // SAFETY: without CLONE_VM this is a fork; the child only makes the system calls below.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
     if pid == 0 {
         let mut byte = 0_u8;
         let fd = std::os::fd::AsRawFd::as_raw_fd(&reader) as usize;
-        // SAFETY: raw calls only: wait until the parent has taken the namespace (or is gone), then end.
+        // SAFETY: raw calls only: wait until the parent has taken the namespace, then end. The descriptor table is shared, so the pipe
+        // says nothing when the parent is killed, and a child that lives on would keep every descriptor open: it dies with its parent.
         unsafe {
-            super::sys::raw(libc::SYS_read, [fd, &raw mut byte as usize, 1, 0, 0, 0]);
+            let signal = [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0];
+            super::sys::raw(libc::SYS_prctl, signal);
+            if super::sys::raw(libc::SYS_getppid, [0; 6]) == parent {
+                super::sys::raw(libc::SYS_read, [fd, &raw mut byte as usize, 1, 0, 0, 0]);
+            }
             super::sys::raw(libc::SYS_exit_group, [0; 6]);
         }
     }

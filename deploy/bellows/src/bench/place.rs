@@ -89,7 +89,7 @@ fn measure(load: &Load) -> Result<Measured, Failure> {
         let now = BEGIN + Millis(u64::from(number) * 1_000 / u64::from(work.requests));
         placed += starts(&core.step(now, input));
         let due = u64::from(number + 1) * u64::from(work.nodes) / u64::from(work.requests);
-        if load.heartbeats && u64::from(measured.beats) + 100 <= due {
+        if load.heartbeats && u64::from(measured.beats) + u64::from(work.nodes.min(100)) <= due {
             let from = cpu_time()?;
             while u64::from(measured.beats) < due {
                 measured.beats += 1;
