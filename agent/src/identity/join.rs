@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum JoinError {
     /// It has not joined and cannot.
     #[error(
-        "this server has not joined a cluster and no token was given: `bellows token create` prints one, pass it with --token"
+        "this server has not joined a cluster and no token was given: `bellows token` prints one, pass it with --token"
     )]
     NoToken,
     /// The token.

@@ -2,7 +2,7 @@
 
 /// Why a token is none.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the join token {0}: copy the whole line that `bellows token create` printed (bellows1.SECRET.FINGERPRINT)")]
+#[error("the join token {0}: copy the whole line that `bellows token` printed (bellows1.SECRET.FINGERPRINT)")]
 pub struct TokenError(&'static str);
 
 /// A whole token.

@@ -72,8 +72,8 @@ async fn check_token(services: &Services, token: &str) -> Result<(), Status> {
     let hash = hash_of(token);
     match services.driver.ask(|answer| Question::TokenHolds { hash, answer }).await? {
         true => Ok(()),
-        false => Err(Status::unauthenticated(
-            "the join token is wrong or has expired; make a new one with `bellows token create`",
-        )),
+        false => {
+            Err(Status::unauthenticated("the join token is wrong or has expired; make a new one with `bellows token`"))
+        }
     }
 }

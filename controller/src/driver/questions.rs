@@ -167,7 +167,7 @@ impl Driver {
         match self.core.model().nodes.contains_key(&node) {
             true => Ok(self.core.model().cluster.clone()),
             false => Err(Status::permission_denied(format!(
-                "node {node} is not part of this cluster (any more); join again with a token from `bellows token create`"
+                "node {node} is not part of this cluster (any more); join again with a token from `bellows token`"
             ))),
         }
     }

@@ -46,7 +46,7 @@ impl Turn<'_> {
             return reject(
                 false,
                 format!(
-                    "node {node} is not part of this cluster (any more); join again with a token from `bellows token create`"
+                    "node {node} is not part of this cluster (any more); join again with a token from `bellows token`"
                 ),
             );
         };

@@ -122,9 +122,7 @@ impl Turn<'_> {
         }
         self.world.forget_node(node);
         if let Some(session) = session {
-            let why = format!(
-                "node {node} was removed from the cluster; join again with a token from `bellows token create`"
-            );
+            let why = format!("node {node} was removed from the cluster; join again with a token from `bellows token`");
             self.effects.push(Effect::CloseSession { node, session, why, retry: false });
         }
     }
