@@ -147,6 +147,7 @@ pub(crate) fn wire_replica_report(report: ReplicaReport) -> wire::ReplicaReport 
         ended: report.ended.map(wire_ended),
         processes: report.processes,
         connections: report.connections,
+        last_exit: report.last_exit.map(|exit| types::Ended { exit: Some(wire_exit(exit)), ..types::Ended::default() }),
     }
 }
 
@@ -168,16 +169,19 @@ fn wire_activity(activity: Activity) -> types::Activity {
     }
 }
 
-fn wire_ended(ended: Ended) -> types::Ended {
+fn wire_exit(exit: Exit) -> types::ended::Exit {
     use types::ended::Exit as Wire;
-    let exit = match ended.exit {
+    match exit {
         Exit::Code(code) => Wire::Code(code),
         Exit::Signal(signal) => Wire::Signal(signal),
         Exit::OutOfMemory => Wire::OutOfMemory(true),
         Exit::NotStarted => Wire::NotStarted(true),
         Exit::Unknown => Wire::Unknown(true),
-    };
-    types::Ended { exit: Some(exit), why: Some(wire_reason(ended.why)), at_unix_ms: ended.at.0 }
+    }
+}
+
+fn wire_ended(ended: Ended) -> types::Ended {
+    types::Ended { exit: Some(wire_exit(ended.exit)), why: Some(wire_reason(ended.why)), at_unix_ms: ended.at.0 }
 }
 
 fn wire_refused(refused: RefusedOrder) -> wire::RefusedOrder {

@@ -64,8 +64,9 @@ impl AgentCore {
         let (Record::Attempt { replica: id, .. } | Record::Ended { replica: id, .. }) = record else { return };
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         match record {
-            Record::Attempt { attempt, crashes, .. } => {
+            Record::Attempt { attempt, crashes, last_exit, .. } => {
                 (replica.seen.attempt, replica.seen.crashes) = (attempt, crashes);
+                replica.seen.last_exit = last_exit;
                 replica.seen.phase = Phase::Launching;
             }
             Record::Ended { attempt, ended, .. } => {

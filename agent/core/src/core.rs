@@ -220,9 +220,10 @@ fn replica_records(r: &Replica, records: &mut Vec<Record>) {
         Phase::New | Phase::Pulling => {}
         Phase::Ended(ended) => records.push(Record::Ended { replica, attempt, ended: ended.clone() }),
         Phase::Waiting(_) if attempt > 1 => {
-            let before = Record::Attempt { replica, attempt: attempt - 1, crashes: crashes.saturating_sub(1) };
-            records.push(before); // that one ran; the next was not begun
+            let (attempt, crashes) = (attempt - 1, crashes.saturating_sub(1));
+            // That one ran, and the runtime remembers its end; the next was not begun.
+            records.push(Record::Attempt { replica, attempt, crashes, last_exit: None });
         }
-        _ => records.push(Record::Attempt { replica, attempt, crashes }),
+        _ => records.push(Record::Attempt { replica, attempt, crashes, last_exit: r.seen.last_exit }),
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppId, Fence, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
 use crate::input::RunSpec;
-use crate::report::{Ended, Reason};
+use crate::report::{Ended, Exit, Reason};
 use crate::units::Millis;
 
 /// One line of the journal.
@@ -62,6 +62,9 @@ pub enum Record {
         attempt: u32,
         /// Crashes in a row before it.
         crashes: u32,
+        /// How the attempt before it ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_exit: Option<Exit>,
     },
     /// It ended for good; kept until the leader acknowledges.
     Ended {

@@ -304,6 +304,7 @@ impl Replica {
         let seen = Seen {
             attempt: 1,
             crashes: 0,
+            last_exit: None,
             phase: Phase::New,
             address: String::new(),
             ready: false,

@@ -43,7 +43,11 @@ impl AgentCore {
             Next::CutOff(length) => self.cut_off(id, length),
             Next::Stop(grace) => self.stop(now, id, grace),
             Next::Kill => self.kill(id),
-            Next::End(reason) => self.end(now, id, Exit::NotStarted, reason),
+            Next::End(reason) => {
+                // Between two attempts the last process was that of the earlier one.
+                let exit = replica.seen.last_exit.unwrap_or(Exit::NotStarted);
+                self.end(now, id, exit, reason);
+            }
         }
     }
 
@@ -94,7 +98,8 @@ impl AgentCore {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         replica.seen.phase = Phase::Launching;
         let (attempt, crashes, digest) = (replica.seen.attempt, replica.seen.crashes, replica.digest);
-        self.persist(Record::Attempt { replica: id, attempt, crashes });
+        let last_exit = replica.seen.last_exit;
+        self.persist(Record::Attempt { replica: id, attempt, crashes, last_exit });
         self.effects.push(Effect::Launch { replica: id, attempt, digest });
         self.news.insert(id);
     }

@@ -3,7 +3,7 @@
 use crate::activity::Work;
 use crate::ids::{AppId, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
 use crate::input::RunSpec;
-use crate::report::{Activity, Ended, Lifecycle, Reason, ReplicaReport};
+use crate::report::{Activity, Ended, Exit, Lifecycle, Reason, ReplicaReport};
 use crate::units::{Instant, Millis};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub(crate) struct Seen {
     pub(crate) phase: Phase,
     pub(crate) address: String,
     pub(crate) ready: bool,
+    /// How the attempt before the present one ended.
+    pub(crate) last_exit: Option<Exit>,
     /// Start of the present attempt.
     pub(crate) since: Instant,
     pub(crate) work: Work,
@@ -105,6 +107,7 @@ impl Replica {
             lifecycle: self.lifecycle(),
             ready: seen.ready && seen.phase == Phase::Running,
             parked: self.wanted.parked,
+            last_exit: seen.last_exit,
             resources: self.run.resources,
             reason: self.reason.clone(),
             activity: Activity::default(),

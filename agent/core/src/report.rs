@@ -121,6 +121,8 @@ pub struct ReplicaReport {
     pub obeyed: (SessionId, OrderSequence),
     /// Counts from 1.
     pub attempt: u32,
+    /// How the attempt before the present one ended.
+    pub last_exit: Option<Exit>,
     /// Of the present attempt.
     pub lifecycle: Lifecycle,
     /// Does it answer?

@@ -99,20 +99,21 @@ impl AgentCore {
             return self.end(now, id, exit, Reason::new("crash_loop", text));
         }
         let until = now + self.config.back_off(crashes);
-        self.next_attempt(id, until);
+        self.next_attempt(id, exit, until);
     }
 
     /// Its process is gone and nobody is to blame (the server was restarted): again, at once.
     pub(crate) fn lost(&mut self, now: Instant, id: ReplicaId) {
         match self.replicas.get(&id).and_then(|replica| replica.wanted.stop.clone()) {
             Some(stop) => self.end(now, id, Exit::Unknown, stop.reason),
-            None => self.next_attempt(id, now),
+            None => self.next_attempt(id, Exit::Unknown, now),
         }
     }
 
-    fn next_attempt(&mut self, id: ReplicaId, until: Instant) {
+    fn next_attempt(&mut self, id: ReplicaId, exit: Exit, until: Instant) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         replica.seen.attempt += 1;
+        replica.seen.last_exit = Some(exit);
         replica.seen.phase = Phase::Waiting(until);
         replica.seen.ready = false;
         replica.seen.address = String::new();

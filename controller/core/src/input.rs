@@ -274,6 +274,9 @@ pub struct ReplicaReport {
     pub obeyed: (SessionId, OrderSequence),
     /// Counts from 1.
     pub attempt: u32,
+    /// How the attempt before the present one ended.
+    #[serde(default)]
+    pub last_exit: Option<Exit>,
     /// Of the present attempt.
     pub lifecycle: Lifecycle,
     /// Does it answer?

@@ -15,8 +15,8 @@ pub(crate) use node::{hello_from_wire, order_to_wire, report_from_wire};
 pub(crate) use snapshot::{model_from_log, model_to_log};
 pub(crate) use spec::{check_spec_size, spec_digest, spec_from_wire, spec_to_wire};
 pub(crate) use words::{
-    activity_to_wire, check_labels, check_text, ended_to_wire, fence_from_wire, fence_to_wire, lifecycle_to_wire,
-    reason_to_wire, replica_id_from_wire, replica_id_to_wire, resources_to_wire,
+    activity_to_wire, check_labels, check_text, ended_to_wire, exit_to_wire, fence_from_wire, fence_to_wire,
+    lifecycle_to_wire, reason_to_wire, replica_id_from_wire, replica_id_to_wire, resources_to_wire,
 };
 
 /// Outside data that cannot be taken.

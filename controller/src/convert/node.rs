@@ -72,6 +72,7 @@ fn replica_from_wire(replica: wire::ReplicaReport) -> Result<ReplicaReport> {
         digest: digest_from_wire("spec_digest", &replica.spec_digest)?,
         obeyed: (SessionId(replica.obeyed_session), OrderSequence(replica.obeyed_sequence)),
         attempt: replica.attempt,
+        last_exit: replica.last_exit.map(|last| ended_from_wire(last).exit),
         lifecycle: lifecycle_from_wire("lifecycle", replica.lifecycle)?,
         ready: replica.ready,
         parked: replica.parked,

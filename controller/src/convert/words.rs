@@ -137,15 +137,20 @@ pub(super) fn activity_from_wire(activity: Option<wire::Activity>) -> Activity {
 }
 
 pub(crate) fn ended_to_wire(ended: &Ended) -> wire::Ended {
+    wire::Ended { why: Some(reason_to_wire(&ended.why)), at_unix_ms: ended.at.0, ..exit_to_wire(ended.exit) }
+}
+
+/// Only how.
+pub(crate) fn exit_to_wire(exit: Exit) -> wire::Ended {
     use wire::ended::Exit as Wire;
-    let exit = match ended.exit {
+    let exit = match exit {
         Exit::Code(code) => Wire::Code(code),
         Exit::Signal(signal) => Wire::Signal(signal),
         Exit::OutOfMemory => Wire::OutOfMemory(true),
         Exit::NotStarted => Wire::NotStarted(true),
         Exit::Unknown => Wire::Unknown(true),
     };
-    wire::Ended { exit: Some(exit), why: Some(reason_to_wire(&ended.why)), at_unix_ms: ended.at.0 }
+    wire::Ended { exit: Some(exit), ..wire::Ended::default() }
 }
 
 pub(super) fn ended_from_wire(ended: wire::Ended) -> Ended {

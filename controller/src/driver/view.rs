@@ -13,8 +13,8 @@ use bellows_core::view::rows::{AppRow, ImageRow, NodeRow, ReplicaRow};
 use bellows_proto::operator as wire;
 
 use crate::convert::{
-    activity_to_wire, ended_to_wire, lifecycle_to_wire, reason_to_wire, replica_id_to_wire, resources_to_wire,
-    spec_to_wire,
+    activity_to_wire, ended_to_wire, exit_to_wire, lifecycle_to_wire, reason_to_wire, replica_id_to_wire,
+    resources_to_wire, spec_to_wire,
 };
 
 /// Everything that the page shows.
@@ -139,6 +139,7 @@ fn replica_to_wire(core: &Core, row: ReplicaRow) -> wire::Replica {
         activity: Some(activity_to_wire(row.activity)),
         address: row.address,
         attempt: row.attempt,
+        last_exit: row.last_exit.map(exit_to_wire),
         running_ms: row.running_for.0,
         used: Some(resources_to_wire(row.used)),
         reason: Some(reason_to_wire(row.ending.as_ref().unwrap_or(&row.reason))),

@@ -77,6 +77,7 @@ pub(crate) fn replica_report_up(report: agent::ReplicaReport) -> core::input::Re
         digest: leader::SpecDigest(report.digest.0),
         obeyed: (leader::SessionId(report.obeyed.0.0), leader::OrderSequence(report.obeyed.1.0)),
         attempt: report.attempt,
+        last_exit: report.last_exit.map(exit_up),
         lifecycle: lifecycle_up(report.lifecycle),
         ready: report.ready,
         parked: report.parked,
@@ -105,19 +106,19 @@ fn lifecycle_up(lifecycle: agent::Lifecycle) -> core::input::Lifecycle {
     }
 }
 
-fn ended_up(ended: agent::Ended) -> core::input::Ended {
+fn exit_up(exit: agent::Exit) -> core::input::Exit {
     use core::input::Exit;
-    core::input::Ended {
-        exit: match ended.exit {
-            agent::Exit::Code(code) => Exit::Code(code),
-            agent::Exit::Signal(signal) => Exit::Signal(signal),
-            agent::Exit::OutOfMemory => Exit::OutOfMemory,
-            agent::Exit::NotStarted => Exit::NotStarted,
-            agent::Exit::Unknown => Exit::Unknown,
-        },
-        why: reason_up(ended.why),
-        at: core::time::Instant(ended.at.0),
+    match exit {
+        agent::Exit::Code(code) => Exit::Code(code),
+        agent::Exit::Signal(signal) => Exit::Signal(signal),
+        agent::Exit::OutOfMemory => Exit::OutOfMemory,
+        agent::Exit::NotStarted => Exit::NotStarted,
+        agent::Exit::Unknown => Exit::Unknown,
     }
+}
+
+fn ended_up(ended: agent::Ended) -> core::input::Ended {
+    core::input::Ended { exit: exit_up(ended.exit), why: reason_up(ended.why), at: core::time::Instant(ended.at.0) }
 }
 
 pub(crate) fn report_up(report: agent::Report) -> core::input::Report {

@@ -217,7 +217,10 @@ fn show_record(record: &Record) -> String {
         Record::Ordered { replica, .. } => format!("ordered {replica}"),
         Record::Parked { replica, parked, .. } => format!("parked {replica} {parked}"),
         Record::Stop { replica, reason, .. } => format!("stop {replica}: {reason}"),
-        Record::Attempt { replica, attempt, crashes } => format!("attempt {replica}.{attempt} after {crashes} crashes"),
+        Record::Attempt { replica, attempt, crashes, last_exit } => {
+            let last = last_exit.map(|exit| format!(", the last: {exit}")).unwrap_or_default();
+            format!("attempt {replica}.{attempt} after {crashes} crashes{last}")
+        }
         Record::Ended { replica, ended, .. } => format!("ended {replica}: {}, {}", ended.exit, ended.why),
         Record::Forgotten { replica } => format!("forgotten {replica}"),
     };

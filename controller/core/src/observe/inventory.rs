@@ -148,6 +148,7 @@ impl Turn<'_> {
         let of_this_session = session.is_some_and(|open| open.id == report.obeyed.0);
         let obeyed = if of_this_session { report.obeyed.1 } else { OrderSequence(0) };
         let (parked, now_ready, now_attempt) = (report.parked, report.ready, report.attempt);
+        let last_exit = report.last_exit;
         self.world.change(slot, |replica| {
             write_seen(&mut replica.seen, report, next);
             replica.ordered = None;
@@ -163,7 +164,10 @@ impl Turn<'_> {
             self.world.dirty.insert(app);
         }
         if advanced && attempt > 0 {
-            let text = format!("attempt {now_attempt} after a crash");
+            let text = match last_exit {
+                Some(exit) => format!("attempt {now_attempt}; the one before: {}", exit_text(exit)),
+                None => format!("attempt {now_attempt} after a crash"),
+            };
             self.tell(EventKind::Restarted, about, Reason::new("crashed", text));
         }
         if lifecycle < Lifecycle::Running && next == Lifecycle::Running {
@@ -326,6 +330,7 @@ impl Turn<'_> {
 
 fn write_seen(seen: &mut Seen, report: ReplicaReport, lifecycle: Lifecycle) {
     seen.attempt = report.attempt;
+    seen.last_exit = report.last_exit;
     seen.lifecycle = lifecycle;
     seen.ready = report.ready && lifecycle < Lifecycle::Stopping;
     seen.ever_ready |= report.ready;

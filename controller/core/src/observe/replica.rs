@@ -84,6 +84,8 @@ pub enum Sight {
 pub struct Seen {
     /// Counts from 1; 0 before the first report.
     pub attempt: u32,
+    /// How the attempt before it ended.
+    pub last_exit: Option<Exit>,
     /// Of that attempt.
     pub lifecycle: Lifecycle,
     /// Does it answer?

@@ -84,6 +84,10 @@ impl View<'_> {
             ),
             format!("here because: {reason}"),
         ];
+        if let Some(exit) = replica.seen.last_exit {
+            let (attempt, how) = (replica.seen.attempt, exit_text(exit));
+            lines.push(format!("attempt {attempt}, in place, because the one before ended: {how}"));
+        }
         if let Some(order) = replica.ordered {
             lines.push(format!("its start order {order} has not been acknowledged yet; its resources are set aside"));
         }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::View;
 use crate::ids::{AppId, Generation, NodeId, ReplicaId, RevisionNumber};
-use crate::input::{Activity, Lifecycle};
+use crate::input::{Activity, Exit, Lifecycle};
 use crate::model::apply::state_name;
 use crate::model::spec::Scale;
 use crate::observe::node::Liveness;
@@ -82,6 +82,8 @@ pub struct ReplicaRow {
     pub address: String,
     /// Runs of its process.
     pub attempt: u32,
+    /// How the run before the present one ended.
+    pub last_exit: Option<Exit>,
     /// Age of the attempt.
     pub running_for: Millis,
     /// Since when this leader knows it.
@@ -218,6 +220,7 @@ impl<'a> View<'a> {
             activity: seen.activity,
             address: seen.address.clone(),
             attempt: seen.attempt,
+            last_exit: seen.last_exit,
             running_for: seen.running_for,
             since: replica.since,
             declared: replica.resources,

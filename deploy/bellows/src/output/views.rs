@@ -49,6 +49,7 @@ pub struct Replica {
     pub address: Option<String>,
     pub revision: u32,
     pub attempt: u32,
+    pub last_exit: Option<Exited>,
     pub running_ms: u64,
     pub cpu_milli: u64,
     pub memory_bytes: u64,
@@ -56,12 +57,19 @@ pub struct Replica {
     pub ended: Option<Ended>,
 }
 
-/// How a replica ended.
+/// How a process ended.
 #[derive(Serialize, Debug)]
-pub struct Ended {
+pub struct Exited {
     pub exit: &'static str,
     pub exit_code: Option<i32>,
     pub signal: Option<i32>,
+}
+
+/// How a replica ended.
+#[derive(Serialize, Debug)]
+pub struct Ended {
+    #[serde(flatten)]
+    pub how: Exited,
     pub reason: Option<Reason>,
     pub at_unix_ms: u64,
 }
@@ -185,6 +193,7 @@ impl From<operator::Replica> for Replica {
             address: filled(replica.address),
             revision: replica.revision,
             attempt: replica.attempt,
+            last_exit: replica.last_exit.map(|last| exited(last.exit)),
             running_ms: replica.running_ms,
             cpu_milli: used.cpu_milli,
             memory_bytes: used.memory_bytes,
@@ -194,15 +203,19 @@ impl From<operator::Replica> for Replica {
     }
 }
 
-fn ended(ended: types::Ended) -> Ended {
-    let (exit, exit_code, signal) = match ended.exit {
+fn exited(exit: Option<Exit>) -> Exited {
+    let (exit, exit_code, signal) = match exit {
         Some(Exit::Code(code)) => ("code", Some(code), None),
         Some(Exit::Signal(signal)) => ("signal", None, Some(signal)),
         Some(Exit::OutOfMemory(_)) => ("out_of_memory", None, None),
         Some(Exit::NotStarted(_)) => ("not_started", None, None),
         Some(Exit::Unknown(_)) | None => ("unknown", None, None),
     };
-    Ended { exit, exit_code, signal, reason: reason(ended.why), at_unix_ms: ended.at_unix_ms }
+    Exited { exit, exit_code, signal }
+}
+
+fn ended(ended: types::Ended) -> Ended {
+    Ended { how: exited(ended.exit), reason: reason(ended.why), at_unix_ms: ended.at_unix_ms }
 }
 
 impl From<operator::Node> for Node {

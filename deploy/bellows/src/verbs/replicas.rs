@@ -6,7 +6,7 @@ use clap::Args;
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::globals::Globals;
-use crate::output::views::{self, Ended, Replica};
+use crate::output::views::{self, Ended, Exited, Replica};
 use crate::output::{self, Table};
 use crate::units;
 
@@ -20,8 +20,8 @@ Examples:
   bellows replicas web -o json | jq -r '.[] | select(.ready) | .address'
 
 JSON: a list of {id, app, tenant, node, state, ready, parked, unknown, activity: busy|idle|null, requests, idle_ms, address, \
-revision, attempt, running_ms, cpu_milli, memory_bytes, reason: {code, text}, ended: {exit: code|signal|out_of_memory|not_started| \
-unknown, exit_code, signal, reason, at_unix_ms}}";
+revision, attempt, last_exit: {exit: code|signal|out_of_memory|not_started|unknown, exit_code, signal} of the attempt before, \
+running_ms, cpu_milli, memory_bytes, reason: {code, text}, ended: {exit, exit_code, signal, reason, at_unix_ms}}";
 
 /// List replicas: where each copy runs, and why there
 #[derive(Args, Debug)]
@@ -80,6 +80,8 @@ fn state(replica: &Replica) -> String {
     }
     if replica.attempt > 1 {
         state.push_str(&format!(", attempt {}", replica.attempt));
+        let how = replica.last_exit.as_ref().map(|last| format!(" after {}", how(last)));
+        state.push_str(&how.unwrap_or_default());
     }
     state
 }
@@ -93,12 +95,16 @@ fn activity(replica: &Replica) -> String {
     }
 }
 
-fn exit(ended: &Ended) -> String {
-    let how = match (ended.exit_code, ended.signal) {
+fn how(exited: &Exited) -> String {
+    match (exited.exit_code, exited.signal) {
         (Some(code), _) => format!("exit code {code}"),
         (_, Some(signal)) => format!("signal {signal}"),
-        _ => ended.exit.replace('_', " "),
-    };
+        _ => exited.exit.replace('_', " "),
+    }
+}
+
+fn exit(ended: &Ended) -> String {
+    let how = how(&ended.how);
     match views::sentence(&ended.reason) {
         why if why.is_empty() => how,
         why => format!("{how}: {why}"),
