@@ -7,6 +7,7 @@ use crate::ids::{AppId, NodeId};
 use crate::model::command::NodeState;
 use crate::model::spec::{AppSpec, Constraint, ConstraintOperator, WhenFull};
 use crate::observe::node::Liveness;
+use crate::observe::replica::Replica;
 use crate::turn::Scene;
 
 /// Why a node may not take a copy. The first that applies is counted.
@@ -62,6 +63,11 @@ impl Zones {
     /// By how much one more copy beside `there` others exceeds the skew.
     pub fn excess(&self, there: u32) -> u32 {
         (there + 1).saturating_sub(self.floor + self.max_skew)
+    }
+
+    /// By how much a copy would exceed the skew that comes in place of one of `there`.
+    fn excess_instead(&self, there: u32) -> u32 {
+        there.saturating_sub(self.floor.min(there.saturating_sub(1)) + self.max_skew)
     }
 
     /// The same for a zone of the class; `None` when it is refused.
@@ -160,6 +166,24 @@ impl Scene<'_> {
             return Some(Filter::Memory);
         }
         self.refusal_by_app(node, request, class)
+    }
+
+    /// Would a new copy fit where this one is, when it is gone?
+    pub fn fits_instead(&self, old: &Replica, request: &Request<'_>, class: &Class) -> bool {
+        let (node, spec) = (old.node, request.spec);
+        let room = self.world.node(node).map(|seen| seen.room() + old.resources).unwrap_or_default();
+        let here = self.copies_on(request.app, node);
+        let said_full = self.world.apps.get(&request.app).is_some_and(|app| app.backoff.said_full(node, self.now));
+        if self.out_of_service(node, spec).is_some() || !spec.resources.fits(&room) || said_full {
+            return false;
+        }
+        let crowded = spec.max_per_node.is_some_and(|most| here > most);
+        let refused = request.zones.as_ref().filter(|zones| !zones.relax).is_some_and(|zones| {
+            let zone = || zones.counts.get(class.zone_of(node)?).copied().flatten();
+            let there = if zones.by_node { Some(here) } else { zone() };
+            there.is_none_or(|there| zones.excess_instead(there) > 0)
+        });
+        !crowded && !refused
     }
 
     /// The filters that depend on the app's own copies.

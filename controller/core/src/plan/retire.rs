@@ -269,16 +269,18 @@ impl Turn<'_> {
         if tally.stale == 0 || seen.unplaced.is_none() || !still || !paid_back {
             return;
         }
-        let (scene, spec) = (self.scene(), known.current.spec.as_ref());
-        let would_fit = |replica: &Replica| {
-            let room = self.world.node(replica.node).map(|seen| seen.room() + replica.resources).unwrap_or_default();
-            scene.out_of_service(replica.node, spec).is_none() && spec.resources.fits(&room)
-        };
+        let (number, spec) = (known.current.number, known.current.spec.as_ref());
+        let mut classes = std::mem::take(&mut self.world.classes);
+        let scene = self.scene();
+        let (key, class) = classes.take(&scene, spec, None);
+        let request = scene.request(app, spec, &class, false);
         let old = self.copies_of(app).filter(|(_, replica)| !replica.fresh && self.may_retire(replica));
-        let able = old.filter(|(_, replica)| would_fit(replica));
-        if let Some((_, slot)) = able.map(|(slot, replica)| (self.victim(replica), slot)).min() {
-            let text =
-                format!("revision {} takes over, and there is no room beside the old copies", known.current.number);
+        let able = old.filter(|(_, replica)| scene.fits_instead(replica, &request, &class));
+        let first = able.map(|(slot, replica)| (self.victim(replica), slot)).min();
+        classes.keep(key, class);
+        self.world.classes = classes;
+        if let Some((_, slot)) = first {
+            let text = format!("revision {number} takes over, and there is no room beside the old copies");
             self.retire(slot, Cause::Outdated, Reason::new("make_way", text), None);
             if let Some(seen) = self.world.apps.get_mut(&app) {
                 seen.made_way = Some(tally.fresh);
