@@ -71,6 +71,7 @@ enum Verb {
     #[command(subcommand)]
     Sim(SimVerb),
     Bench(bench::Arguments),
+    Local(verbs::local::Arguments),
     Completions(verbs::completions::Arguments),
     Schema(verbs::schema::Arguments),
     /// Dispatched in `main`, before anything else; listed so that the tree is whole
@@ -79,6 +80,12 @@ enum Verb {
     /// Likewise
     #[command(name = "demo-app", hide = true)]
     DemoApp(demo::Arguments),
+    /// Likewise
+    #[command(name = bellows_local::enter::HOLD, hide = true)]
+    LocalHost,
+    /// Likewise
+    #[command(name = bellows_local::enter::ENTER, hide = true)]
+    LocalEnter,
 }
 
 #[derive(Subcommand, Debug)]
@@ -176,9 +183,10 @@ fn run(verb: Verb, globals: &Globals) -> Result<(), Failure> {
         Verb::Status(arguments) => client(verbs::status::run(arguments, globals)),
         Verb::Sim(SimVerb::Chaos(arguments)) => verbs::sim_chaos::run(arguments, globals),
         Verb::Bench(arguments) => bench::run(arguments, globals),
+        Verb::Local(arguments) => verbs::local::run(arguments, globals),
         Verb::Completions(arguments) => verbs::completions::run(arguments, globals),
         Verb::Schema(arguments) => verbs::schema::run(arguments, globals),
-        Verb::RuntimeLauncher | Verb::DemoApp(_) => Err(misplaced_hidden_verb()),
+        Verb::RuntimeLauncher | Verb::DemoApp(_) | Verb::LocalHost | Verb::LocalEnter => Err(misplaced_hidden_verb()),
     }
 }
 

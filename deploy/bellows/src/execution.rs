@@ -5,7 +5,7 @@ use std::future::Future;
 use crate::failure::Failure;
 
 /// Runs a verb that talks to a controller: one thread, quick to start.
-pub fn client(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+pub fn client<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)?.block_on(verb)
 }
 

@@ -3,8 +3,8 @@
 //! Reading order: [`cli`] (the tree of verbs), [`verbs`] (one module each), [`appfile`] (YAML to spec), [`connection`] (who we are,
 //! whom we talk to), [`output`] (tables and JSON), [`failure`] (exit codes and how errors read).
 //!
-//! Two hidden verbs, the launcher of containers and the demo app, are dispatched before anything else: neither may find itself in a
-//! process with threads or an async runtime.
+//! Hidden verbs (the launcher of containers, the demo app, two for hosts on this machine) are dispatched before anything else: none may
+//! find itself in a process with threads or an async runtime.
 
 mod appfile;
 mod bench;
@@ -35,6 +35,8 @@ fn main() -> ExitCode {
     match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some(LAUNCHER) => std::process::exit(bellows_runtime::launch::launcher_main()),
         Some(DEMO) => cli::demo(),
+        Some(bellows_local::enter::HOLD) => bellows_local::enter::hold_main(),
+        Some(bellows_local::enter::ENTER) => bellows_local::enter::enter_main(),
         _ => cli::people(),
     }
 }

@@ -34,7 +34,7 @@ use lock::Lock;
 use plan::Folders;
 use signals::Signals;
 
-pub use requirements::root as need_root;
+pub use requirements::{capacity, kernel as need_kernel, root as need_root};
 
 /// Where verbs look for a credential when nobody names one.
 const DEFAULT_STATE: &str = "/var/lib/bellows/dev";

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod image_load;
 pub mod image_ls;
 pub mod image_rm;
+pub mod local;
 pub mod logs;
 pub mod node_rm;
 pub mod nodes;

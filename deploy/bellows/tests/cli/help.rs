@@ -28,6 +28,16 @@ const VERBS: &[&[&str]] = &[
     &["image", "rm"],
     &["status"],
     &["sim", "chaos"],
+    &["local"],
+    &["local", "up"],
+    &["local", "down"],
+    &["local", "status"],
+    &["local", "exec"],
+    &["local", "cut"],
+    &["local", "heal"],
+    &["local", "slow"],
+    &["local", "kill"],
+    &["local", "restart"],
     &["completions"],
     &["schema"],
 ];
@@ -88,7 +98,7 @@ fn the_schema_is_json() {
 #[test]
 fn hidden_verbs_are_hidden() {
     let help = bellows(Path::new("/nonexistent"), &["--help"]);
-    assert!(!help.out.contains("runtime-launcher") && !help.out.contains("demo-app"));
+    assert!(!help.out.contains("runtime-launcher") && !help.out.contains("demo-app") && !help.out.contains("local-"));
     let misplaced = bellows(Path::new("/nonexistent"), &["-o", "json", "runtime-launcher"]);
     assert_eq!((misplaced.code, misplaced.error()["kind"].as_str()), (2, Some("usage")));
 }

@@ -6,7 +6,7 @@ use cargo_metadata::Package;
 pub const PURE: [&str; 3] = ["bellows-core", "bellows-member", "bellows-agent-core"];
 
 /// Every crate of ours and those of ours that it may name.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("bellows-proto", &[]),
     ("bellows-core", &[]),
     ("bellows-member", &[]),
@@ -15,6 +15,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("bellows-controller", &["bellows-proto", "bellows-core", "bellows-member"]),
     ("bellows-agent", &["bellows-proto", "bellows-agent-core", "bellows-runtime"]),
     ("bellows-sim", &["bellows-core", "bellows-member", "bellows-agent-core"]),
+    ("bellows-local", &[]),
     (
         "bellows",
         &[
@@ -26,6 +27,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "bellows-controller",
             "bellows-agent",
             "bellows-sim",
+            "bellows-local",
         ],
     ),
 ];
