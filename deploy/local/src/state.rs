@@ -64,7 +64,11 @@ pub fn make_folder(path: &Path) -> Result<(), Error> {
 pub fn remove(cluster: &ClusterName) -> Result<bool, Error> {
     let path = cluster.folder();
     match fs::remove_dir_all(&path) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            // The folder of all clusters goes with the last one, and is refused to who is not the last.
+            let _ = path.parent().map(fs::remove_dir);
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(failed("remove", &path)(error)),
     }

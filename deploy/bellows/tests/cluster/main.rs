@@ -6,6 +6,7 @@ mod bench;
 mod demo;
 mod failures;
 mod life;
+mod local;
 mod scaling;
 
 use std::collections::BTreeSet;

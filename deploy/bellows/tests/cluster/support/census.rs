@@ -1,5 +1,5 @@
-//! What of one `dev` cluster is on the machine: processes, mounts, cgroups, links, network namespaces. Only its own is counted, so that
-//! whatever else happens on the machine makes no difference.
+//! What of one cluster (of `dev`, or of `local`) is on the machine: processes, mounts, cgroups, links, folders. Only its own is counted, so
+//! that whatever else happens on the machine makes no difference.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,13 +17,34 @@ pub struct Census {
     pub cgroups: BTreeSet<PathBuf>,
     /// Links of this machine that lead to its addresses.
     pub links: BTreeSet<String>,
+    /// Of a local cluster: its folder. A `dev` keeps its own.
+    pub folder: Option<PathBuf>,
 }
 
 impl Census {
     pub fn of(state: &Path, range: &str) -> Self {
         let tag = tag(state);
         let state = state.display().to_string();
-        Self { processes: processes(&tag, &state), mounts: mounts(&state), cgroups: cgroups(&tag), links: links(range) }
+        Self {
+            processes: processes(&tag, &state),
+            mounts: mounts(&state),
+            cgroups: cgroups(&tag),
+            links: links(range),
+            folder: None,
+        }
+    }
+
+    /// Of a local cluster: everything bears its name.
+    pub fn of_local(name: &str) -> Self {
+        let folder = PathBuf::from("/var/lib/bellows/local").join(name);
+        let uplink = format!("bl-{name}");
+        Self {
+            processes: processes(name, name),
+            mounts: mounts(&folder.display().to_string()),
+            cgroups: cgroups(&format!("bellows-local-{name}")),
+            links: link_names().filter(|link| *link == uplink).collect(),
+            folder: folder.exists().then_some(folder),
+        }
     }
 
     /// Counts again until nothing is there or patience ends. The kernel takes network namespaces apart in the background, links with
@@ -104,7 +125,9 @@ fn cgroups(tag: &str) -> BTreeSet<PathBuf> {
 fn links(range: &str) -> BTreeSet<String> {
     let octets: Vec<u8> = range.split('.').take(2).filter_map(|octet| octet.parse().ok()).collect();
     let prefix = format!("bw{:02x}{:02x}", octets[0], octets[1]);
-    let names =
-        entries("/sys/class/net").into_iter().filter_map(|link| Some(link.file_name()?.to_string_lossy().into_owned()));
-    names.filter(|name| name.starts_with(&prefix)).collect()
+    link_names().filter(|name| name.starts_with(&prefix)).collect()
+}
+
+fn link_names() -> impl Iterator<Item = String> {
+    entries("/sys/class/net").into_iter().filter_map(|link| Some(link.file_name()?.to_string_lossy().into_owned()))
 }

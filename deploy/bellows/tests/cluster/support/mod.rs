@@ -1,4 +1,4 @@
-//! What the whole-cluster tests stand on: a real `bellows dev`, real verbs, images, requests, and a count of what is left over.
+//! What the whole-cluster tests stand on: a real `bellows dev` or `bellows local`, real verbs, images, requests, and a count of what is left over.
 
 pub mod census;
 pub mod cli;
@@ -6,6 +6,7 @@ pub mod dev;
 pub mod events;
 pub mod http;
 pub mod images;
+pub mod local;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
