@@ -36,13 +36,15 @@ use crate::spec::{ContainerId, ContainerSpec};
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
-/// A runtime: containers under one cgroup, one subnet, one state folder. Dropping it leaves its containers running.
+/// A runtime: containers under one cgroup, one subnet, one state folder. Dropping it leaves its containers running; when there are none, nothing
+/// but logs and records is left.
 #[derive(Debug)]
 pub struct Runtime {
     config: RuntimeConfig,
     containers: Containers,
-    slots: Slots,
+    // Dropped before the slots, which then remove the node's cgroup when nothing runs in it: a launcher would.
     launchers: Launchers,
+    slots: Slots,
     adopted: Mutex<Vec<Adopted>>,
 }
 
@@ -285,8 +287,8 @@ fn timings(began_ns: u64, have_slot_ns: u64, launcher: Timings) -> Timings {
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cgroups of unused slots are left behind");
+        if let Err(error) = self.close().and_then(|()| self.maker().cgroups.remove_if_unused()) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cgroups that are not in use are left behind");
         }
     }
 }

@@ -162,6 +162,16 @@ impl Cgroups {
             Self::V2(parent) => parent.remove(),
         }
     }
+
+    /// As [`Self::remove`] when no container's group is in it.
+    pub fn remove_if_unused(&self) -> Result<(), CgroupError> {
+        match self.names() {
+            Ok(names) if names.is_empty() => self.remove(),
+            Ok(_) => Ok(()),
+            Err(CgroupError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Group {
