@@ -181,7 +181,12 @@ fn wire_exit(exit: Exit) -> types::ended::Exit {
 }
 
 fn wire_ended(ended: Ended) -> types::Ended {
-    types::Ended { exit: Some(wire_exit(ended.exit)), why: Some(wire_reason(ended.why)), at_unix_ms: ended.at.0 }
+    types::Ended {
+        exit: Some(wire_exit(ended.exit)),
+        why: Some(wire_reason(ended.why)),
+        at_unix_ms: ended.at.0,
+        wanted: ended.wanted,
+    }
 }
 
 fn wire_refused(refused: RefusedOrder) -> wire::RefusedOrder {

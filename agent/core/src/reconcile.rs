@@ -131,7 +131,7 @@ impl AgentCore {
     /// No process is left and none will come: kept until the leader acknowledges.
     pub(crate) fn end(&mut self, now: Instant, id: ReplicaId, exit: Exit, why: Reason) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let ended = Ended { exit, why, at: now };
+        let ended = Ended { exit, why, wanted: replica.wanted.stop.is_some(), at: now };
         replica.seen.phase = Phase::Ended(ended.clone());
         replica.wanted.asked = None;
         let attempt = replica.seen.attempt;

@@ -75,6 +75,10 @@ pub struct Ended {
     pub exit: Exit,
     /// Ordered, or by itself.
     pub why: Reason,
+    /// Not by itself: an order stopped it, or its own terms did when it was cut off. The leader that ordered it may be another one, or have
+    /// forgotten with its connection.
+    #[serde(default)]
+    pub wanted: bool,
     /// When the agent took note.
     pub at: Instant,
 }

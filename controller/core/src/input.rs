@@ -306,6 +306,9 @@ pub struct Ended {
     pub exit: Exit,
     /// Ordered, or by itself.
     pub why: Reason,
+    /// Not by itself: an order stopped it, perhaps of an earlier leader, or its own terms did when it was cut off.
+    #[serde(default)]
+    pub wanted: bool,
     /// The agent's clock.
     pub at: Instant,
 }

@@ -137,7 +137,8 @@ pub(super) fn activity_from_wire(activity: Option<wire::Activity>) -> Activity {
 }
 
 pub(crate) fn ended_to_wire(ended: &Ended) -> wire::Ended {
-    wire::Ended { why: Some(reason_to_wire(&ended.why)), at_unix_ms: ended.at.0, ..exit_to_wire(ended.exit) }
+    let (why, at_unix_ms, wanted) = (Some(reason_to_wire(&ended.why)), ended.at.0, ended.wanted);
+    wire::Ended { why, at_unix_ms, wanted, ..exit_to_wire(ended.exit) }
 }
 
 /// Only how.
@@ -162,5 +163,5 @@ pub(super) fn ended_from_wire(ended: wire::Ended) -> Ended {
         Some(Wire::NotStarted(_)) => Exit::NotStarted,
         Some(Wire::Unknown(_)) | None => Exit::Unknown,
     };
-    Ended { exit, why: reason_from_wire(ended.why), at: Instant(ended.at_unix_ms) }
+    Ended { exit, why: reason_from_wire(ended.why), wanted: ended.wanted, at: Instant(ended.at_unix_ms) }
 }

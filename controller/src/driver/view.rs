@@ -149,7 +149,7 @@ fn replica_to_wire(core: &Core, row: ReplicaRow) -> wire::Replica {
 }
 
 fn gone_to_wire(core: &Core, app: AppId, gone: &Gone) -> wire::Replica {
-    let ended = Ended { exit: gone.exit, why: gone.why.clone(), at: gone.at };
+    let ended = Ended { exit: gone.exit, why: gone.why.clone(), wanted: false, at: gone.at };
     wire::Replica {
         id: Some(replica_id_to_wire(gone.id)),
         tenant: tenant_of(core, app),

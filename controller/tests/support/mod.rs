@@ -353,7 +353,7 @@ fn changed(mut report: node::ReplicaReport, action: &node::order::Action) -> nod
             report.ready = false;
             let why = types::Reason { code: "stopped".to_owned(), text: "ordered".to_owned() };
             let exit = Some(types::ended::Exit::Code(0));
-            report.ended = Some(types::Ended { exit, why: Some(why), at_unix_ms: 1 });
+            report.ended = Some(types::Ended { exit, why: Some(why), at_unix_ms: 1, wanted: true });
         }
         node::order::Action::Start(_) => unreachable!("handled by started"),
     }

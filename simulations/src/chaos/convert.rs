@@ -118,7 +118,8 @@ fn exit_up(exit: agent::Exit) -> core::input::Exit {
 }
 
 fn ended_up(ended: agent::Ended) -> core::input::Ended {
-    core::input::Ended { exit: exit_up(ended.exit), why: reason_up(ended.why), at: core::time::Instant(ended.at.0) }
+    let (exit, why, wanted) = (exit_up(ended.exit), reason_up(ended.why), ended.wanted);
+    core::input::Ended { exit, why, wanted, at: core::time::Instant(ended.at.0) }
 }
 
 pub(crate) fn report_up(report: agent::Report) -> core::input::Report {

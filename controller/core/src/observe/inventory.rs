@@ -241,7 +241,9 @@ impl Turn<'_> {
     fn take_end(&mut self, node: NodeId, report: ReplicaReport, end: Ended) {
         match self.world.replicas.find(report.id) {
             Some(slot) if self.world.replicas.at(slot).node == node => {
-                let by_itself = self.world.replicas.at(slot).retire.is_none() && end.exit != Exit::Unknown;
+                // Whoever ordered it may have forgotten: a retirement ends with the connection, the agent's journal does not.
+                let retired = end.wanted || self.world.replicas.at(slot).retire.is_some();
+                let by_itself = !retired && end.exit != Exit::Unknown;
                 self.finish(slot, end.exit, end.why, by_itself);
             }
             Some(_) => {}

@@ -131,10 +131,11 @@ impl Agent {
             if copy.ends_at.as_ref().is_some_and(|(at, ..)| *at <= now)
                 && let Some((at, exit, why)) = copy.ends_at.take()
             {
+                let wanted = copy.report.lifecycle == Lifecycle::Stopping;
                 copy.report.lifecycle = Lifecycle::Ended;
                 copy.report.ready = false;
                 copy.report.used = Resources::default();
-                copy.report.ended = Some(Ended { exit, why, at });
+                copy.report.ended = Some(Ended { exit, why, wanted, at });
                 copy.told = false;
             }
         }
