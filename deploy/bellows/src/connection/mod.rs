@@ -66,7 +66,7 @@ impl Connection {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
-            if status.code() != Code::Unavailable || began.elapsed() + pause > PATIENCE {
+            if !unanswered(&status) || began.elapsed() + pause > PATIENCE {
                 return Err(self.explain(&status, began.elapsed()));
             }
             self.follow(&status)?;
@@ -88,7 +88,7 @@ impl Connection {
 
     /// A failed request as a sentence.
     pub fn explain(&self, status: &Status, tried: Duration) -> Failure {
-        if status.code() == Code::Unavailable {
+        if unanswered(status) {
             return self.unreachable(status, tried);
         }
         failure(status)
@@ -105,6 +105,11 @@ impl Connection {
         Failure::new(Kind::Unreachable, message)
             .mend("is it running? `bellows dev` or `bellows controller` starts one; a firewall, or another address in the credential file?")
     }
+}
+
+/// No controller's word: nobody was there, or the connection broke before the answer. A status that came over the wire has no source here.
+fn unanswered(status: &Status) -> bool {
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
 
 fn client(credential: &Credential, address: &str) -> Result<OperatorClient<Channel>, tonic::transport::Error> {
