@@ -6,6 +6,7 @@ mod bench;
 mod demo;
 mod failures;
 mod life;
+mod loaded;
 mod local;
 mod scaling;
 

@@ -1,5 +1,6 @@
 //! What the whole-cluster tests stand on: a real `bellows dev` or `bellows local`, real verbs, images, requests, and a count of what is left over.
 
+pub mod burn;
 pub mod census;
 pub mod cli;
 pub mod dev;
