@@ -16,6 +16,7 @@ use super::record::{self, Record};
 use super::slots::Slot;
 use super::types::{Ended, Exit, LogFiles};
 use super::{Error, Shared, machine};
+use crate::kernel::cgroup::{CgroupError, Group};
 use crate::spec::ContainerId;
 
 /// The init's signal for "end everything at once"; the other side is `init/init.rs`.
@@ -210,7 +211,18 @@ impl Life {
         if !(1..=64).contains(&signal) || [libc::SIGSTOP, libc::SIGCHLD, KILL_ALL].contains(&signal) {
             return Err(wrong(io::ErrorKind::InvalidInput.into()));
         }
+        self.help(id, Group::forgive_cpu);
         self.send(signal).map_err(wrong)
+    }
+
+    /// Lets it have the CPU that its end needs. Without, it still ends, later.
+    fn help(&self, id: &ContainerId, how: impl FnOnce(&Group) -> Result<(), CgroupError>) {
+        let helped = self.with_slot(id, |slot| Ok(how(&slot.group)?));
+        if let Err(error) = helped
+            && !matches!(error, Error::HasEnded(_))
+        {
+            tracing::warn!(%id, error = &error as &dyn std::error::Error, "cannot give a container the CPU to end");
+        }
     }
 
     /// A container that has ended cannot get a signal, nor does it need one.
@@ -230,6 +242,7 @@ impl Life {
 
     pub fn kill(&self, id: &ContainerId) -> Result<(), Error> {
         let wrong = |signal| move |source| Error::Signal { id: id.clone(), signal, source };
+        self.help(id, Group::unbind_cpu);
         self.send(KILL_ALL).map_err(wrong(KILL_ALL))?;
         self.freeze(id, false)?;
         if !self.wait(Some(KILL_PATIENCE_MS)) {

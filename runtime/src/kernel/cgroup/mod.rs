@@ -188,6 +188,18 @@ impl Group {
         each!(&self.kind, group => group.limit(limits))
     }
 
+    /// Forgets the CPU time it has used beyond its limit. The kernel charges what it reclaims of a group's memory without asking, and afterwards lets
+    /// nothing of it run, the init neither, until that is paid: at 20m for a minute and more. It settles whenever the limit is written.
+    pub fn forgive_cpu(&self) -> Result<(), CgroupError> {
+        tree::rewrite(&each!(&self.kind, group => group.cpu_limit()).0)
+    }
+
+    /// No limit on its CPU until the next [`Self::limit`]: what is killed needs some to end.
+    pub fn unbind_cpu(&self) -> Result<(), CgroupError> {
+        let (path, unlimited) = each!(&self.kind, group => group.cpu_limit());
+        tree::write(&path, unlimited)
+    }
+
     /// CPU time since the group was made.
     pub fn cpu_us(&self) -> Result<u64, CgroupError> {
         each!(&self.kind, group => group.cpu_us())

@@ -65,6 +65,11 @@ fn v2_writes_and_reads_its_files() {
     group.limit(&limits).expect("limits");
     assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "25000 100000");
     assert_eq!(fake.says("bellows/n1/s3/cpu.weight"), "25");
+    group.forgive_cpu().expect("written again");
+    assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "25000 100000");
+    fake.put("bellows/n1/s3/cpu.max", "");
+    group.unbind_cpu().expect("written");
+    assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "max");
     assert_eq!(fake.says("bellows/n1/s3/memory.max"), "65536");
     assert_eq!(fake.says("bellows/n1/s3/pids.max"), "9");
     let read = (group.cpu_us(), group.memory_bytes(), group.processes(), group.oom_kills());

@@ -72,6 +72,12 @@ pub fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     Kept::writing(path.to_owned())?.set(value)
 }
 
+/// Writes what is there already: some files act on being written.
+pub fn rewrite(path: &Path) -> Result<(), CgroupError> {
+    let text = fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })?;
+    write(path, text.trim())
+}
+
 pub fn make(path: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(path) {
         Err(source) if source.kind() != ErrorKind::AlreadyExists => {

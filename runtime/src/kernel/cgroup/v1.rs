@@ -169,6 +169,12 @@ impl Group {
         self.memory_limit.set(&limits.memory_bytes.to_string())
     }
 
+    /// The file of the limit, and what stands for none.
+    pub fn cpu_limit(&self) -> (PathBuf, &'static str) {
+        let mut files = self.dirs.iter().map(|dir| dir.join("cpu.cfs_quota_us"));
+        (files.find(|file| file.exists()).unwrap_or_default(), "-1")
+    }
+
     pub fn cpu_us(&self) -> Result<u64, CgroupError> {
         self.cpu_usage.as_ref().map_or(Ok(0), |file| Ok(file.number()? / 1000))
     }

@@ -114,6 +114,11 @@ impl Group {
         self.memory_max.set(&limits.memory_bytes.to_string())
     }
 
+    /// The file of the limit, and what stands for none.
+    pub fn cpu_limit(&self) -> (PathBuf, &'static str) {
+        (self.dir.join("cpu.max"), "max")
+    }
+
     pub fn cpu_us(&self) -> Result<u64, CgroupError> {
         self.cpu_stat.keyed("usage_usec")
     }
