@@ -48,6 +48,8 @@ pub struct Shared<'a> {
     pub envp: Vec<*const c_char>,
     /// Log size of one file, as the init's argument.
     pub init_argv: [*const c_char; 3],
+    /// A pidfd of the launcher.
+    pub launcher: i32,
     /// The overlay.
     pub root: i32,
     /// The sysfs.
@@ -128,9 +130,7 @@ pub unsafe extern "C" fn body(shared: usize) -> ! {
 
 fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
     match step {
-        ChildStep::DieWithLauncher => {
-            call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0])
-        }
+        ChildStep::DieWithLauncher => die_with_launcher(shared),
         ChildStep::AttachRoot => attach_root(shared),
         ChildStep::Mount { kind, target, flags, data } => {
             call(libc::SYS_mount, [at(kind), at(target), at(kind), *flags as usize, at(data), 0])
@@ -168,6 +168,20 @@ fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
         ChildStep::Filter => filter(shared),
         ChildStep::StartProgram => start_program(shared),
         ChildStep::BecomeInit => become_init(shared),
+    }
+}
+
+/// The kernel's signal tells of deaths from now on only: a launcher that died before would be waited for without end.
+fn die_with_launcher(shared: &Shared<'_>) -> isize {
+    let set = call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0]);
+    if set < 0 {
+        return set;
+    }
+    let mut look = libc::pollfd { fd: shared.launcher, events: libc::POLLIN, revents: 0 };
+    let at_once = [0_u64; 2];
+    match call(libc::SYS_ppoll, [&raw mut look as usize, 1, &raw const at_once as usize, 0, 8, 0]) {
+        1.. => -(libc::ESRCH as isize),
+        alive_or_error => alive_or_error,
     }
 }
 

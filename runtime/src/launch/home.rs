@@ -20,6 +20,8 @@ const STACK_BYTES: usize = 64 << 10;
 /// What a launcher has for all its launches.
 #[derive(Debug)]
 pub struct Home {
+    /// A pidfd of this process.
+    pub own: OwnedFd,
     /// `/proc`.
     pub proc: OwnedFd,
     /// The host's network.
@@ -65,7 +67,9 @@ impl Home {
         quicken_cgroups();
         let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY).map_err(step("open /proc"))?;
         let init = executable(super::INIT).map_err(step("put the init in memory"))?;
+        let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
         Ok(Self {
+            own: own.map_err(|error| step("open a pidfd of its own")(error.into()))?,
             proc,
             network,
             init,

@@ -54,6 +54,12 @@ fn answer(home: &Home, socket: BorrowedFd<'_>, request: &Request, fds: Vec<Owned
             moments_ns: started.moments_ns,
         };
         told = wire::send(socket, &reply, &[started.pidfd.as_fd()]);
+        // Its runtime died meanwhile: nobody would ever know it.
+        if told.is_err()
+            && let Err(error) = rustix::process::pidfd_send_signal(&started.pidfd, rustix::process::Signal::KILL)
+        {
+            eprintln!("bellows launcher: cannot end process {} that nobody knows: {error}", started.pid);
+        }
     });
     match done {
         Ok(()) => told,

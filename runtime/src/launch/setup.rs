@@ -248,6 +248,7 @@ impl<'a> UnderWay<'a> {
             argv: prepared.argv.clone(),
             envp: prepared.envp.clone(),
             init_argv: [c"init".as_ptr(), prepared.half_log.as_ptr(), std::ptr::null()],
+            launcher: self.home.own.as_raw_fd(),
             root: self.root.as_ref()?.as_raw_fd(),
             sys: self.sys.as_ref()?.as_raw_fd(),
             outputs: [pipes[0].1.as_raw_fd(), pipes[1].1.as_raw_fd()],
