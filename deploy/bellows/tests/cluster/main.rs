@@ -5,6 +5,7 @@ mod support;
 mod bench;
 mod demo;
 mod failures;
+mod kill;
 mod life;
 mod loaded;
 mod local;

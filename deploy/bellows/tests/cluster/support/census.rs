@@ -66,7 +66,7 @@ impl Census {
 }
 
 /// As `bellows dev` names what it makes outside its folder.
-fn tag(state: &Path) -> String {
+pub fn tag(state: &Path) -> String {
     use sha2::Digest;
     hex::encode(&sha2::Sha256::digest(state.as_os_str().as_encoded_bytes())[..4])
 }

@@ -19,6 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Every cluster has addresses of its own, so that what one test leaves behind is not blamed on the next.
 static NEXT_RANGE: AtomicU8 = AtomicU8::new(200);
 
+/// The first address of a /16 that no other cluster of this run has.
+pub fn next_range() -> String {
+    format!("10.{}.0.0", NEXT_RANGE.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Ended with the test, also when that fails.
 #[derive(Debug)]
 pub struct Dev {
@@ -34,8 +39,7 @@ pub struct Dev {
 impl Dev {
     /// Starts and waits for the line that says that all is up.
     pub fn start(state: &Path, more: &[&str]) -> Self {
-        let number = NEXT_RANGE.fetch_add(1, Ordering::Relaxed);
-        Self::start_in(&format!("10.{number}.0.0"), state, more)
+        Self::start_in(&next_range(), state, more)
     }
 
     /// Again in the same folder, with the same addresses.
@@ -93,7 +97,7 @@ impl Drop for Dev {
 }
 
 /// The first line of its output; the rest is read and dropped, or the pipe would fill.
-fn first_line(child: &mut Child) -> Option<Value> {
+pub fn first_line(child: &mut Child) -> Option<Value> {
     let out = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let (tell, told) = mpsc::sync_channel(1);
     std::thread::spawn(move || {

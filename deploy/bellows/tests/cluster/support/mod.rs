@@ -3,11 +3,13 @@
 pub mod burn;
 pub mod census;
 pub mod cli;
+pub mod copies;
 pub mod dev;
 pub mod events;
 pub mod http;
 pub mod images;
 pub mod local;
+pub mod parts;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,0 +1,219 @@
+//! A cluster of separate processes, as on real servers: one `bellows controller`, several `bellows agent`, each of which can be killed
+//! and started again with the same arguments.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::census::{Census, tag};
+use super::cli::{BELLOWS, Cli, field, text};
+use super::copies::{Copies, kill_nine};
+use super::dev::{first_line, next_range};
+
+/// Host ids of one agent: as many as its 4,096 addresses need, 65,536 each.
+const UID_STEP: u32 = 1 << 28;
+
+/// A process with its arguments.
+#[derive(Debug)]
+pub struct Part {
+    name: String,
+    arguments: Vec<OsString>,
+    /// Where everything it complains of goes, over all its lives.
+    log: PathBuf,
+    child: Child,
+}
+
+impl Part {
+    fn start(name: &str, arguments: Vec<OsString>, log: PathBuf) -> (Self, Value) {
+        let mut part = Self { name: name.to_owned(), child: spawn(&arguments, &log), arguments, log };
+        let line = part.await_line();
+        (part, line)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// As the out-of-memory killer does.
+    pub fn kill(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).expect("it is our child");
+    }
+
+    fn kill_if_it_runs(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+    }
+
+    /// Again with the same arguments, when it was killed; says whether it was.
+    pub fn restart(&mut self) -> bool {
+        let Some(status) = self.child.try_wait().expect("it is our child") else { return false };
+        assert_eq!(status.code(), None, "{} ended by itself: {}", self.name, self.complaints());
+        self.child = spawn(&self.arguments, &self.log);
+        true
+    }
+
+    /// It says one line when it serves.
+    pub fn await_line(&mut self) -> Value {
+        match first_line(&mut self.child) {
+            Some(line) => line,
+            None => panic!("{} said nothing: {}", self.name, self.complaints()),
+        }
+    }
+
+    /// As a service manager does.
+    pub fn end(&mut self) -> ExitStatus {
+        let pid = Pid::from_raw(self.pid().try_into().expect("process ids are small"));
+        kill(pid, Signal::SIGTERM).expect("it runs");
+        self.child.wait().expect("it is our child")
+    }
+
+    /// The last of what it wrote to stderr.
+    pub fn complaints(&self) -> String {
+        let all = text(&std::fs::read(&self.log).unwrap_or_default());
+        let last: Vec<&str> = all.lines().rev().take(25).collect();
+        last.into_iter().rev().map(|line| format!("\n  {}: {line}", self.name)).collect()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.kill_if_it_runs();
+    }
+}
+
+fn spawn(arguments: &[OsString], log: &Path) -> Child {
+    let log: File = OpenOptions::new().create(true).append(true).open(log).expect("writable");
+    let mut command = Command::new(BELLOWS);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command.spawn().expect("the executable was built")
+}
+
+/// What one process holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Holds {
+    pub descriptors: usize,
+    /// Made ahead, or kept for the next copy; each costs descriptors.
+    pub slots: usize,
+}
+
+/// The cluster.
+#[derive(Debug)]
+pub struct Parts {
+    pub controller: Part,
+    pub agents: Vec<Part>,
+    pub cli: Cli,
+    range: String,
+    state: tempfile::TempDir,
+}
+
+impl Parts {
+    /// Starts all; returns when every agent serves.
+    pub fn start(agents: u8) -> Self {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let (mut controller, ready) = Part::start("controller", controller(state.path()), state.path().join("log"));
+        // The next lives have the address of the first one: the agents know no other.
+        let listen = field(&ready, "controller").trim_start_matches("https://").to_owned();
+        let at = controller.arguments.iter().position(|argument| argument == "127.0.0.1:0").expect("it was given");
+        controller.arguments[at] = listen.clone().into();
+        let cli = Cli::new(Path::new(&field(&ready, "credential")));
+        let range = next_range();
+        let start = |number| {
+            let (name, arguments) = agent(state.path(), number, &range, &listen, &field(&ready, "token"));
+            Part::start(&name, arguments, state.path().join(format!("log-{number}"))).0
+        };
+        let agents = (1..=agents).map(start).collect();
+        Self { controller, agents, cli, range, state }
+    }
+
+    /// What the kernel shows of its containers.
+    pub fn copies(&self) -> Copies {
+        let parents: Vec<u32> = self.agents.iter().chain([&self.controller]).map(Part::pid).collect();
+        Copies::of(&tag(self.state.path()), &parents)
+    }
+
+    /// What each process holds.
+    pub fn holds(&self) -> BTreeMap<u32, Holds> {
+        let cgroups = Census::of(self.state.path(), &self.range).cgroups;
+        let count = |part: &Part| {
+            let of_node = |cgroup: &&PathBuf| {
+                cgroup.parent().is_some_and(|node| node.to_string_lossy().ends_with(&format!("-{}", part.name)))
+            };
+            let slots: BTreeSet<_> = cgroups.iter().filter(of_node).filter_map(|cgroup| cgroup.file_name()).collect();
+            let descriptors = std::fs::read_dir(format!("/proc/{}/fd", part.pid())).map_or(0, Iterator::count);
+            (part.pid(), Holds { descriptors, slots: slots.len() })
+        };
+        self.agents.iter().chain([&self.controller]).map(count).collect()
+    }
+
+    /// A folder for whatever the test needs.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    pub fn all(&mut self) -> impl Iterator<Item = &mut Part> {
+        std::iter::once(&mut self.controller).chain(&mut self.agents)
+    }
+
+    /// What every process complained of last.
+    pub fn complaints(&self) -> String {
+        self.agents.iter().map(Part::complaints).chain([self.controller.complaints()]).collect()
+    }
+
+    /// Ends all in order, agents first; nothing may be left, neither processes nor cgroups nor links.
+    pub fn end(mut self) {
+        for part in self.agents.iter_mut().chain([&mut self.controller]) {
+            let status = part.end();
+            assert!(status.success(), "{} ended with {status}: {}", part.name, part.complaints());
+        }
+        let left = Census::when_empty(self.state.path(), &self.range, Duration::from_secs(10));
+        assert!(left.is_empty(), "left behind: {left:#?}");
+    }
+}
+
+impl Drop for Parts {
+    /// Of a test that failed: what runs would run for ever.
+    fn drop(&mut self) {
+        self.all().for_each(Part::kill_if_it_runs);
+        let copies = self.copies();
+        copies.inits.into_iter().chain(copies.launchers).for_each(kill_nine);
+        let cgroups = || Census::of(self.state.path(), &self.range).cgroups;
+        let end = Instant::now() + Duration::from_secs(5);
+        // A cgroup is busy until the kernel has buried its last process, and has its own below it.
+        while cgroups().iter().rev().filter(|cgroup| std::fs::remove_dir(cgroup).is_err()).count() > 0
+            && Instant::now() < end
+        {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+fn words(words: &[&str]) -> Vec<OsString> {
+    words.iter().map(OsString::from).collect()
+}
+
+fn controller(state: &Path) -> Vec<OsString> {
+    let mut arguments = words(&["controller", "--output", "json", "--listen", "127.0.0.1:0"]);
+    arguments.extend(words(&["--dashboard", "127.0.0.1:0", "--state"]));
+    arguments.extend([state.join("controller").into(), "--store".into(), state.join("images").into()]);
+    arguments
+}
+
+fn agent(state: &Path, number: u8, range: &str, controller: &str, token: &str) -> (String, Vec<OsString>) {
+    let name = format!("node-{number}");
+    let (first, _) = range.rsplit_once(".0.0").expect("a /16");
+    let mut arguments = words(&["agent", "--output", "json", "--name", &name, "--controller", controller]);
+    arguments.extend(words(&["--token", token, "--cpu", "2", "--memory", "2Gi"]));
+    arguments.extend(words(&["--subnet", &format!("{first}.{}.0/20", 16 * u32::from(number))]));
+    arguments.extend(words(&["--uid-base", &(u32::from(number) * UID_STEP).to_string()]));
+    arguments.extend(words(&["--cgroup", &format!("bellows-{}-{name}", tag(state))]));
+    arguments.extend(["--state".into(), state.join(&name).into(), "--store".into(), state.join("images").into()]);
+    (name, arguments)
+}
