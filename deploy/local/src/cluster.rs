@@ -273,8 +273,9 @@ impl Cluster {
         what.among(&cgroup::members(&self.plan.cgroup(&host.name)))
     }
 
-    /// Ends the controller or the agent of a host, if it runs, and starts it again. Replicas run on. Returns when it serves.
-    pub fn restart(&self, host: &str) -> Result<Pid, Error> {
+    /// Ends the controller or the agent of a host, if it runs, and starts it again. Replicas run on. Returns when it serves; none if that was
+    /// its last word.
+    pub fn restart(&self, host: &str) -> Result<Option<Pid>, Error> {
         let host = self.plan.host(host)?;
         let _lock = state::lock(&self.plan.name)?;
         let running = self.processes(host, server_of(host.role));
@@ -289,8 +290,7 @@ impl Cluster {
                 let _greeting: serde_json::Value = started.greeting()?;
             }
         }
-        let started = self.processes(host, server_of(host.role));
-        started.first().copied().ok_or_else(|| Error::Remain { host: host.name.clone(), left: 0 })
+        Ok(self.processes(host, server_of(host.role)).first().copied())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Several hosts on this machine: made, hurt, healed and ended, with the real executable throughout.
 
-use std::path::Path;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Instant;
 
@@ -77,6 +78,11 @@ fn refusals(local: &Local) {
     }
     let unknown = local::run("no-such", "status", &[]);
     assert_eq!(unknown.status.code(), Some(5), "{}", text(&unknown.stderr));
+    let nobody = local::command(name, "status", &[]).uid(65534).gid(65534).output();
+    // Where the tests were built nobody may be allowed to execute anything.
+    if let Ok(nobody) = nobody {
+        assert!(text(&nobody.stderr).contains("root"), "{}", text(&nobody.stderr));
+    }
 }
 
 #[test]
@@ -173,6 +179,13 @@ fn signal(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().try_into().expect("process ids are small")), signal).expect("it is our child");
 }
 
+/// Everything that is remembered is lost, from one moment to the next: nobody can remove a folder that is still written to.
+fn lose_folder(name: &str) -> PathBuf {
+    let lost = Path::new("/var/lib/bellows").join(format!("lost-{name}"));
+    std::fs::rename(Path::new("/var/lib/bellows/local").join(name), &lost).expect("it was made");
+    lost
+}
+
 #[test]
 fn whenever_the_tool_is_killed_down_leaves_nothing() {
     let Some(_machine) = machine(&["nft"]) else { return };
@@ -181,12 +194,10 @@ fn whenever_the_tool_is_killed_down_leaves_nothing() {
         let mut up = up_until(&name, moment);
         signal(&up, Signal::SIGKILL);
         up.wait().expect("it is our child");
-        let folder = Path::new("/var/lib/bellows/local").join(&name);
-        if moment.0 == "an agent" {
-            std::fs::remove_dir_all(&folder).expect("it was made");
-        }
+        let lost = (moment.0 == "an agent").then(|| lose_folder(&name));
         let down = local::run(&name, "down", &[]);
         assert!(down.status.success(), "killed at {}: {}", moment.0, text(&down.stderr));
+        lost.map(std::fs::remove_dir_all).transpose().expect("nobody writes to it any more");
         let left = Census::of_local(&name);
         assert!(left.is_empty(), "killed at {}, left behind: {left:#?}", moment.0);
         assert_eq!(local::run(&name, "down", &[]).status.code(), Some(5), "there is nothing more to end");

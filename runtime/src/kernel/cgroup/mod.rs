@@ -147,7 +147,7 @@ impl Cgroups {
         }
     }
 
-    /// Memory used by everything in the node's directory.
+    /// Memory used by everything in the node's directory, without what the kernel only keeps because there is room.
     pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
         match self {
             Self::V1(parent) => parent.memory_bytes(),

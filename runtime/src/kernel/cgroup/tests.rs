@@ -41,6 +41,8 @@ fn v2() -> Fake {
         fake.put(&format!("bellows/n1/s3/{file}"), "");
         fake.put(&format!("bellows/n1/{file}"), "");
     }
+    fake.put("bellows/n1/memory.current", "10000\n");
+    fake.put("bellows/n1/memory.stat", "anon 5000\ninactive_file 4000\nactive_file 1000\n");
     fake.put("bellows/n1/s3/memory.current", "4096\n");
     fake.put("bellows/n1/s3/memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 0\n");
     fake.put("bellows/n1/s3/pids.current", "5\n");
@@ -60,6 +62,7 @@ fn v2_writes_and_reads_its_files() {
     assert_eq!(fake.says("bellows/n1/cpu.max"), "200000 100000");
     assert_eq!(fake.says("bellows/n1/memory.max"), "1073741824");
     assert_eq!(cgroups.names().expect("names"), ["s3"]);
+    assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses");
     let group = cgroups.group("s3").expect("a group");
     let limits = Limits { cpu_milli: 250, memory_bytes: 65_536, processes: 9, ..Limits::default() };
     group.limit(&limits).expect("limits");
@@ -96,7 +99,10 @@ fn v1_finds_controllers_mounted_together() {
     }
     fake.put("memory/n/s1/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n");
     fake.put("cpu,cpuacct/n/s1/cpuacct.usage", "5000000\n");
+    fake.put("memory/n/memory.usage_in_bytes", "10000\n");
+    fake.put("memory/n/memory.stat", "inactive_file 1\ntotal_inactive_file 4000\n");
     let cgroups = Cgroups::prepare(&fake.0, "n", None).expect("prepared");
+    assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses, here and below");
     assert_eq!(found(&fake.0).expect("found"), "v1: cpu cpuacct freezer memory pids");
     let group = cgroups.group("s1").expect("a group");
     group.limit(&Limits { cpu_milli: 500, ..Limits::default() }).expect("limits");

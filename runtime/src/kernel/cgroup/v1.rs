@@ -74,8 +74,11 @@ impl Parent {
         }
     }
 
+    /// Without file pages that nobody used lately: the kernel gives them up when anybody wants memory.
     pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
-        Kept::reading(self.dir("memory").join("memory.usage_in_bytes"))?.number()
+        let dir = self.dir("memory");
+        let used = Kept::reading(dir.join("memory.usage_in_bytes"))?.number()?;
+        Ok(used.saturating_sub(Kept::reading(dir.join("memory.stat"))?.keyed("total_inactive_file")?))
     }
 
     pub fn remove(&self) -> Result<(), CgroupError> {

@@ -53,8 +53,10 @@ impl Parent {
         Kept::reading(self.dir.join("cpu.stat"))?.keyed("usage_usec")
     }
 
+    /// Without file pages that nobody used lately: the kernel gives them up when anybody wants memory.
     pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
-        Kept::reading(self.dir.join("memory.current"))?.number()
+        let used = Kept::reading(self.dir.join("memory.current"))?.number()?;
+        Ok(used.saturating_sub(Kept::reading(self.dir.join("memory.stat"))?.keyed("inactive_file")?))
     }
 
     pub fn remove(&self) -> Result<(), CgroupError> {

@@ -103,6 +103,9 @@ fn failure(error: Error) -> Failure {
         Error::Unknown { .. } => failure.mend("name it with --name, or make it with `bellows local up`"),
         Error::Host(_) => failure.mend("`bellows local status` lists the hosts"),
         Error::NoNft => failure.mend("install the package nftables; cuts and losses are made with it"),
+        Error::State(error) if error.is_absence() => {
+            failure.mend("only its remains are there; `bellows local down` ends them")
+        }
         Error::Remain { .. } => failure.mend("`bellows local kill HOST -9` does not ask them"),
         _ => failure,
     }

@@ -92,7 +92,7 @@ pub fn kill(arguments: Kill, cluster: &Cluster, globals: &Globals) -> Result<(),
     let killed = cluster.kill(&arguments.host, what, signal).map_err(failure)?;
     match globals.json() {
         true => output::json(&json!({ "host": arguments.host, "killed": killed })),
-        false => output::line(&format!("{killed} processes on {} have ended", arguments.host)),
+        false => output::line(&format!("processes on {} that have ended: {killed}", arguments.host)),
     }
 }
 
@@ -113,10 +113,12 @@ pub struct Restart {
 
 /// Restarts it.
 pub fn restart(arguments: Restart, cluster: &Cluster, globals: &Globals) -> Result<(), Failure> {
-    let pid = cluster.restart(&arguments.host).map_err(failure)?;
+    let host = arguments.host;
+    let ended = || Failure::failed(format!("{host} began to serve and ended"));
+    let pid = cluster.restart(&host).map_err(failure)?.ok_or_else(ended)?;
     match globals.json() {
-        true => output::json(&json!({ "host": arguments.host, "pid": pid })),
-        false => output::line(&format!("{} serves again, as process {pid}", arguments.host)),
+        true => output::json(&json!({ "host": host, "pid": pid })),
+        false => output::line(&format!("{host} serves again, as process {pid}")),
     }
 }
 
