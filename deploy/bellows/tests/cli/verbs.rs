@@ -80,6 +80,7 @@ pub fn some_replicas() -> Vec<Replica> {
         exit: Some(Exit::Code(3)),
         why: Some(reason("crashed", "the app ended by itself")),
         at_unix_ms: 1_700_000_000_000,
+        wanted: false,
     };
     let ended = Replica {
         id: id(12),
