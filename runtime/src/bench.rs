@@ -33,7 +33,7 @@ pub struct Life {
 pub struct Run {
     /// In order of their ends.
     pub lives: Vec<Life>,
-    /// From the first call to the last end.
+    /// From the first call until nothing is left of the last one.
     pub wall_ns: u64,
 }
 
@@ -67,6 +67,7 @@ pub fn launch(runtime: &Runtime, template: &ContainerSpec, count: usize, paralle
         let own = worker();
         others.into_iter().filter_map(|other| other.join().ok()).fold(own, Result::and)
     });
+    runtime.settle();
     let wall_ns = now_ns() - began_ns;
     done.map(|()| Run { lives: lives.into_inner().unwrap_or_else(PoisonError::into_inner), wall_ns })
 }

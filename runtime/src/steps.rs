@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::kernel::capability;
+use crate::launch::Moment;
 use crate::spec::ContainerSpec;
 
 /// Performed by the launcher, in this order.
@@ -97,6 +98,42 @@ pub enum ChildStep {
     StartProgram,
     /// This process becomes the init.
     BecomeInit,
+}
+
+impl HostStep {
+    /// What its end is written down as.
+    pub fn moment(&self) -> Moment {
+        match self {
+            Self::Scratch { .. } | Self::EtcFile { .. } => Moment::ScratchReady,
+            Self::Root => Moment::RootReady,
+            Self::Pipes => Moment::PipesReady,
+            Self::Clone => Moment::Cloned,
+            Self::MapIds => Moment::Mapped,
+            Self::Join => Moment::Joined,
+        }
+    }
+}
+
+impl ChildStep {
+    /// What its end is written down as.
+    pub fn moment(&self) -> Moment {
+        match self {
+            Self::DieWithLauncher => Moment::Began,
+            Self::AttachRoot => Moment::RootAttached,
+            Self::Mount { kind, .. } if *kind == c"proc" => Moment::ProcMounted,
+            Self::Mount { .. } => Moment::OtherMounted,
+            Self::AttachSys => Moment::SysAttached,
+            Self::HideFile(_) | Self::HideDirectory(_) => Moment::Hidden,
+            Self::ReadOnly(_) => Moment::Protected,
+            Self::Pivot => Moment::Pivoted,
+            Self::DropHost => Moment::HostDropped,
+            Self::Hostname(_) | Self::AwaitGo => Moment::Told,
+            Self::CgroupNamespace | Self::BecomeRoot | Self::Limit { .. } => Moment::Limited,
+            Self::Descriptors => Moment::Connected,
+            Self::Capabilities(_) | Self::NoNewPrivileges => Moment::Lowered,
+            Self::Filter | Self::StartProgram | Self::BecomeInit => Moment::Filtered,
+        }
+    }
 }
 
 /// Performed by the program's process, in this order.

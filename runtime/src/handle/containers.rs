@@ -1,17 +1,17 @@
-//! The containers a runtime knows, and their files in the state folder:
-//! `containers/ID/{out.0,out.1,record}`, kept from launch until forgotten.
+//! The containers a runtime knows, and their folders, kept from launch until forgotten.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::collections::btree_map::Entry;
+use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::folders::{Folder, Folders, RECORD};
 use super::record::{self, Record};
 use super::slots::Slot;
 use super::types::{Ended, Exit, LogFiles};
@@ -24,18 +24,12 @@ const KILL_ALL: i32 = 40;
 /// How long an init may take to end everything before it is ended itself. Mostly it takes a millisecond.
 const KILL_PATIENCE_MS: u64 = 300;
 
-/// Just made for a launch.
-#[derive(Debug)]
-pub struct Files {
-    pub logs: [File; 2],
-    pub record: File,
-}
-
 /// A container from launch to reaping.
 #[derive(Debug)]
 pub struct Life {
     pidfd: OwnedFd,
     record: File,
+    folder: PathBuf,
     tenant: String,
     /// Taken at reaping.
     slot: Mutex<Option<Slot>>,
@@ -43,8 +37,11 @@ pub struct Life {
 
 #[derive(Debug, Clone)]
 enum Known {
+    /// The name is taken; there is nothing to talk to yet.
+    Starting,
     Running(Shared<Life>),
-    Reaped(Ended),
+    /// With its folder.
+    Reaped(Ended, PathBuf),
 }
 
 /// The table.
@@ -52,14 +49,32 @@ enum Known {
 pub struct Containers {
     root: PathBuf,
     boot: [u8; 16],
+    folders: Folders,
     known: Mutex<BTreeMap<ContainerId, Known>>,
+}
+
+/// A name that is taken for a launch, and free again when this is dropped without a container of that name.
+#[derive(Debug)]
+pub struct Reserved<'a> {
+    containers: &'a Containers,
+    id: &'a ContainerId,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let mut known = self.containers.lock();
+        if matches!(known.get(self.id), Some(Known::Starting)) {
+            known.remove(self.id);
+        }
+    }
 }
 
 impl Containers {
     pub fn open(state: &Path) -> Result<Self, Error> {
         let root = state.join("containers");
         fs::create_dir_all(&root).map_err(|source| Error::State { what: "make", path: root.clone(), source })?;
-        Ok(Self { root, boot: machine::boot_id()?, known: Mutex::new(BTreeMap::new()) })
+        let folders = Folders::start(&root)?;
+        Ok(Self { root, boot: machine::boot_id()?, folders, known: Mutex::new(BTreeMap::new()) })
     }
 
     /// Names the time since the machine was started.
@@ -71,41 +86,44 @@ impl Containers {
         &self.root
     }
 
-    pub fn folder(&self, id: &ContainerId) -> PathBuf {
-        self.root.join(id.as_str())
+    /// Takes a name.
+    pub fn reserve<'a>(&'a self, id: &'a ContainerId) -> Result<Reserved<'a>, Error> {
+        match self.lock().entry(id.clone()) {
+            Entry::Occupied(_) => return Err(Error::Exists(id.clone())),
+            Entry::Vacant(free) => free.insert(Known::Starting),
+        };
+        Ok(Reserved { containers: self, id })
     }
 
-    /// Makes a container's folder and files.
-    pub fn create(&self, id: &ContainerId, record: &Record) -> Result<Files, Error> {
-        let folder = self.folder(id);
-        match fs::create_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists(id.clone())),
-            Err(source) => return Err(Error::State { what: "make", path: folder, source }),
-            Ok(()) => {}
+    /// A folder that is the container's from now on, whoever reads it after a crash.
+    pub fn folder(&self, record: &Record) -> Result<Folder, Error> {
+        let folder = self.folders.take()?;
+        match record.write(&folder.record) {
+            Ok(()) => Ok(folder),
+            Err(source) => {
+                let path = folder.path.join(RECORD);
+                self.discard(folder.path)?;
+                Err(Error::State { what: "write", path, source })
+            }
         }
-        let made = (|| {
-            let log = |name| OpenOptions::new().append(true).create_new(true).mode(0o600).open(folder.join(name));
-            Ok(Files { logs: [log("out.0")?, log("out.1")?], record: record.create(&folder.join("record"))? })
-        })();
-        made.map_err(|source| {
-            let removed = fs::remove_dir_all(&folder);
-            tracing::debug!(?removed, "undone");
-            Error::State { what: "make the files of", path: folder, source }
-        })
     }
 
-    /// Undoes [`Self::create`].
-    pub fn discard(&self, id: &ContainerId) -> Result<(), Error> {
-        let path = self.folder(id);
-        fs::remove_dir_all(&path).map_err(|source| Error::State { what: "remove", path, source })
+    /// Undoes [`Self::folder`].
+    pub fn discard(&self, folder: PathBuf) -> Result<(), Error> {
+        self.folders.give_up(folder)
+    }
+
+    /// Waits until nothing is left of what was forgotten.
+    pub fn settle(&self) {
+        self.folders.settle();
     }
 
     pub fn insert(&self, id: ContainerId, life: Life) {
         self.lock().insert(id, Known::Running(Shared::new(life)));
     }
 
-    pub fn insert_ended(&self, ended: Ended) {
-        self.lock().insert(ended.id.clone(), Known::Reaped(ended));
+    pub fn insert_ended(&self, ended: Ended, folder: PathBuf) {
+        self.lock().insert(ended.id.clone(), Known::Reaped(ended, folder));
     }
 
     /// Those not reaped.
@@ -116,15 +134,17 @@ impl Containers {
     pub fn alive(&self, id: &ContainerId) -> Result<Shared<Life>, Error> {
         match self.find(id)? {
             Known::Running(life) => Ok(life),
-            Known::Reaped(_) => Err(Error::HasEnded(id.clone())),
+            Known::Reaped(..) => Err(Error::HasEnded(id.clone())),
+            Known::Starting => Err(Error::NoSuchContainer(id.clone())),
         }
     }
 
     /// Waits for the end; gives the slot to whoever came first.
     pub fn reap(&self, id: &ContainerId) -> Result<(Ended, Option<(Slot, String)>), Error> {
         let life = match self.find(id)? {
-            Known::Reaped(ended) => return Ok((ended, None)),
+            Known::Reaped(ended, _) => return Ok((ended, None)),
             Known::Running(life) => life,
+            Known::Starting => return Err(Error::NoSuchContainer(id.clone())),
         };
         life.wait(None);
         machine::bury(life.pidfd.as_fd());
@@ -134,17 +154,18 @@ impl Containers {
             return self.reap(id);
         };
         let ended =
-            conclude(id, &life.record, taken.group.oom_kills().ok()).map_err(|source| self.broken(id, source))?;
+            conclude(&life.record, taken.group.oom_kills().ok()).map_err(|source| broken(&life.folder, source))?;
         // Before the slot goes: who waits for this lock looks the container up again.
-        self.insert_ended(ended.clone());
+        self.insert_ended(ended.clone(), life.folder.clone());
         Ok((ended, slot.take().map(|slot| (slot, life.tenant.clone()))))
     }
 
     pub fn forget(&self, id: &ContainerId) -> Result<(), Error> {
         match self.find(id)? {
             Known::Running(_) => Err(Error::StillRuns(id.clone())),
-            Known::Reaped(_) => {
-                self.discard(id)?;
+            Known::Starting => Err(Error::NoSuchContainer(id.clone())),
+            Known::Reaped(_, folder) => {
+                self.discard(folder)?;
                 self.lock().remove(id);
                 Ok(())
             }
@@ -152,11 +173,14 @@ impl Containers {
     }
 
     pub fn log(&self, id: &ContainerId) -> Result<LogFiles, Error> {
-        self.find(id)?;
-        let folder = self.folder(id);
-        let read = File::open(folder.join("record"))
+        let folder = match self.find(id)? {
+            Known::Running(life) => life.folder.clone(),
+            Known::Reaped(_, folder) => folder,
+            Known::Starting => return Err(Error::NoSuchContainer(id.clone())),
+        };
+        let read = File::open(folder.join(RECORD))
             .and_then(|file| Record::read(&file))
-            .map_err(|source| self.broken(id, source))?;
+            .map_err(|source| broken(&folder, source))?;
         let (rotations, lost_bytes) = read.map_or((0, 0), |record| (record.rotations, record.lost_bytes));
         let (older, newer) = if rotations % 2 == 0 { ("out.1", "out.0") } else { ("out.0", "out.1") };
         Ok(LogFiles { older: folder.join(older), newer: folder.join(newer), rotations, lost_bytes })
@@ -166,29 +190,29 @@ impl Containers {
         self.lock().get(id).cloned().ok_or_else(|| Error::NoSuchContainer(id.clone()))
     }
 
-    fn broken(&self, id: &ContainerId, source: io::Error) -> Error {
-        Error::State { what: "use the record in", path: self.folder(id), source }
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn broken(folder: &Path, source: io::Error) -> Error {
+    Error::State { what: "use", path: folder.join(RECORD), source }
+}
+
 /// Reads how an ended container ended, and writes it down for good. `oom_kills` is unknown when its cgroup is gone.
-pub fn conclude(id: &ContainerId, file: &File, oom_kills: Option<u64>) -> io::Result<Ended> {
+pub fn conclude(file: &File, oom_kills: Option<u64>) -> io::Result<Ended> {
     let record = Record::read(file)?.ok_or(io::ErrorKind::InvalidData)?;
     let now = machine::now_unix_ms();
     let oom = oom_kills.is_some_and(|kills| kills > record.oom_kills_before);
     let exit = record.exit.unwrap_or_else(|| record::exit_of(record.end.map(|(status, _)| status), oom));
-    let ended = record.ended(id, exit, now);
+    let ended = record.ended(exit, now);
     Record::set_exit(file, exit, ended.ended_unix_ms)?;
     Ok(ended)
 }
 
 impl Life {
-    pub fn new(pidfd: OwnedFd, slot: Slot, record: File, tenant: String) -> Self {
-        Self { pidfd, record, tenant, slot: Mutex::new(Some(slot)) }
+    pub fn new(pidfd: OwnedFd, slot: Slot, record: File, folder: PathBuf, tenant: String) -> Self {
+        Self { pidfd, record, folder, tenant, slot: Mutex::new(Some(slot)) }
     }
 
     /// Waits until it has ended (true), at most `limit_ms`.

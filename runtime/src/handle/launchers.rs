@@ -10,8 +10,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 
 use super::config::LauncherCommand;
 use crate::kernel::cgroup::{CgroupError, Cgroups};
-use crate::launch::wire::{self, Failure, Reply, Request};
-use crate::launch::{LAUNCHER_VARIABLE, SOCKET_FD};
+use crate::launch::wire::{self, Failure, Order, Reply};
+use crate::launch::{LAUNCHER_VARIABLE, Moment, SOCKET_FD};
 
 /// Why a launcher did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum LauncherError {
 #[derive(Debug)]
 pub enum Outcome {
     /// The program has been executed.
-    Started { pid: u32, pidfd: OwnedFd, started_unix_ms: u64, moments_ns: Vec<(String, u64)> },
+    Started { pid: u32, pidfd: OwnedFd, started_unix_ms: u64, moments_ns: Vec<(Moment, u64)> },
     /// Nothing is left.
     Failed(Failure),
 }
@@ -81,7 +81,7 @@ impl Launchers {
     /// have been read: a reset connection tells that it was not.
     pub fn launch(
         &self,
-        request: &Request,
+        request: &Order<'_>,
         fds: &[BorrowedFd<'_>],
         cgroups: &Cgroups,
     ) -> Result<Outcome, LauncherError> {
@@ -166,7 +166,7 @@ impl Launcher {
         }
     }
 
-    fn exchange(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Outcome>> {
+    fn exchange(&mut self, request: &Order<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Outcome>> {
         wire::send(self.socket.as_fd(), request, fds)?;
         let Some((reply, fds)) = wire::receive::<Reply>(self.socket.as_fd(), &mut self.buffer)? else {
             return Ok(None);

@@ -5,6 +5,7 @@ mod config;
 mod containers;
 mod devices;
 mod error;
+mod folders;
 mod launchers;
 mod machine;
 mod record;
@@ -18,7 +19,6 @@ pub use launchers::LauncherError;
 pub use slots::SlotError;
 pub use types::{Adopted, Ended, Exit, Feature, LogFiles, NodeUsage, Pressure, Running, Timings, Usage};
 
-use std::fs::File;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -26,11 +26,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use self::containers::{Containers, Life};
+use self::folders::{Folder, RECORD};
 use self::launchers::{Launchers, Outcome};
 use self::record::Record;
 use self::slots::{Maker, Slot, Slots};
 use crate::kernel::cgroup::{Cgroups, Joining};
-use crate::launch::wire::Request;
+use crate::launch::Moment;
+use crate::launch::wire::Order;
 use crate::net::{self, Networks};
 use crate::spec::{ContainerId, ContainerSpec};
 
@@ -82,12 +84,14 @@ impl Runtime {
     pub fn launch(&self, spec: &ContainerSpec) -> Result<Running, Error> {
         let began_ns = crate::launch::now_ns();
         spec.check()?;
+        let _reserved = self.containers.reserve(&spec.id)?;
         let mut slot = self.slots.take(&spec.tenant)?;
         let have_slot_ns = crate::launch::now_ns();
         match self.launch_in(&mut slot, spec) {
-            Ok((mut running, pidfd, record)) => {
+            Ok((mut running, pidfd, folder)) => {
                 running.timings = timings(began_ns, have_slot_ns, running.timings);
-                self.containers.insert(spec.id.clone(), Life::new(pidfd, slot, record, spec.tenant.clone()));
+                let life = Life::new(pidfd, slot, folder.record, folder.path, spec.tenant.clone());
+                self.containers.insert(spec.id.clone(), life);
                 Ok(running)
             }
             Err(error) => {
@@ -97,50 +101,36 @@ impl Runtime {
         }
     }
 
-    fn launch_in(&self, slot: &mut Slot, spec: &ContainerSpec) -> Result<(Running, OwnedFd, File), Error> {
+    fn launch_in(&self, slot: &mut Slot, spec: &ContainerSpec) -> Result<(Running, OwnedFd, Folder), Error> {
         slot.group.limit(&spec.limits)?;
         let before = slot.group.oom_kills()?;
-        let files = self.containers.create(&spec.id, &Record::new(slot.number, self.containers.boot(), before))?;
-        let outcome = self.ask_launcher(slot, spec, &files);
-        match outcome {
-            Ok((running, ours)) => {
-                let ticks = machine::start_ticks(running.pid).unwrap_or(0);
-                Record::set_process(&files.record, running.pid, slot.number, ticks, running.started_unix_ms).map_err(
-                    |source| Error::State {
-                        what: "write the record of",
-                        path: self.containers.folder(&spec.id),
-                        source,
-                    },
-                )?;
-                Ok((running, ours, files.record))
-            }
+        let record = Record::new(spec.id.clone(), slot.number, self.containers.boot(), before);
+        let folder = self.containers.folder(&record)?;
+        match self.start_in(slot, spec, &folder) {
+            Ok((running, ours)) => Ok((running, ours, folder)),
             Err(error) => {
                 adopt::end_strangers(&slot.group)?;
-                self.containers.discard(&spec.id)?;
+                self.containers.discard(folder.path)?;
                 Err(error)
             }
         }
     }
 
-    fn ask_launcher(
-        &self,
-        slot: &mut Slot,
-        spec: &ContainerSpec,
-        files: &containers::Files,
-    ) -> Result<(Running, OwnedFd), Error> {
-        let image = slot.image(&spec.root).map_err(|source| Error::Image {
-            id: spec.id.clone(),
-            root: spec.root.clone(),
-            source,
-        })?;
-        let image = image.try_clone().map_err(|source| Error::Image {
-            id: spec.id.clone(),
-            root: spec.root.clone(),
-            source,
-        })?;
+    fn start_in(&self, slot: &mut Slot, spec: &ContainerSpec, folder: &Folder) -> Result<(Running, OwnedFd), Error> {
+        let (running, ours) = self.ask_launcher(slot, spec, folder)?;
+        let process = machine::Identity::of(running.pid, running.pidfd.as_fd());
+        Record::set_process(&folder.record, process, slot.number, running.started_unix_ms)
+            .map_err(|source| Error::State { what: "write", path: folder.path.join(RECORD), source })?;
+        Ok((running, ours))
+    }
+
+    fn ask_launcher(&self, slot: &mut Slot, spec: &ContainerSpec, files: &Folder) -> Result<(Running, OwnedFd), Error> {
+        let unusable = |source| Error::Image { id: spec.id.clone(), root: spec.root.clone(), source };
+        slot.use_image(&spec.root).map_err(unusable)?;
+        let image = slot.image().ok_or_else(|| unusable(std::io::ErrorKind::NotFound.into()))?;
         let joining = slot.group.joining();
         let mut fds: Vec<BorrowedFd<'_>> = vec![
-            image.as_fd(),
+            image,
             slot.devices.as_fd(),
             slot.network.namespace.as_fd(),
             files.logs[0].as_fd(),
@@ -151,19 +141,23 @@ impl Runtime {
             Joining::Write(procs) => fds.extend(procs.iter().map(AsFd::as_fd)),
             Joining::Into(dir) => fds.push(dir.as_fd()),
         }
-        let request = Request {
-            spec: spec.clone(),
+        let order = Order {
+            spec,
             address: slot.network.address,
             first_id: slot.first_id,
-            nameservers: self.config.nameservers.clone(),
+            nameservers: &self.config.nameservers,
             into_cgroup: matches!(joining, Joining::Into(_)),
         };
-        let outcome = self.launchers.launch(&request, &fds, &self.slots.maker().cgroups);
+        let asked_ns = crate::launch::now_ns();
+        let outcome = self.launchers.launch(&order, &fds, &self.slots.maker().cgroups);
         match outcome.map_err(|source| Error::Launcher { id: spec.id.clone(), source })? {
             Outcome::Failed(failure) => Err(Error::Step { id: spec.id.clone(), failure }),
             Outcome::Started { pid, pidfd, started_unix_ms, moments_ns } => {
                 let ours = pidfd.try_clone().map_err(|source| Error::Machine("a pidfd", source))?;
-                let timings = Timings { moments_ns };
+                let named = moments_ns.into_iter().map(|(moment, at)| (moment.name(), at));
+                let own = [(Moment::Asked, asked_ns), (Moment::Answered, crate::launch::now_ns())];
+                let own = own.map(|(moment, at)| (moment.name(), at));
+                let timings = Timings { moments_ns: named.chain(own).collect() };
                 Ok((
                     Running {
                         id: spec.id.clone(),
@@ -204,6 +198,11 @@ impl Runtime {
     /// Removes the log and the record of a container that was reaped.
     pub fn forget(&self, id: &ContainerId) -> Result<(), Error> {
         self.containers.forget(id)
+    }
+
+    /// Waits until nothing is left of the containers that were forgotten: their files go in the background.
+    pub fn settle(&self) {
+        self.containers.settle();
     }
 
     /// Takes over what an earlier runtime with this state folder left: running, or ended and not forgotten. Call once, before the first launch.
@@ -278,9 +277,9 @@ fn ended_is_fine(error: Error) -> Result<(), Error> {
 }
 
 fn timings(began_ns: u64, have_slot_ns: u64, launcher: Timings) -> Timings {
-    let mut all = vec![("slot taken".to_owned(), have_slot_ns)];
-    all.extend(launcher.moments_ns);
-    all.push(("told".to_owned(), crate::launch::now_ns()));
+    let mut all = launcher.moments_ns;
+    all.push((Moment::SlotTaken.name(), have_slot_ns));
+    all.push((Moment::Recorded.name(), crate::launch::now_ns()));
     all.sort_by_key(|(_, at)| *at);
     Timings { moments_ns: all.into_iter().map(|(what, at)| (what, at.saturating_sub(began_ns))).collect() }
 }

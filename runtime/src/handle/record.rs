@@ -1,31 +1,34 @@
 //! The record of a container: one small file that runtime and init write at fixed places, so that whoever comes later knows what became of it.
 //!
 //! ```text
-//!  0 magic  8 pid  12 slot  16 start ticks  24 started, ms     runtime
+//!  0 magic  8 pid  12 slot  16 identity  24 started, ms        runtime
 //! 32 ended? 36 wait status  40 ended, ms                        init, as its last act
 //! 48 log rotations  56 lost log bytes                           init
 //! 64 boot id  80 out-of-memory kills before  88 kind 92 value   runtime; kind and value at reaping
+//! 96 container id, padded with zeros                            runtime
 //! ```
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
 
+use super::machine::Identity;
 use super::types::{Ended, Exit};
 use crate::spec::ContainerId;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"bellows1");
-const BYTES: usize = 96;
+const MAGIC: u64 = u64::from_le_bytes(*b"bellows2");
+const BYTES: usize = 160;
 const AT_PID: usize = 8;
 const AT_KIND: usize = 88;
+const AT_ID: usize = 96;
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    pub pid: u32,
+    pub id: ContainerId,
     pub slot: u32,
-    pub start_ticks: u64,
+    /// Of its init; `pid` 0 until it has one.
+    pub process: Identity,
     pub started_unix_ms: u64,
     /// Wait status and time, if the init could tell.
     pub end: Option<(i32, u64)>,
@@ -39,11 +42,11 @@ pub struct Record {
 
 impl Record {
     /// Of a container about to be launched.
-    pub fn new(slot: u32, boot: [u8; 16], oom_kills_before: u64) -> Self {
+    pub fn new(id: ContainerId, slot: u32, boot: [u8; 16], oom_kills_before: u64) -> Self {
         Self {
-            pid: 0,
+            id,
             slot,
-            start_ticks: 0,
+            process: Identity::default(),
             started_unix_ms: 0,
             end: None,
             rotations: 0,
@@ -54,11 +57,9 @@ impl Record {
         }
     }
 
-    /// Makes the file; it must not exist.
-    pub fn create(&self, path: &Path) -> io::Result<File> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all_at(&self.bytes(), 0)?;
-        Ok(file)
+    /// Writes it whole, into a file that is empty.
+    pub fn write(&self, file: &File) -> io::Result<()> {
+        file.write_all_at(&self.bytes(), 0)
     }
 
     /// Reads a record; `None` when the file is none (torn by a crash of the machine).
@@ -72,11 +73,11 @@ impl Record {
     }
 
     /// Adds which process it became. Touches none of the init's places.
-    pub fn set_process(file: &File, pid: u32, slot: u32, start_ticks: u64, started_unix_ms: u64) -> io::Result<()> {
+    pub fn set_process(file: &File, process: Identity, slot: u32, started_unix_ms: u64) -> io::Result<()> {
         let mut bytes = [0; 24];
-        bytes[..4].copy_from_slice(&pid.to_ne_bytes());
+        bytes[..4].copy_from_slice(&process.pid.to_ne_bytes());
         bytes[4..8].copy_from_slice(&slot.to_ne_bytes());
-        bytes[8..16].copy_from_slice(&start_ticks.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&process.mark.to_ne_bytes());
         bytes[16..].copy_from_slice(&started_unix_ms.to_ne_bytes());
         file.write_all_at(&bytes, AT_PID as u64)
     }
@@ -97,9 +98,9 @@ impl Record {
     }
 
     /// The outside view of a reaped container.
-    pub fn ended(&self, id: &ContainerId, exit: Exit, now_unix_ms: u64) -> Ended {
+    pub fn ended(&self, exit: Exit, now_unix_ms: u64) -> Ended {
         let ended_unix_ms = self.end.map_or(now_unix_ms, |(_, at)| at);
-        Ended { id: id.clone(), exit, started_unix_ms: self.started_unix_ms, ended_unix_ms }
+        Ended { id: self.id.clone(), exit, started_unix_ms: self.started_unix_ms, ended_unix_ms }
     }
 
     fn bytes(&self) -> [u8; BYTES] {
@@ -108,6 +109,8 @@ impl Record {
         bytes[12..16].copy_from_slice(&self.slot.to_ne_bytes());
         bytes[64..80].copy_from_slice(&self.boot);
         bytes[80..88].copy_from_slice(&self.oom_kills_before.to_ne_bytes());
+        let id = self.id.as_str().as_bytes();
+        bytes[AT_ID..AT_ID + id.len()].copy_from_slice(id);
         bytes
     }
 
@@ -128,10 +131,11 @@ impl Record {
         let ended_unix_ms = number(40);
         // A reaper that stood in for the init wrote a time only.
         let end = (small(32) == 1 || exit.is_some()).then(|| (small(36).cast_signed(), ended_unix_ms));
+        let id = bytes[AT_ID..].split(|byte| *byte == 0).next().and_then(|id| std::str::from_utf8(id).ok())?;
         Some(Self {
-            pid: small(8),
+            id: ContainerId::new(id).ok()?,
             slot: small(12),
-            start_ticks: number(16),
+            process: Identity { pid: small(8), mark: number(16) },
             started_unix_ms: number(24),
             end,
             rotations: number(48),
@@ -160,18 +164,20 @@ mod tests {
 
     #[test]
     fn runtime_and_init_write_beside_each_other() {
-        let path = std::env::temp_dir().join(format!("bellows-record-{}", std::process::id()));
-        let file = Record::new(7, [3; 16], 2).create(&path).expect("a record");
+        let file = tempfile::tempfile().expect("a file");
+        assert_eq!(Record::read(&file).expect("read"), None);
+        let id = ContainerId::new("a".repeat(64)).expect("the longest id");
+        Record::new(id.clone(), 7, [3; 16], 2).write(&file).expect("a record");
         // As the init does, before the runtime has noted the process.
         file.write_all_at(&[1_u32.to_ne_bytes(), 0x700_u32.to_ne_bytes()].concat(), 32).expect("written");
         file.write_all_at(&99_u64.to_ne_bytes(), 40).expect("written");
-        Record::set_process(&file, 1234, 7, 55, 90).expect("written");
+        let process = Identity { pid: 1234, mark: 55 };
+        Record::set_process(&file, process, 7, 90).expect("written");
         let read = Record::read(&file).expect("read").expect("a record");
-        assert_eq!((read.pid, read.slot, read.start_ticks, read.started_unix_ms), (1234, 7, 55, 90));
+        assert_eq!((&read.id, read.process, read.slot, read.started_unix_ms), (&id, process, 7, 90));
         assert_eq!((read.end, read.oom_kills_before, read.boot, read.exit), (Some((0x700, 99)), 2, [3; 16], None));
         Record::set_exit(&file, Exit::Code(7), 99).expect("written");
         assert_eq!(Record::read(&file).expect("read").and_then(|r| r.exit), Some(Exit::Code(7)));
-        std::fs::remove_file(path).expect("removed");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -74,15 +74,20 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The tree at `root` as this slot's containers see it: attached nowhere, owners shifted, read-only.
-    pub fn image(&mut self, root: &Path) -> io::Result<&OwnedFd> {
+    /// Makes [`Self::image`] the tree at `root` as this slot's containers see it: attached nowhere, owners shifted, read-only.
+    pub fn use_image(&mut self, root: &Path) -> io::Result<()> {
         if self.image.as_ref().is_none_or(|(path, _)| path != root) {
             let path = std::ffi::CString::new(root.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
             let tree = mount::copy_of(rustix::fs::CWD, &path)?;
             mount::shift_owners(tree.as_fd(), self.userns.as_fd())?;
             self.image = Some((root.to_owned(), tree));
         }
-        self.image.as_ref().map(|(_, tree)| tree).ok_or_else(|| io::ErrorKind::NotFound.into())
+        Ok(())
+    }
+
+    /// What was last made so.
+    pub fn image(&self) -> Option<BorrowedFd<'_>> {
+        self.image.as_ref().map(|(_, tree)| tree.as_fd())
     }
 }
 
@@ -186,7 +191,8 @@ impl Slots {
         state.last_use = Instant::now();
         let fits = |slot: &Slot| slot.tenant.as_deref().is_none_or(|owner| owner == tenant);
         let found = state.ready.iter().rposition(fits).map(|at| state.ready.swap_remove(at));
-        if found.is_some() || state.ready.len() < self.shared.sizes.ready {
+        // Only for work: a needless wake-up costs as much as a tenth of a launch.
+        if state.ready.len() < self.shared.sizes.ready && !state.absent.is_empty() {
             self.shared.changed.notify_one();
         }
         match found {
@@ -204,13 +210,19 @@ impl Slots {
         let clean = untouched && !slot.group.is_stale();
         let mut state = self.shared.lock();
         state.last_use = Instant::now();
-        if clean {
+        let news = if clean {
             state.ready.push(slot);
+            // One too many: from now on the thread looks for idle time.
+            state.ready.len() == self.shared.sizes.keep + 1
         } else {
             let until = if untouched { state.last_use } else { state.last_use + QUARANTINE };
+            let sooner = state.resting.front().is_none_or(|(first, _)| until < *first);
             state.resting.push_back((until, slot));
+            sooner
+        };
+        if news {
+            self.shared.changed.notify_one();
         }
-        self.shared.changed.notify_one();
     }
 
     /// Removes every slot that is not in use.

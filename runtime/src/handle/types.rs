@@ -39,10 +39,10 @@ pub struct Running {
 }
 
 /// Where the time of one launch went: moments in order, nanoseconds after the call.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Timings {
     /// Name of the moment, nanoseconds since [`crate::Runtime::launch`] was called.
-    pub moments_ns: Vec<(String, u64)>,
+    pub moments_ns: Vec<(&'static str, u64)>,
 }
 
 /// A container that has ended and whose cgroups, slot and scratch are free again.

@@ -4,11 +4,14 @@
 //! dumped or traced, holds no secret, and ends when its runtime's socket closes. Its containers live on: their init is in the container.
 
 mod child;
+mod codec;
 mod home;
+mod moments;
 mod server;
 mod setup;
 pub mod wire;
 
+pub use moments::Moment;
 pub use server::launcher_main;
 pub(crate) use setup::now_ns;
 

@@ -13,6 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::child::{self, Shared};
 use super::home::Home;
+use super::moments::Moment;
 use super::wire::{Failure, Request};
 use crate::kernel::mount::{self, Setting};
 use crate::kernel::namespace;
@@ -54,7 +55,7 @@ pub struct Started {
     /// On the system-wide clock.
     pub started_unix_ms: u64,
     /// On the monotonic clock.
-    pub moments_ns: Vec<(String, u64)>,
+    pub moments_ns: Vec<(Moment, u64)>,
 }
 
 /// Plans and performs one launch. `tell` is called as soon as the program runs; the launch itself is over a little later, when the child has
@@ -77,7 +78,7 @@ pub fn launch(home: &Home, request: &Request, fds: &Descriptors, tell: impl FnOn
         pipes: None,
         moments_ns: Vec::with_capacity(48),
     };
-    under_way.note("planned");
+    under_way.note(Moment::Planned);
     let shared = under_way.before_clone(&plan)?;
     under_way.clone_and_guide(&plan, shared, tell)
 }
@@ -90,7 +91,7 @@ struct UnderWay<'a> {
     root: Option<OwnedFd>,
     sys: Option<OwnedFd>,
     pipes: Option<[(OwnedFd, OwnedFd); 2]>,
-    moments_ns: Vec<(String, u64)>,
+    moments_ns: Vec<(Moment, u64)>,
 }
 
 /// What a clone gave back.
@@ -100,17 +101,18 @@ struct Cloned {
 }
 
 impl<'a> UnderWay<'a> {
-    fn note(&mut self, what: &str) {
-        self.moments_ns.push((what.to_owned(), now_ns()));
+    fn note(&mut self, what: Moment) {
+        self.moments_ns.push((what, now_ns()));
     }
 
     /// Performs the steps up to the clone. Dropping what they made is their undoing: nothing is attached anywhere.
     fn before_clone(&mut self, plan: &Plan) -> Result<Prepared, Failure> {
         for step in plan.host.iter().take_while(|step| **step != HostStep::Clone) {
             self.perform(step).map_err(|error| failure(describe(step), &error))?;
+            self.note(step.moment());
         }
-        self.note("root and pipes ready");
         self.make_sys().map_err(|error| failure("make the container's /sys".to_owned(), &error))?;
+        self.note(Moment::SysReady);
         Ok(Prepared::of(plan, &self.request.spec.limits))
     }
 
@@ -198,7 +200,7 @@ impl<'a> UnderWay<'a> {
         let cloned = self
             .clone_child(&shared)
             .map_err(|error| failure("create the container's first process".to_owned(), &error))?;
-        self.note("cloned");
+        self.note(Moment::Cloned);
         if let Err(error) = self.map_ids(cloned.pid) {
             return Err(self.abandon(
                 &cloned,
@@ -206,6 +208,7 @@ impl<'a> UnderWay<'a> {
                 failure("map the container's user and group ids".to_owned(), &error),
             ));
         }
+        self.note(Moment::Mapped);
         if let Err(error) = self.join(cloned.pid) {
             return Err(self.abandon(
                 &cloned,
@@ -215,7 +218,7 @@ impl<'a> UnderWay<'a> {
         }
         shared.go.store(1, Ordering::Release);
         child::wake(&shared.go);
-        self.note("ids mapped, cgroups joined");
+        self.note(Moment::Joined);
         match await_program(&shared) {
             child::STARTED => {
                 let started = self.started(cloned, &shared, plan);
@@ -315,14 +318,17 @@ impl<'a> UnderWay<'a> {
     }
 
     fn started(&mut self, cloned: Cloned, shared: &Shared<'_>, plan: &Plan) -> Started {
-        self.note("program executed");
-        let child = plan
-            .child
-            .iter()
-            .zip(&shared.moments)
-            .map(|(step, moment)| (format!("child: {step:?}"), moment.load(Ordering::Relaxed)));
+        self.note(Moment::Executed);
         let mut moments_ns = std::mem::take(&mut self.moments_ns);
-        moments_ns.extend(child.filter(|(_, moment)| *moment > 0));
+        for (step, at) in plan.child.iter().zip(&shared.moments) {
+            let (moment, at) = (step.moment(), at.load(Ordering::Relaxed));
+            match moments_ns.last_mut() {
+                _ if at == 0 => {}
+                // Of several of a kind, the last.
+                Some(last) if last.0 == moment => last.1 = at,
+                _ => moments_ns.push((moment, at)),
+            }
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Started { pid: cloned.pid, pidfd: cloned.pidfd, started_unix_ms: now.as_millis() as u64, moments_ns }
     }

@@ -73,6 +73,8 @@ pub enum Cgroups {
 #[derive(Debug)]
 pub struct Group {
     kind: Kind,
+    /// As last written, by nobody but us.
+    limits: Option<Limits>,
 }
 
 #[derive(Debug)]
@@ -119,7 +121,7 @@ impl Cgroups {
             Self::V1(parent) => Kind::V1(parent.group(name)?),
             Self::V2(parent) => Kind::V2(parent.group(name)?),
         };
-        Ok(Group { kind })
+        Ok(Group { kind, limits: None })
     }
 
     /// Names of the groups that exist.
@@ -183,9 +185,14 @@ impl Group {
         }
     }
 
-    /// Sets CPU, memory and process limits.
-    pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
-        each!(&self.kind, group => group.limit(limits))
+    /// Sets CPU, memory and process limits. Most often those of its last container, which stand already: nothing inside can write them.
+    pub fn limit(&mut self, limits: &Limits) -> Result<(), CgroupError> {
+        if self.limits.as_ref() != Some(limits) {
+            self.limits = None;
+            each!(&self.kind, group => group.limit(limits))?;
+            self.limits = Some(limits.clone());
+        }
+        Ok(())
     }
 
     /// Forgets the CPU time it has used beyond its limit. The kernel charges what it reclaims of a group's memory without asking, and afterwards lets

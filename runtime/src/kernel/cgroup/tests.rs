@@ -63,7 +63,7 @@ fn v2_writes_and_reads_its_files() {
     assert_eq!(fake.says("bellows/n1/memory.max"), "1073741824");
     assert_eq!(cgroups.names().expect("names"), ["s3"]);
     assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses");
-    let group = cgroups.group("s3").expect("a group");
+    let mut group = cgroups.group("s3").expect("a group");
     let limits = Limits { cpu_milli: 250, memory_bytes: 65_536, processes: 9, ..Limits::default() };
     group.limit(&limits).expect("limits");
     assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "25000 100000");
@@ -104,7 +104,7 @@ fn v1_finds_controllers_mounted_together() {
     let cgroups = Cgroups::prepare(&fake.0, "n", None).expect("prepared");
     assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses, here and below");
     assert_eq!(found(&fake.0).expect("found"), "v1: cpu cpuacct freezer memory pids");
-    let group = cgroups.group("s1").expect("a group");
+    let mut group = cgroups.group("s1").expect("a group");
     group.limit(&Limits { cpu_milli: 500, ..Limits::default() }).expect("limits");
     assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.cfs_quota_us"), "50000");
     assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.shares"), "512");

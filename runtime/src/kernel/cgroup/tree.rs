@@ -23,10 +23,6 @@ impl Kept {
         Self::open(path, OpenOptions::new().read(true))
     }
 
-    pub fn both(path: PathBuf) -> Result<Self, CgroupError> {
-        Self::open(path, OpenOptions::new().read(true).write(true))
-    }
-
     fn open(path: PathBuf, how: &OpenOptions) -> Result<Self, CgroupError> {
         match how.open(&path) {
             Ok(file) => Ok(Self { file, path }),
@@ -65,6 +61,29 @@ impl Kept {
     fn strange(&self) -> CgroupError {
         let source = io::Error::new(ErrorKind::InvalidData, "not the number that was expected");
         CgroupError::Read { path: self.path.clone(), source }
+    }
+}
+
+/// A control file that is opened when it is used: an open descriptor of each, for each container, would bound their number.
+#[derive(Debug)]
+pub struct Rare(PathBuf);
+
+impl Rare {
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub fn set(&self, value: &str) -> Result<(), CgroupError> {
+        write(&self.0, value)
+    }
+
+    /// To be used several times in a row.
+    pub fn both(&self) -> Result<Kept, CgroupError> {
+        Kept::open(self.0.clone(), OpenOptions::new().read(true).write(true))
+    }
+
+    pub fn reading(&self) -> Result<Kept, CgroupError> {
+        Kept::reading(self.0.clone())
     }
 }
 

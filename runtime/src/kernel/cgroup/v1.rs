@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use super::tree::{self, Kept};
+use super::tree::{self, Kept, Rare};
 use super::{Capacity, CgroupError};
 use crate::spec::Limits;
 
@@ -119,20 +119,20 @@ fn allow_devices(dir: &Path) -> Result<(), CgroupError> {
     DEVICES.iter().try_for_each(|rule| tree::write(&dir.join("devices.allow"), rule))
 }
 
-/// A container's directories, with what is written or read often kept open.
+/// A container's directories, with what every launch or measurement uses kept open.
 #[derive(Debug)]
 pub struct Group {
     dirs: Vec<PathBuf>,
     joins: Vec<File>,
-    pids_max: Kept,
-    cpu_quota: Kept,
-    cpu_shares: Kept,
-    memory_limit: Kept,
+    pids_max: Rare,
+    cpu_quota: Rare,
+    cpu_shares: Rare,
+    memory_limit: Rare,
     memory_usage: Kept,
     oom_control: Kept,
-    pids_current: Kept,
+    pids_current: Rare,
     cpu_usage: Option<Kept>,
-    freezer: Kept,
+    freezer: Rare,
 }
 
 impl Group {
@@ -148,14 +148,14 @@ impl Group {
         let cpu_usage = of("cpuacct").map(|dir| Kept::reading(dir.join("cpuacct.usage"))).transpose()?;
         Ok(Self {
             joins,
-            pids_max: Kept::writing(file("pids", "pids.max"))?,
-            cpu_quota: Kept::writing(file("cpu", "cpu.cfs_quota_us"))?,
-            cpu_shares: Kept::writing(file("cpu", "cpu.shares"))?,
-            memory_limit: Kept::writing(file("memory", "memory.limit_in_bytes"))?,
+            pids_max: Rare::new(file("pids", "pids.max")),
+            cpu_quota: Rare::new(file("cpu", "cpu.cfs_quota_us")),
+            cpu_shares: Rare::new(file("cpu", "cpu.shares")),
+            memory_limit: Rare::new(file("memory", "memory.limit_in_bytes")),
             memory_usage: Kept::reading(file("memory", "memory.usage_in_bytes"))?,
             oom_control: Kept::reading(file("memory", "memory.oom_control"))?,
-            pids_current: Kept::reading(file("pids", "pids.current"))?,
-            freezer: Kept::both(file("freezer", "freezer.state"))?,
+            pids_current: Rare::new(file("pids", "pids.current")),
+            freezer: Rare::new(file("freezer", "freezer.state")),
             cpu_usage,
             dirs,
         })
@@ -187,7 +187,7 @@ impl Group {
     }
 
     pub fn processes(&self) -> Result<u64, CgroupError> {
-        self.pids_current.number()
+        self.pids_current.reading()?.number()
     }
 
     pub fn oom_kills(&self) -> Result<u64, CgroupError> {
@@ -201,8 +201,9 @@ impl Group {
     /// The state passes through FREEZING while tasks are on their way into the freezer; reading it moves it on.
     pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
         let wanted = if frozen { "FROZEN" } else { "THAWED" };
-        self.freezer.set(wanted)?;
-        while self.freezer.text()?.trim() != wanted {
+        let state = self.freezer.both()?;
+        state.set(wanted)?;
+        while state.text()?.trim() != wanted {
             std::thread::yield_now();
         }
         Ok(())

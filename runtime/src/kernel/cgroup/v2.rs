@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::tree::{self, Kept};
+use super::tree::{self, Kept, Rare};
 use super::{Capacity, CgroupError};
 use crate::spec::Limits;
 
@@ -68,21 +68,21 @@ fn quota(cpu_milli: u64) -> String {
     format!("{} {PERIOD_US}", cpu_milli * PERIOD_US / 1000)
 }
 
-/// A container's directory, with what is written or read often kept open.
+/// A container's directory, with what every launch or measurement uses kept open.
 #[derive(Debug)]
 pub struct Group {
     dir: PathBuf,
     fd: OwnedFd,
-    pids_max: Kept,
-    cpu_max: Kept,
-    cpu_weight: Kept,
-    memory_max: Kept,
+    pids_max: Rare,
+    cpu_max: Rare,
+    cpu_weight: Rare,
+    memory_max: Rare,
     memory_current: Kept,
     memory_events: Kept,
-    pids_current: Kept,
+    pids_current: Rare,
     cpu_stat: Kept,
-    freezer: Kept,
-    events: Kept,
+    freezer: Rare,
+    events: Rare,
 }
 
 impl Group {
@@ -91,16 +91,16 @@ impl Group {
         let fd = File::open(&dir).map_err(|source| CgroupError::Read { path: dir.clone(), source })?.into();
         Ok(Self {
             fd,
-            pids_max: Kept::writing(dir.join("pids.max"))?,
-            cpu_max: Kept::writing(dir.join("cpu.max"))?,
-            cpu_weight: Kept::writing(dir.join("cpu.weight"))?,
-            memory_max: Kept::writing(dir.join("memory.max"))?,
+            pids_max: Rare::new(dir.join("pids.max")),
+            cpu_max: Rare::new(dir.join("cpu.max")),
+            cpu_weight: Rare::new(dir.join("cpu.weight")),
+            memory_max: Rare::new(dir.join("memory.max")),
             memory_current: Kept::reading(dir.join("memory.current"))?,
             memory_events: Kept::reading(dir.join("memory.events"))?,
-            pids_current: Kept::reading(dir.join("pids.current"))?,
+            pids_current: Rare::new(dir.join("pids.current")),
             cpu_stat: Kept::reading(dir.join("cpu.stat"))?,
-            freezer: Kept::writing(dir.join("cgroup.freeze"))?,
-            events: Kept::reading(dir.join("cgroup.events"))?,
+            freezer: Rare::new(dir.join("cgroup.freeze")),
+            events: Rare::new(dir.join("cgroup.events")),
             dir,
         })
     }
@@ -130,7 +130,7 @@ impl Group {
     }
 
     pub fn processes(&self) -> Result<u64, CgroupError> {
-        self.pids_current.number()
+        self.pids_current.reading()?.number()
     }
 
     pub fn oom_kills(&self) -> Result<u64, CgroupError> {
@@ -145,7 +145,8 @@ impl Group {
     pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
         let wanted = u64::from(frozen);
         self.freezer.set(&wanted.to_string())?;
-        while self.events.keyed("frozen")? != wanted {
+        let events = self.events.reading()?;
+        while events.keyed("frozen")? != wanted {
             std::thread::yield_now();
         }
         Ok(())
