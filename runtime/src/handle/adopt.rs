@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::containers::{self, Containers, Life};
-use super::folders::{self, RECORD};
+use super::folders::{self, Place};
 use super::record::Record;
 use super::slots::{Maker, group_name, group_number};
 use super::types::{Adopted, Running, Timings};
@@ -28,26 +27,26 @@ pub fn find(containers: &Containers, maker: &Maker) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut ended = Vec::new();
     for number in folders::names(containers.root())? {
-        let folder = containers.root().join(number.to_string());
-        let path = folder.join(RECORD);
+        let place = Place::found(containers.root().join(number.to_string()));
+        let path = place.record();
         let opened = OpenOptions::new().read(true).write(true).open(&path);
         let read = opened.and_then(|file| Ok((Record::read(&file)?, file)));
         match read {
             Ok((Some(record), file)) => match process(containers, &record) {
                 Some(pidfd) => {
                     found.slots.insert(record.slot);
-                    found.adopted.push(Adopted::Alive(alive(containers, maker, &record, pidfd, folder, file)?));
+                    found.adopted.push(Adopted::Alive(alive(containers, maker, &record, pidfd, place, file)?));
                 }
-                None => ended.push((record, folder, file)),
+                None => ended.push((record, place, file)),
             },
             // Nobody's: made ahead, or to be removed, by a runtime that is gone.
-            Ok((None, _)) => containers.discard(folder)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => containers.discard(folder)?,
+            Ok((None, _)) => containers.discard(place)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => containers.discard(place)?,
             Err(source) => return Err(Error::State { what: "read", path, source }),
         }
     }
-    for (record, folder, file) in ended {
-        found.adopted.push(Adopted::Ended(over(containers, maker, &found.slots, &record, folder, &file)?));
+    for (record, place, file) in ended {
+        found.adopted.push(Adopted::Ended(over(containers, maker, &found.slots, &record, place, &file)?));
     }
     remove_leftovers(maker, &found.slots)?;
     Ok(found)
@@ -64,7 +63,7 @@ fn alive(
     maker: &Maker,
     record: &Record,
     pidfd: OwnedFd,
-    folder: PathBuf,
+    place: Place,
     file: File,
 ) -> Result<Running, Error> {
     let (id, pid) = (record.id.clone(), record.process.pid);
@@ -75,7 +74,7 @@ fn alive(
     let ours = pidfd.try_clone().map_err(wrong)?;
     // Whose packets its network has seen is not recorded: the slot will serve nobody else.
     let tenant = format!("adopted {id}");
-    containers.insert(id.clone(), Life::new(ours, slot, file, folder, tenant));
+    containers.insert(id.clone(), Life::new(ours, slot, file, place, tenant));
     Ok(Running { id, pid, pidfd, address, started_unix_ms: record.started_unix_ms, timings: Timings::default() })
 }
 
@@ -85,7 +84,7 @@ fn over(
     maker: &Maker,
     in_use: &BTreeSet<u32>,
     record: &Record,
-    folder: PathBuf,
+    place: Place,
     file: &File,
 ) -> Result<super::Ended, Error> {
     machine::bury_zombie(record.process);
@@ -93,9 +92,9 @@ fn over(
     let still_there =
         record.boot == containers.boot() && !in_use.contains(&record.slot) && maker.cgroups.names()?.contains(&name);
     let oom_kills = if still_there { maker.cgroups.group(&name)?.oom_kills().ok() } else { None };
-    let wrong = |source| Error::State { what: "use", path: folder.join(RECORD), source };
+    let wrong = |source| Error::State { what: "use", path: place.record(), source };
     let ended = containers::conclude(file, oom_kills).map_err(wrong)?;
-    containers.insert_ended(ended.clone(), folder);
+    containers.insert_ended(ended.clone(), place);
     Ok(ended)
 }
 

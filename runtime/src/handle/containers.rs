@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::folders::{Folder, Folders, RECORD};
+use super::folders::{Folder, Folders, Place};
 use super::record::{self, Record};
 use super::slots::Slot;
 use super::types::{Ended, Exit, LogFiles};
@@ -29,7 +29,7 @@ const KILL_PATIENCE_MS: u64 = 300;
 pub struct Life {
     pidfd: OwnedFd,
     record: File,
-    folder: PathBuf,
+    place: Place,
     tenant: String,
     /// Taken at reaping.
     slot: Mutex<Option<Slot>>,
@@ -41,7 +41,7 @@ enum Known {
     Starting,
     Running(Shared<Life>),
     /// With its folder.
-    Reaped(Ended, PathBuf),
+    Reaped(Ended, Place),
 }
 
 /// The table.
@@ -101,16 +101,16 @@ impl Containers {
         match record.write(&folder.record) {
             Ok(()) => Ok(folder),
             Err(source) => {
-                let path = folder.path.join(RECORD);
-                self.discard(folder.path)?;
+                let path = folder.place.record();
+                self.discard(folder.place)?;
                 Err(Error::State { what: "write", path, source })
             }
         }
     }
 
     /// Undoes [`Self::folder`].
-    pub fn discard(&self, folder: PathBuf) -> Result<(), Error> {
-        self.folders.give_up(folder)
+    pub fn discard(&self, place: Place) -> Result<(), Error> {
+        self.folders.give_up(place)
     }
 
     /// Waits until nothing is left of what was forgotten.
@@ -122,8 +122,8 @@ impl Containers {
         self.lock().insert(id, Known::Running(Shared::new(life)));
     }
 
-    pub fn insert_ended(&self, ended: Ended, folder: PathBuf) {
-        self.lock().insert(ended.id.clone(), Known::Reaped(ended, folder));
+    pub fn insert_ended(&self, ended: Ended, place: Place) {
+        self.lock().insert(ended.id.clone(), Known::Reaped(ended, place));
     }
 
     /// Those not reaped.
@@ -154,36 +154,47 @@ impl Containers {
             return self.reap(id);
         };
         let ended =
-            conclude(&life.record, taken.group.oom_kills().ok()).map_err(|source| broken(&life.folder, source))?;
+            conclude(&life.record, taken.group.oom_kills().ok()).map_err(|source| broken(&life.place, source))?;
         // Before the slot goes: who waits for this lock looks the container up again.
-        self.insert_ended(ended.clone(), life.folder.clone());
+        self.insert_ended(ended.clone(), life.place.clone());
         Ok((ended, slot.take().map(|slot| (slot, life.tenant.clone()))))
     }
 
+    /// Nobody can be told of its logs any more once its folder is given up.
     pub fn forget(&self, id: &ContainerId) -> Result<(), Error> {
-        match self.find(id)? {
-            Known::Running(_) => Err(Error::StillRuns(id.clone())),
-            Known::Starting => Err(Error::NoSuchContainer(id.clone())),
-            Known::Reaped(_, folder) => {
-                self.discard(folder)?;
-                self.lock().remove(id);
-                Ok(())
-            }
-        }
+        let mut known = self.lock();
+        let place = match known.get(id) {
+            Some(Known::Running(_)) => return Err(Error::StillRuns(id.clone())),
+            Some(Known::Starting) | None => return Err(Error::NoSuchContainer(id.clone())),
+            Some(Known::Reaped(_, place)) => place.clone(),
+        };
+        let kept = known.remove(id);
+        drop(known);
+        self.discard(place).inspect_err(|_| {
+            self.lock().extend(kept.map(|kept| (id.clone(), kept)));
+        })
     }
 
     pub fn log(&self, id: &ContainerId) -> Result<LogFiles, Error> {
-        let folder = match self.find(id)? {
-            Known::Running(life) => life.folder.clone(),
-            Known::Reaped(_, folder) => folder,
-            Known::Starting => return Err(Error::NoSuchContainer(id.clone())),
-        };
-        let read = File::open(folder.join(RECORD))
-            .and_then(|file| Record::read(&file))
-            .map_err(|source| broken(&folder, source))?;
+        let place = self.told(id)?;
+        let read =
+            File::open(place.record()).and_then(|file| Record::read(&file)).map_err(|source| broken(&place, source))?;
         let (rotations, lost_bytes) = read.map_or((0, 0), |record| (record.rotations, record.lost_bytes));
         let (older, newer) = if rotations % 2 == 0 { ("out.1", "out.0") } else { ("out.0", "out.1") };
+        let folder = place.tell();
         Ok(LogFiles { older: folder.join(older), newer: folder.join(newer), rotations, lost_bytes })
+    }
+
+    /// Its folder, told to readers before anybody can forget it.
+    fn told(&self, id: &ContainerId) -> Result<Place, Error> {
+        let known = self.lock();
+        let place = match known.get(id) {
+            Some(Known::Running(life)) => &life.place,
+            Some(Known::Reaped(_, place)) => place,
+            Some(Known::Starting) | None => return Err(Error::NoSuchContainer(id.clone())),
+        };
+        place.tell();
+        Ok(place.clone())
     }
 
     fn find(&self, id: &ContainerId) -> Result<Known, Error> {
@@ -195,8 +206,8 @@ impl Containers {
     }
 }
 
-fn broken(folder: &Path, source: io::Error) -> Error {
-    Error::State { what: "use", path: folder.join(RECORD), source }
+fn broken(place: &Place, source: io::Error) -> Error {
+    Error::State { what: "use", path: place.record(), source }
 }
 
 /// Reads how an ended container ended, and writes it down for good. `oom_kills` is unknown when its cgroup is gone.
@@ -211,8 +222,8 @@ pub fn conclude(file: &File, oom_kills: Option<u64>) -> io::Result<Ended> {
 }
 
 impl Life {
-    pub fn new(pidfd: OwnedFd, slot: Slot, record: File, folder: PathBuf, tenant: String) -> Self {
-        Self { pidfd, record, folder, tenant, slot: Mutex::new(Some(slot)) }
+    pub fn new(pidfd: OwnedFd, slot: Slot, record: File, place: Place, tenant: String) -> Self {
+        Self { pidfd, record, place, tenant, slot: Mutex::new(Some(slot)) }
     }
 
     /// Waits until it has ended (true), at most `limit_ms`.

@@ -1,22 +1,30 @@
-//! The folders of containers, `containers/N/{out.0,out.1,record}`: made ahead and removed behind by a thread in the background.
+//! The folders of containers, `containers/N/{out.0,out.1,record}`: made ahead, and made ready again behind, by a thread in the background.
 //!
-//! A folder is nobody's until its record says whose (one write), and nobody's again once its record is gone (one unlink). So a launch
-//! waits for one system call whatever the file system takes for files, and whoever comes after a crash finds a whole record or none:
-//! folders without one are removed at the next start. Nothing of a folder is ever used again, as a reader may still have its log open.
+//! A folder is nobody's until its record says whose (one write), and nobody's again once its record is blank (one more). So a launch waits
+//! for one system call whatever the file system takes for files, and whoever comes after a crash finds a whole record or none: folders
+//! without one are removed at the next start.
+//!
+//! A folder is used again once its files are empty, unless somebody was told where they are: that reader may have them open still, and must not see
+//! what another container writes. Removing it and making another would be simpler, but ext4 looks at every inode freed in the last five seconds
+//! before it gives out one: two milliseconds for each container once a few hundred a second come and go.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Error;
+use super::record::Record;
 
 /// Made ahead; three open files each.
 const READY: usize = 16;
-/// Removed together: waking a thread costs as much as removing a folder.
+/// Kept for the next ones.
+const KEEP: usize = 32;
+/// Made ready again together: waking a thread costs as much as a folder.
 const BATCH: usize = 16;
 /// And at the latest after this.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -30,18 +38,51 @@ pub const RECORD: &str = "record";
 /// A folder and its files, open.
 #[derive(Debug)]
 pub struct Folder {
-    pub path: PathBuf,
+    pub place: Place,
     pub logs: [File; 2],
     pub record: File,
+}
+
+/// Where a folder is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    path: PathBuf,
+    told: Arc<AtomicBool>,
+}
+
+impl Place {
+    /// One whose readers are unknown.
+    pub fn found(path: PathBuf) -> Self {
+        Self { path, told: Arc::new(AtomicBool::new(true)) }
+    }
+
+    fn new(path: PathBuf) -> Self {
+        Self { path, told: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// For readers of its logs, who may keep them open.
+    pub fn tell(&self) -> &Path {
+        self.told.store(true, Ordering::Relaxed);
+        &self.path
+    }
+
+    /// Its record, for us and for errors.
+    pub fn record(&self) -> PathBuf {
+        self.path.join(RECORD)
+    }
+
+    fn is_private(&self) -> bool {
+        !self.told.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
     ready: Vec<Folder>,
-    gone: Vec<PathBuf>,
+    gone: Vec<Place>,
     next: u64,
-    /// A batch is being removed.
-    removing: bool,
+    /// A batch is under way.
+    clearing: bool,
     closing: bool,
 }
 
@@ -50,10 +91,10 @@ struct Shared {
     root: PathBuf,
     state: Mutex<State>,
     changed: Condvar,
-    removed: Condvar,
+    cleared: Condvar,
 }
 
-/// Folders that are nobody's, and the thread that makes and removes them.
+/// Folders that are nobody's, and the thread that makes and clears them.
 #[derive(Debug)]
 pub struct Folders {
     shared: Arc<Shared>,
@@ -66,7 +107,7 @@ impl Folders {
         let next = names(root)?.into_iter().max().map_or(0, |last| last + 1);
         let state = Mutex::new(State { next, ..State::default() });
         let shared =
-            Arc::new(Shared { root: root.to_owned(), state, changed: Condvar::new(), removed: Condvar::new() });
+            Arc::new(Shared { root: root.to_owned(), state, changed: Condvar::new(), cleared: Condvar::new() });
         let for_thread = Arc::clone(&shared);
         Ok(Self { shared, thread: Some(std::thread::spawn(move || for_thread.serve())) })
     }
@@ -87,26 +128,25 @@ impl Folders {
     }
 
     /// Makes a folder nobody's; what is in it goes in the background.
-    pub fn give_up(&self, path: PathBuf) -> Result<(), Error> {
-        let record = path.join(RECORD);
-        match fs::remove_file(&record) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::State { what: "remove", path: record, source }),
-            Ok(()) => {}
+    pub fn give_up(&self, place: Place) -> Result<(), Error> {
+        match OpenOptions::new().write(true).open(place.record()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.and_then(|record| Record::blank(&record)),
         }
+        .map_err(|source| Error::State { what: "blank", path: place.record(), source })?;
         let mut state = self.shared.lock();
-        state.gone.push(path);
+        state.gone.push(place);
         if state.gone.len() == 1 || state.gone.len() == BATCH {
             self.shared.changed.notify_one();
         }
         Ok(())
     }
 
-    /// Waits until everything that was given up has been removed.
+    /// Waits until nothing is left of what was given up.
     pub fn settle(&self) {
-        let busy = |state: &mut State| state.removing || !state.gone.is_empty();
+        let busy = |state: &mut State| state.clearing || !state.gone.is_empty();
         let state = self.shared.lock();
-        drop(self.shared.removed.wait_while(state, busy).unwrap_or_else(PoisonError::into_inner));
+        drop(self.shared.cleared.wait_while(state, busy).unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -138,27 +178,41 @@ pub fn names(root: &Path) -> Result<Vec<u64>, Error> {
 }
 
 fn make(path: PathBuf) -> Result<Folder, Error> {
-    let open = |name: &str, append: bool| {
-        OpenOptions::new()
-            .read(!append)
-            .write(!append)
-            .append(append)
-            .create_new(true)
-            .mode(0o600)
-            .open(path.join(name))
-    };
     if let Err(source) = fs::create_dir(&path) {
         return Err(Error::State { what: "make", path, source });
     }
-    let files = || Ok([open(FILES[0], true)?, open(FILES[1], true)?, open(RECORD, false)?]);
+    open(Place::new(path), true).map_err(|(place, source)| {
+        let removed = remove(&place.path);
+        tracing::debug!(?removed, "undone");
+        Error::State { what: "make the files of a container in", path: place.path, source }
+    })
+}
+
+/// Opens the files of a folder, `fresh` ones or those that are there.
+fn open(place: Place, fresh: bool) -> Result<Folder, (Place, io::Error)> {
+    let options = || {
+        let mut options = OpenOptions::new();
+        options.create_new(fresh).mode(0o600);
+        options
+    };
+    let log = |name: &str| options().append(true).open(place.path.join(name));
+    let record = || options().read(true).write(true).open(place.record());
+    let files = || Ok(([log(FILES[0])?, log(FILES[1])?], record()?));
     match files() {
-        Ok([older, newer, record]) => Ok(Folder { path, logs: [older, newer], record }),
-        Err(source) => {
-            let removed = remove(&path);
-            tracing::debug!(?removed, "undone");
-            Err(Error::State { what: "make the files of a container in", path, source })
+        Ok((logs, record)) => Ok(Folder { place, logs, record }),
+        Err(error) => Err((place, error)),
+    }
+}
+
+/// Makes a folder whose record is blank as good as new.
+fn renew(place: Place) -> io::Result<Folder> {
+    let folder = open(place, false).map_err(|(_, error)| error)?;
+    for log in &folder.logs {
+        if log.metadata()?.len() > 0 {
+            log.set_len(0)?;
         }
     }
+    Ok(folder)
 }
 
 /// Removes a folder with what it may hold; one that is not there is removed already.
@@ -194,14 +248,14 @@ impl Shared {
                 self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
             } else if state.gone.len() < BATCH {
                 let (state, late) = self.changed.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner);
-                if late.timed_out() { self.empty(state) } else { state }
+                if late.timed_out() { self.clear(state) } else { state }
             } else {
-                self.empty(state)
+                self.clear(state)
             };
         }
-        let unused: Vec<PathBuf> = state.ready.drain(..).map(|folder| folder.path).collect();
+        let unused: Vec<Place> = state.ready.drain(..).map(|folder| folder.place).collect();
         state.gone.extend(unused);
-        drop(self.empty(state));
+        drop(self.clear(state));
     }
 
     fn fill<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -221,47 +275,98 @@ impl Shared {
         state
     }
 
-    fn empty<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn clear<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let batch = std::mem::take(&mut state.gone);
-        state.removing = true;
+        let mut room = if state.closing { 0 } else { KEEP.saturating_sub(state.ready.len()) };
+        state.clearing = true;
         drop(state);
-        for path in batch {
-            if let Err(error) = remove(&path) {
-                tracing::warn!(path = %path.display(), %error, "a forgotten container's folder cannot be removed; the next start tries again");
+        let mut ready = Vec::with_capacity(batch.len());
+        for place in batch {
+            match clear(place, room > 0) {
+                Ok(None) => {}
+                Ok(Some(folder)) => {
+                    room -= 1;
+                    ready.push(folder);
+                }
+                Err((path, error)) => {
+                    tracing::warn!(path = %path.display(), %error, "a forgotten container's folder cannot be cleared; the next start tries again");
+                }
             }
         }
         let mut state = self.lock();
-        state.removing = false;
-        self.removed.notify_all();
+        state.ready.append(&mut ready);
+        state.clearing = false;
+        self.cleared.notify_all();
         state
     }
 }
 
+/// Removes a folder, or gives it back for the next container.
+fn clear(place: Place, room: bool) -> Result<Option<Folder>, (PathBuf, io::Error)> {
+    let path = place.path.clone();
+    let cleared = if room && place.is_private() { renew(place).map(Some) } else { remove(&path).map(|()| None) };
+    cleared.map_err(|error| (path, error))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::io::Write;
+
     use super::*;
+    use crate::spec::ContainerId;
 
     fn root() -> tempfile::TempDir {
         tempfile::tempdir().expect("a folder")
+    }
+
+    fn paths(root: &Path) -> Vec<u64> {
+        names(root).expect("read")
     }
 
     #[test]
     fn every_folder_is_another_one_and_nothing_is_left_of_those_given_up() {
         let root = root();
         let folders = Folders::start(root.path()).expect("started");
-        let taken: Vec<Folder> = (0..3 * READY).map(|_| folders.take().expect("a folder")).collect();
-        let mut paths: Vec<PathBuf> = taken.into_iter().map(|folder| folder.path).collect();
-        paths.dedup();
-        assert_eq!(paths.len(), 3 * READY);
-        let kept = paths.pop().expect("one");
-        for path in paths {
-            folders.give_up(path).expect("given up");
+        let mut taken: Vec<Folder> = (0..3 * KEEP).map(|_| folders.take().expect("a folder")).collect();
+        let distinct: BTreeSet<PathBuf> = taken.iter().map(|folder| folder.place.path.clone()).collect();
+        assert_eq!(distinct.len(), 3 * KEEP);
+        let kept = taken.pop().expect("one").place;
+        for folder in taken {
+            folders.give_up(folder.place).expect("given up");
         }
         folders.settle();
+        assert!(paths(root.path()).len() <= KEEP + 1, "{:?}", paths(root.path()));
         drop(folders);
         let left: Vec<PathBuf> =
             fs::read_dir(root.path()).expect("read").map(|entry| entry.expect("an entry").path()).collect();
-        assert_eq!(left, [kept]);
+        assert_eq!(left, [kept.path]);
+    }
+
+    #[test]
+    fn a_folder_used_again_says_nothing_of_its_last_container() {
+        let root = root();
+        let folder = make(root.path().join("7")).expect("made");
+        Record::new(ContainerId::new("last").expect("an id"), 1, [2; 16], 3).write(&folder.record).expect("written");
+        (&folder.logs[1]).write_all(b"a secret").expect("written");
+        Record::blank(&folder.record).expect("blanked");
+        let renewed = clear(folder.place, true).expect("cleared").expect("to be used again");
+        assert_eq!(Record::read(&renewed.record).expect("read"), None);
+        assert_eq!(fs::read(renewed.place.path.join(FILES[1])).expect("read"), b"");
+        (&renewed.logs[1]).write_all(b"next").expect("written at its beginning");
+        assert_eq!(fs::read(renewed.place.path.join(FILES[1])).expect("read"), b"next");
+    }
+
+    #[test]
+    fn a_folder_that_somebody_may_read_is_never_used_again() {
+        let root = root();
+        let folder = make(root.path().join("7")).expect("made");
+        let reader = File::open(folder.place.tell().join(FILES[0])).expect("open");
+        assert!(clear(folder.place, true).expect("cleared").is_none());
+        assert_eq!(paths(root.path()), [0; 0]);
+        drop(reader);
+        let found = make(root.path().join("8")).expect("made").place.path;
+        assert!(clear(Place::found(found), true).expect("cleared").is_none(), "an earlier runtime may have told of it");
     }
 
     #[test]
@@ -270,7 +375,7 @@ mod tests {
         fs::create_dir(root.path().join("41")).expect("made");
         let folders = Folders::start(root.path()).expect("started");
         assert!(names(root.path()).expect("read").contains(&41));
-        let name = folders.take().expect("a folder").path.file_name().expect("a name").to_owned();
+        let name = folders.take().expect("a folder").place.path.file_name().expect("a name").to_owned();
         assert!(name.to_str().and_then(|name| name.parse::<u64>().ok()).is_some_and(|number| number > 41));
     }
 
@@ -282,7 +387,7 @@ mod tests {
             Err(Error::State { path: told, .. }) => assert_eq!(told, path),
             other => panic!("{other:?}"),
         }
-        assert_eq!(names(root.path()).expect("read"), [0; 0]);
+        assert_eq!(paths(root.path()), [0; 0]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use self::containers::{Containers, Life};
-use self::folders::{Folder, RECORD};
+use self::folders::Folder;
 use self::launchers::{Launchers, Outcome};
 use self::record::Record;
 use self::slots::{Maker, Slot, Slots};
@@ -90,7 +90,7 @@ impl Runtime {
         match self.launch_in(&mut slot, spec) {
             Ok((mut running, pidfd, folder)) => {
                 running.timings = timings(began_ns, have_slot_ns, running.timings);
-                let life = Life::new(pidfd, slot, folder.record, folder.path, spec.tenant.clone());
+                let life = Life::new(pidfd, slot, folder.record, folder.place, spec.tenant.clone());
                 self.containers.insert(spec.id.clone(), life);
                 Ok(running)
             }
@@ -110,7 +110,7 @@ impl Runtime {
             Ok((running, ours)) => Ok((running, ours, folder)),
             Err(error) => {
                 adopt::end_strangers(&slot.group)?;
-                self.containers.discard(folder.path)?;
+                self.containers.discard(folder.place)?;
                 Err(error)
             }
         }
@@ -120,7 +120,7 @@ impl Runtime {
         let (running, ours) = self.ask_launcher(slot, spec, folder)?;
         let process = machine::Identity::of(running.pid, running.pidfd.as_fd());
         Record::set_process(&folder.record, process, slot.number, running.started_unix_ms)
-            .map_err(|source| Error::State { what: "write", path: folder.path.join(RECORD), source })?;
+            .map_err(|source| Error::State { what: "write", path: folder.place.record(), source })?;
         Ok((running, ours))
     }
 

@@ -57,12 +57,17 @@ impl Record {
         }
     }
 
-    /// Writes it whole, into a file that is empty.
+    /// Writes it whole, over whatever was there.
     pub fn write(&self, file: &File) -> io::Result<()> {
         file.write_all_at(&self.bytes(), 0)
     }
 
-    /// Reads a record; `None` when the file is none (torn by a crash of the machine).
+    /// Makes it nobody's.
+    pub fn blank(file: &File) -> io::Result<()> {
+        file.write_all_at(&[0; 8], 0)
+    }
+
+    /// Reads a record; `None` when the file is none: nobody's, or torn by a crash of the machine.
     pub fn read(file: &File) -> io::Result<Option<Self>> {
         let mut bytes = [0; BYTES];
         match file.read_exact_at(&mut bytes, 0) {
