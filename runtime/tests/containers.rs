@@ -269,9 +269,11 @@ fn containers_outlive_launcher_and_runtime_and_are_adopted() {
     let ends = place.spec("ends", &["/bin/payload", "sleep"]);
     let stays_pid = first.launch(&stays).expect("launched").pid;
     let ends_pid = first.launch(&ends).expect("launched").pid;
-    for pid in first.launcher_pids() {
-        let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
+    for number in first.launcher_pids() {
+        let pid = rustix::process::Pid::from_raw(number as i32).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed the launcher");
+        // On its way out it may still read a request, which is then lost and not repeated.
+        wait_until("it is gone", || !support::is_running(number));
     }
     // Without its launcher the runtime starts another and goes on.
     assert_eq!(run(&place, &first, "after", &["/bin/payload", "exit", "5"]), Exit::Code(5));
@@ -299,17 +301,19 @@ fn containers_outlive_launcher_and_runtime_and_are_adopted() {
 }
 
 #[test]
-fn two_hundred_in_a_row_leave_nothing() {
+fn three_hundred_in_a_row_leave_nothing() {
     let Some(place) = place() else { return };
     let runtime = place.start();
     let before = support::descriptors();
-    for n in 0..200 {
+    for n in 0..300 {
         let spec = place.spec(&format!("n{n}"), &["/bin/payload", "exit", "1"]);
         runtime.launch(&spec).expect("launched");
         assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(1));
         runtime.forget(&spec.id).expect("forgotten");
     }
-    assert!(support::descriptors() <= before + 40, "{} descriptors, {before} before", support::descriptors());
+    runtime.settle();
+    // Pools that grew with use: 24 folders of three files, slots.
+    assert!(support::descriptors() <= before + 120, "{} descriptors, {before} before", support::descriptors());
     runtime.shutdown().expect("shut down");
     place.assert_clean();
 }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::containers::{self, Containers, Life};
-use super::folders::{self, Place};
+use super::folders::Place;
 use super::record::Record;
 use super::slots::{Maker, group_name, group_number};
 use super::types::{Adopted, Running, Timings};
@@ -26,8 +26,7 @@ pub struct Found {
 pub fn find(containers: &Containers, maker: &Maker) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut ended = Vec::new();
-    for number in folders::names(containers.root())? {
-        let place = Place::found(containers.root().join(number.to_string()));
+    for place in containers.found() {
         let path = place.record();
         let opened = OpenOptions::new().read(true).write(true).open(&path);
         let read = opened.and_then(|file| Ok((Record::read(&file)?, file)));

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -47,7 +47,6 @@ enum Known {
 /// The table.
 #[derive(Debug)]
 pub struct Containers {
-    root: PathBuf,
     boot: [u8; 16],
     folders: Folders,
     known: Mutex<BTreeMap<ContainerId, Known>>,
@@ -74,7 +73,7 @@ impl Containers {
         let root = state.join("containers");
         fs::create_dir_all(&root).map_err(|source| Error::State { what: "make", path: root.clone(), source })?;
         let folders = Folders::start(&root)?;
-        Ok(Self { root, boot: machine::boot_id()?, folders, known: Mutex::new(BTreeMap::new()) })
+        Ok(Self { boot: machine::boot_id()?, folders, known: Mutex::new(BTreeMap::new()) })
     }
 
     /// Names the time since the machine was started.
@@ -82,8 +81,9 @@ impl Containers {
         self.boot
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
+    /// Folders that an earlier runtime left.
+    pub fn found(&self) -> Vec<Place> {
+        self.folders.found()
     }
 
     /// Takes a name.

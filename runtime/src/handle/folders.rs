@@ -21,11 +21,11 @@ use super::Error;
 use super::record::Record;
 
 /// Made ahead; three open files each.
-const READY: usize = 16;
+const READY: usize = 12;
 /// Kept for the next ones.
-const KEEP: usize = 32;
+const KEEP: usize = 24;
 /// Made ready again together: waking a thread costs as much as a folder.
-const BATCH: usize = 16;
+const BATCH: usize = 12;
 /// And at the latest after this.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Until making ahead is tried again after an error, which a launch would tell.
@@ -52,7 +52,7 @@ pub struct Place {
 
 impl Place {
     /// One whose readers are unknown.
-    pub fn found(path: PathBuf) -> Self {
+    fn found(path: PathBuf) -> Self {
         Self { path, told: Arc::new(AtomicBool::new(true)) }
     }
 
@@ -98,18 +98,26 @@ struct Shared {
 #[derive(Debug)]
 pub struct Folders {
     shared: Arc<Shared>,
+    found: Vec<Place>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Folders {
     /// Of the folder `root`, which exists; what others may have made there is left alone.
     pub fn start(root: &Path) -> Result<Self, Error> {
-        let next = names(root)?.into_iter().max().map_or(0, |last| last + 1);
+        let numbers = numbers(root)?;
+        let next = numbers.last().map_or(0, |last| last + 1);
+        let found = numbers.into_iter().map(|number| Place::found(root.join(number.to_string()))).collect();
         let state = Mutex::new(State { next, ..State::default() });
         let shared =
             Arc::new(Shared { root: root.to_owned(), state, changed: Condvar::new(), cleared: Condvar::new() });
         let for_thread = Arc::clone(&shared);
-        Ok(Self { shared, thread: Some(std::thread::spawn(move || for_thread.serve())) })
+        Ok(Self { shared, found, thread: Some(std::thread::spawn(move || for_thread.serve())) })
+    }
+
+    /// Those that an earlier runtime left, whoever's they are.
+    pub fn found(&self) -> Vec<Place> {
+        self.found.clone()
     }
 
     /// One made ahead, or made now.
@@ -162,8 +170,8 @@ impl Drop for Folders {
     }
 }
 
-/// Numbers of the folders in `root`.
-pub fn names(root: &Path) -> Result<Vec<u64>, Error> {
+/// Numbers of the folders in `root`, in order.
+fn numbers(root: &Path) -> Result<Vec<u64>, Error> {
     let wrong = |source| Error::State { what: "read", path: root.to_owned(), source };
     let mut numbers = Vec::new();
     for entry in fs::read_dir(root).map_err(wrong)? {
@@ -321,7 +329,7 @@ mod tests {
     }
 
     fn paths(root: &Path) -> Vec<u64> {
-        names(root).expect("read")
+        numbers(root).expect("read")
     }
 
     #[test]
@@ -374,7 +382,9 @@ mod tests {
         let root = root();
         fs::create_dir(root.path().join("41")).expect("made");
         let folders = Folders::start(root.path()).expect("started");
-        assert!(names(root.path()).expect("read").contains(&41));
+        // Only what was there: those made ahead are nobody's business.
+        let found: Vec<PathBuf> = folders.found().into_iter().map(|place| place.path).collect();
+        assert_eq!(found, [root.path().join("41")]);
         let name = folders.take().expect("a folder").place.path.file_name().expect("a name").to_owned();
         assert!(name.to_str().and_then(|name| name.parse::<u64>().ok()).is_some_and(|number| number > 41));
     }
