@@ -149,6 +149,9 @@ pub enum ProgramStep {
     User(u32),
     /// Where it starts. As the user, so that a directory it may not enter is an error here; made if missing.
     WorkingDir(Vec<CString>),
+    /// Off the CPU that the launcher keeps to. Late: until here launcher, child and this process hand over to each other at once on one CPU,
+    /// where waking another one costs as much as three of these steps.
+    AnyCpu,
     /// Signals as a program expects them: nothing blocked, nothing ignored.
     Signals,
     /// Execute the first of these that exists.
@@ -271,6 +274,7 @@ fn program(spec: &ContainerSpec) -> Vec<ProgramStep> {
         ProgramStep::Group(spec.user.gid),
         ProgramStep::User(spec.user.uid),
         ProgramStep::WorkingDir(prefixes(spec)),
+        ProgramStep::AnyCpu,
         ProgramStep::Signals,
         ProgramStep::Execute {
             candidates: candidates(&spec.args[0], &env),

@@ -243,6 +243,23 @@ fn inside_it_is_alone() {
 }
 
 #[test]
+fn program_and_init_may_use_every_cpu_though_their_launcher_keeps_to_one() {
+    let Some(place) = place() else { return };
+    let Some(image) = place.busybox() else { return };
+    let runtime = place.start();
+    let mut spec = place.spec("cpus", &["sh", "-c", "grep -h Cpus_allowed: /proc/1/status /proc/self/status"]);
+    spec.root = image;
+    runtime.launch(&spec).expect("launched");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(0));
+    let ours = fs::read_to_string("/proc/self/status").expect("our status");
+    let ours = ours.lines().find(|line| line.starts_with("Cpus_allowed:")).expect("our CPUs");
+    let said: Vec<String> = lines(&runtime, "cpus").into_iter().map(|line| line.text).collect();
+    assert_eq!(said, [ours, ours]);
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
 fn a_user_is_a_user() {
     let Some(place) = place() else { return };
     let Some(image) = place.busybox() else { return };

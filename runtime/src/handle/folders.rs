@@ -246,19 +246,20 @@ impl Shared {
         self.root.join(number.to_string())
     }
 
-    /// The background thread. Making comes first, as a launch may wait for it.
+    /// The background thread. Those given up come back before new ones are made.
     fn serve(&self) {
         let mut state = self.lock();
         while !state.closing {
-            state = if state.ready.len() < READY {
+            let low = state.ready.len() <= READY / 2;
+            state = if state.gone.len() >= BATCH || low && !state.gone.is_empty() {
+                self.clear(state)
+            } else if state.ready.len() + state.gone.len() < READY {
                 self.fill(state)
             } else if state.gone.is_empty() {
                 self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-            } else if state.gone.len() < BATCH {
+            } else {
                 let (state, late) = self.changed.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner);
                 if late.timed_out() { self.clear(state) } else { state }
-            } else {
-                self.clear(state)
             };
         }
         let unused: Vec<Place> = state.ready.drain(..).map(|folder| folder.place).collect();
@@ -267,7 +268,7 @@ impl Shared {
     }
 
     fn fill<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        while state.ready.len() < READY && !state.closing {
+        while state.ready.len() + state.gone.len() < READY && !state.closing {
             let path = self.next_path(&mut state);
             drop(state);
             let made = make(path);

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use super::config::LauncherCommand;
 use crate::kernel::cgroup::{CgroupError, Cgroups};
 use crate::launch::wire::{self, Failure, Order, Reply};
-use crate::launch::{LAUNCHER_VARIABLE, Moment, SOCKET_FD};
+use crate::launch::{CPU_VARIABLE, LAUNCHER_VARIABLE, Moment, SOCKET_FD};
 
 /// Why a launcher did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,8 @@ pub enum Outcome {
 
 #[derive(Debug)]
 struct Launcher {
+    /// The CPU it keeps to.
+    cpu: usize,
     socket: OwnedFd,
     process: Child,
     buffer: Vec<u8>,
@@ -70,8 +72,9 @@ impl Launchers {
     /// Starts `count` launchers.
     pub fn start(command: LauncherCommand, count: usize, cgroups: &Cgroups) -> Result<Self, LauncherError> {
         let all = Self { command, idle: Mutex::new(Vec::new()), available: Condvar::new() };
-        for _ in 0..count.max(1) {
-            let launcher = Launcher::start(&all.command, cgroups)?;
+        let cpus = allowed_cpus();
+        for cpu in cpus.iter().cycle().take(count.max(1)) {
+            let launcher = Launcher::start(&all.command, *cpu, cgroups)?;
             all.give_back(launcher);
         }
         Ok(all)
@@ -110,7 +113,7 @@ impl Launchers {
     fn take(&self) -> Launcher {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match idle.pop() {
+            match nearest(&mut idle) {
                 Some(launcher) => return launcher,
                 None => idle = self.available.wait(idle).unwrap_or_else(PoisonError::into_inner),
             }
@@ -124,7 +127,7 @@ impl Launchers {
 
     /// If no new one can be started the old one goes back, so that the next launch tries again instead of waiting for ever.
     fn replacement(&self, old: Launcher, cgroups: &Cgroups) -> Result<Launcher, LauncherError> {
-        match Launcher::start(&self.command, cgroups) {
+        match Launcher::start(&self.command, old.cpu, cgroups) {
             Ok(fresh) => {
                 tracing::warn!(pid = old.process.id(), "a launcher had ended and was replaced");
                 Ok(fresh)
@@ -138,12 +141,13 @@ impl Launchers {
 }
 
 impl Launcher {
-    fn start(command: &LauncherCommand, cgroups: &Cgroups) -> Result<Self, LauncherError> {
+    fn start(command: &LauncherCommand, cpu: usize, cgroups: &Cgroups) -> Result<Self, LauncherError> {
         let program = command.program.display().to_string();
         let (ours, theirs) = pair().map_err(LauncherError::Socket)?;
         let inherited = theirs.as_raw_fd();
         let mut child = Command::new(&command.program);
         child.args(&command.args).stdin(Stdio::null()).stdout(Stdio::null()).env(LAUNCHER_VARIABLE, "1");
+        child.env(CPU_VARIABLE, cpu.to_string());
         // SAFETY: only async-signal-safe calls; dup2 clears close-on-exec, fcntl does when the number is right already.
         unsafe {
             child.pre_exec(move || {
@@ -157,7 +161,7 @@ impl Launcher {
         }
         let process = child.spawn().map_err(|source| LauncherError::Start { program: program.clone(), source })?;
         drop(theirs);
-        let mut launcher = Self { socket: ours, process, buffer: Vec::new() };
+        let mut launcher = Self { cpu, socket: ours, process, buffer: Vec::new() };
         cgroups.adopt_launcher(launcher.process.id())?;
         match wire::receive::<Reply>(launcher.socket.as_fd(), &mut launcher.buffer).map_err(LauncherError::Socket)? {
             Some((Reply::Ready, _)) => Ok(launcher),
@@ -189,6 +193,20 @@ impl Drop for Launcher {
             tracing::debug!(%error, "a launcher had ended before");
         }
     }
+}
+
+/// CPUs that this process may use; one at least.
+fn allowed_cpus() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
+    let all: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
+    if all.is_empty() { vec![0] } else { all }
+}
+
+/// The one that keeps to the CPU this thread runs on, if it is idle: handing over to it wakes no other CPU. Else any.
+fn nearest(idle: &mut Vec<Launcher>) -> Option<Launcher> {
+    let here = rustix::thread::sched_getcpu();
+    let near = idle.iter().rposition(|launcher| launcher.cpu == here);
+    near.map(|at| idle.swap_remove(at)).or_else(|| idle.pop())
 }
 
 /// The kernel says "reset" when the other end closed with something unread in it, "broken pipe" when it had closed before.

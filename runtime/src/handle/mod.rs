@@ -133,6 +133,7 @@ impl Runtime {
             image,
             slot.devices.as_fd(),
             slot.network.namespace.as_fd(),
+            slot.network.sys.as_fd(),
             files.logs[0].as_fd(),
             files.logs[1].as_fd(),
             files.record.as_fd(),

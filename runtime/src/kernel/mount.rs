@@ -29,6 +29,12 @@ pub fn detached(kind: &str, settings: &[Setting<'_>], attributes: MountAttrFlags
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
+/// A read-only sysfs that shows the calling thread's network, attached nowhere.
+pub fn sysfs() -> io::Result<OwnedFd> {
+    let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    detached("sysfs", &[], safe | MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
 /// The kernel's own words about a refused file system, where it has any, in place of a bare number.
 fn explained(context: BorrowedFd<'_>, error: io::Error) -> io::Error {
     let mut text = [0_u8; 512];

@@ -104,9 +104,9 @@ pub unsafe fn clone3_on_stack(args: &CloneArgs, body: Body, argument: usize) -> 
 /// clone with a stack of its own, on which `body(argument)` runs in the child. The older call, which system call filters let through.
 ///
 /// # Safety
-/// As [`clone3_on_stack`]; `top` is the stack's upper end, a multiple of 16.
+/// As [`clone3_on_stack`]; `top` is the stack's upper end, a multiple of 16. `cleared` is what CLONE_CHILD_CLEARTID clears.
 #[inline(never)]
-pub unsafe fn clone_on_stack(flags: usize, top: usize, body: Body, argument: usize) -> isize {
+pub unsafe fn clone_on_stack(flags: usize, top: usize, cleared: usize, body: Body, argument: usize) -> isize {
     let result: isize;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: in the parent this is an ordinary system call; in the child rsp is `top` and nothing of this frame is used.
@@ -121,7 +121,7 @@ pub unsafe fn clone_on_stack(flags: usize, top: usize, body: Body, argument: usi
             "ud2",
             "2:",
             inlateout("rax") libc::SYS_clone as isize => result,
-            in("rdi") flags, in("rsi") top, in("rdx") 0_usize, in("r10") 0_usize, in("r8") 0_usize,
+            in("rdi") flags, in("rsi") top, in("rdx") 0_usize, in("r10") cleared, in("r8") 0_usize,
             in("r12") argument, in("r13") body, lateout("rcx") _, lateout("r11") _,
         );
     }
@@ -137,7 +137,7 @@ pub unsafe fn clone_on_stack(flags: usize, top: usize, body: Body, argument: usi
             "brk #1",
             "2:",
             in("x8") libc::SYS_clone as usize,
-            inlateout("x0") flags as isize => result, in("x1") top, in("x2") 0_usize, in("x3") 0_usize, in("x4") 0_usize,
+            inlateout("x0") flags as isize => result, in("x1") top, in("x2") 0_usize, in("x3") 0_usize, in("x4") cleared,
             in("x20") argument, in("x21") body,
         );
     }

@@ -12,10 +12,11 @@ use crate::kernel::sys::{clone_on_stack, raw};
 use crate::steps::{ChildStep, Plan, ProgramStep};
 
 /// Program not started yet.
-pub const WAITING: u32 = 0;
-/// Program executed.
-pub const STARTED: u32 = 1;
-/// A step failed; the child ends.
+pub const WAITING: u32 = 1;
+/// The program's process has let go of this memory: it has executed the program, or ended ([`Shared::failed_in_program`] tells). The kernel writes this
+/// and wakes who waits, at the very moment, where the child would have to be scheduled first.
+pub const RELEASED: u32 = 0;
+/// A step of the child failed; the child ends.
 pub const FAILED: u32 = 2;
 
 /// The init's descriptors begin here: two pipes, two logs, the record.
@@ -30,7 +31,7 @@ pub struct Shared<'a> {
     pub go: AtomicU32,
     /// Not 0 while the child uses the launcher's memory; the kernel clears it.
     pub alive: AtomicU32,
-    /// [`WAITING`], [`STARTED`] or [`FAILED`].
+    /// [`WAITING`], [`RELEASED`] or [`FAILED`].
     pub state: AtomicU32,
     /// Whether the failed step is one of the program's.
     pub failed_in_program: AtomicU32,
@@ -62,6 +63,8 @@ pub struct Shared<'a> {
     pub init: i32,
     /// The system call filter.
     pub filter: &'a [Instruction],
+    /// Where program and init may run.
+    pub cpus: &'a [u64],
     /// Upper end of the program's first stack.
     pub program_stack_top: usize,
 }
@@ -269,19 +272,16 @@ fn filter(shared: &Shared<'_>) -> isize {
 fn start_program(shared: &Shared<'_>) -> isize {
     let default = [0_usize; 4];
     call(libc::SYS_rt_sigaction, [libc::SIGCHLD as usize, &raw const default as usize, 0, 8, 0, 0]);
-    let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as usize;
+    let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD) as usize;
     let context = shared as *const Shared<'_> as usize;
     // SAFETY: the stack is the program's own, `program_body` keeps this file's rules, and CLONE_VFORK keeps this process waiting.
-    let pid = unsafe { clone_on_stack(flags, shared.program_stack_top, program_body, context) };
+    let pid = unsafe {
+        clone_on_stack(flags, shared.program_stack_top, shared.state.as_ptr() as usize, program_body, context)
+    };
     if pid < 0 {
         return pid;
     }
-    if shared.failed_in_program.load(Ordering::Acquire) != 0 {
-        return -1;
-    }
-    shared.state.store(STARTED, Ordering::Release);
-    wake(&shared.state);
-    0
+    if shared.failed_in_program.load(Ordering::Acquire) != 0 { -1 } else { 0 }
 }
 
 /// # Safety
@@ -308,6 +308,7 @@ fn perform_program(shared: &Shared<'_>, step: &ProgramStep) -> isize {
         ProgramStep::Group(id) => call(libc::SYS_setresgid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]),
         ProgramStep::User(id) => call(libc::SYS_setresuid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]),
         ProgramStep::WorkingDir(dirs) => working_dir(dirs),
+        ProgramStep::AnyCpu => any_cpu(shared),
         ProgramStep::Signals => signals(),
         ProgramStep::Execute { candidates, .. } => execute(shared, candidates),
     }
@@ -351,6 +352,13 @@ fn execute(shared: &Shared<'_>, candidates: &[std::ffi::CString]) -> isize {
     answer
 }
 
+/// Off the launcher's CPU. A refusal leaves the program there, which is slower at worst.
+fn any_cpu(shared: &Shared<'_>) -> isize {
+    let (length, mask) = (size_of_val(shared.cpus), shared.cpus.as_ptr() as usize);
+    call(libc::SYS_sched_setaffinity, [0, length, mask, 0, 0, 0]);
+    0
+}
+
 /// Puts the init's descriptors in place and becomes it.
 fn become_init(shared: &Shared<'_>) -> isize {
     let mut parked = [0_usize; 5];
@@ -369,6 +377,7 @@ fn become_init(shared: &Shared<'_>) -> isize {
     for (place, from) in parked.iter().enumerate() {
         call(libc::SYS_dup3, [*from, INIT_FIRST_FD.wrapping_add(place), 0, 0, 0, 0]);
     }
+    any_cpu(shared);
     let argv = shared.init_argv.as_ptr() as usize;
     let empty = [0_usize; 1];
     let flags = libc::AT_EMPTY_PATH as usize;

@@ -32,6 +32,8 @@ pub struct Home {
     pub filter: Vec<Instruction>,
     /// Which paths there are to hide.
     pub present: Vec<&'static CStr>,
+    /// The CPUs that were this process's before it kept to one of them: containers may use all.
+    pub cpus: Vec<u64>,
     /// How many open files it may allow.
     pub most_open_files: u64,
     child_stack: Stack,
@@ -60,6 +62,7 @@ impl Home {
             move |error: io::Error| (what, error)
         };
         hide().map_err(step("hide from debuggers and other processes"))?;
+        let cpus = keep_to_one_cpu().map_err(step("keep to one CPU"))?;
         let present = present_paths();
         let network = namespace::own_network().map_err(step("open the host's network namespace"))?;
         unshare_mounts().map_err(step("make a mount namespace of its own"))?;
@@ -75,6 +78,7 @@ impl Home {
             init,
             filter: seccomp::default_filter(),
             present,
+            cpus,
             most_open_files: raise_open_files(),
             child_stack: Stack::new(),
             program_stack: Stack::new(),
@@ -110,6 +114,27 @@ fn hide() -> io::Result<()> {
         libc::umask(0);
     }
     Ok(())
+}
+
+/// Gives the CPUs there were to choose from. Launchers are numbered, so that each CPU has its own.
+fn keep_to_one_cpu() -> io::Result<Vec<u64>> {
+    let mut cpus = [0_u64; 128];
+    // SAFETY: the mask is ours and as long as is said.
+    let length = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&cpus), cpus.as_mut_ptr()) };
+    let words = usize::try_from(length).map_err(|_| io::Error::last_os_error())? / size_of::<u64>();
+    let cpus = cpus[..words].to_vec();
+    let Some(own) = own_cpu(&cpus) else { return Ok(cpus) };
+    let mut one = vec![0_u64; words];
+    one[own / 64] = 1 << (own % 64);
+    // SAFETY: as above.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&one[..]), one.as_ptr()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cpus) }
+}
+
+/// The one whose number the runtime gave; none when it gave none, or that is not to be had.
+fn own_cpu(cpus: &[u64]) -> Option<usize> {
+    let number: usize = std::env::var(super::CPU_VARIABLE).ok()?.parse().ok()?;
+    (cpus.get(number / 64)? >> (number % 64) & 1 == 1).then_some(number)
 }
 
 /// The limit that containers can be given; as high as the kernel lets this process go.

@@ -21,6 +21,9 @@ pub const SOCKET_FD: i32 = 3;
 /// Set in a launcher's environment, so that a program can tell before it looks at its arguments.
 pub const LAUNCHER_VARIABLE: &str = "BELLOWS_LAUNCHER";
 
+/// Which CPU a launcher keeps to.
+pub const CPU_VARIABLE: &str = "BELLOWS_LAUNCHER_CPU";
+
 /// The freestanding init, compiled from `init/init.rs`.
 pub const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 

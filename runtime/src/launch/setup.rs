@@ -26,6 +26,7 @@ pub struct Descriptors {
     image: OwnedFd,
     devices: OwnedFd,
     network: OwnedFd,
+    sys: OwnedFd,
     /// Two log files and the record.
     kept: [OwnedFd; 3],
     cgroups: Vec<OwnedFd>,
@@ -39,6 +40,7 @@ impl Descriptors {
             image: fds.next()?,
             devices: fds.next()?,
             network: fds.next()?,
+            sys: fds.next()?,
             kept: [fds.next()?, fds.next()?, fds.next()?],
             cgroups: fds.collect(),
         })
@@ -185,11 +187,15 @@ impl<'a> UnderWay<'a> {
         mount::detached("overlay", &settings, MountAttrFlags::empty())
     }
 
+    /// A copy of the slot's, or another one of the same network where the kernel copies only what is attached (before Linux 6.15).
     fn make_sys(&mut self) -> io::Result<()> {
-        let safe =
-            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let make = || mount::detached("sysfs", &[], safe | MountAttrFlags::MOUNT_ATTR_RDONLY);
-        self.sys = Some(namespace::inside_from(self.home.network.as_fd(), self.fds.network.as_fd(), make)??);
+        let sys = match mount::copy_of(self.fds.sys.as_fd(), c"") {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                namespace::inside_from(self.home.network.as_fd(), self.fds.network.as_fd(), mount::sysfs)?
+            }
+            other => other,
+        };
+        self.sys = Some(sys?);
         Ok(())
     }
 
@@ -219,14 +225,14 @@ impl<'a> UnderWay<'a> {
         shared.go.store(1, Ordering::Release);
         child::wake(&shared.go);
         self.note(Moment::Joined);
-        match await_program(&shared) {
-            child::STARTED => {
+        match has_started(&shared) {
+            true => {
                 let started = self.started(cloned, &shared, plan);
                 tell(started);
                 await_release(&shared);
                 Ok(())
             }
-            _ => {
+            false => {
                 let told = child_failure(&shared, plan);
                 Err(self.abandon(&cloned, &shared, told))
             }
@@ -258,6 +264,7 @@ impl<'a> UnderWay<'a> {
             init_fds: [&pipes[0].0, &pipes[1].0, log, other_log, record].map(AsRawFd::as_raw_fd),
             init: self.home.init.as_raw_fd(),
             filter: &self.home.filter,
+            cpus: &self.home.cpus,
             program_stack_top: self.home.program_stack_top(),
         })
     }
@@ -374,14 +381,12 @@ fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-fn await_program(shared: &Shared<'_>) -> u32 {
-    loop {
-        let state = shared.state.load(Ordering::Acquire);
-        if state != child::WAITING || shared.alive.load(Ordering::Acquire) == 0 {
-            return shared.state.load(Ordering::Acquire);
-        }
+/// Waits until the program has been executed, or will not be.
+fn has_started(shared: &Shared<'_>) -> bool {
+    while shared.state.load(Ordering::Acquire) == child::WAITING && shared.alive.load(Ordering::Acquire) != 0 {
         child::wait_while(&shared.state, child::WAITING);
     }
+    shared.state.load(Ordering::Acquire) == child::RELEASED && shared.failed_in_program.load(Ordering::Acquire) == 0
 }
 
 /// Until the child has executed the init or is gone: then nobody else uses our memory.

@@ -17,7 +17,7 @@ use crate::spec::{ContainerId, ContainerSpec, Limits, User};
 
 /// A packet is one datagram of a socket whose buffer the kernel bounds; arguments and environment together must fit.
 pub const PACKET_BYTES: usize = 160 << 10;
-/// Six, and one per cgroup tree.
+/// Seven, and one per cgroup tree.
 const DESCRIPTORS: usize = 24;
 
 /// Something that fits into a packet.
@@ -32,7 +32,7 @@ pub trait Received: Sized {
     fn read(from: &mut Reader<'_>) -> io::Result<Self>;
 }
 
-/// Runtime to launcher. Descriptors beside it: image tree, device tree (both with owners shifted), network, two log files, record, then the
+/// Runtime to launcher. Descriptors beside it: image tree, device tree (both with owners shifted), network, its sysfs, two log files, record, then the
 /// cgroup files to write or the cgroup directory to be created in.
 #[derive(Debug)]
 pub struct Order<'a> {

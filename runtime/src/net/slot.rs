@@ -21,7 +21,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::NetError;
 use super::netlink::Netlink;
-use crate::kernel::namespace;
+use crate::kernel::{mount, namespace};
 
 /// Exists nowhere but in the containers' routes and neighbour tables.
 const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -47,6 +47,9 @@ pub struct Network {
     pub snmp: File,
     /// Socket diagnosis inside.
     pub diag: Mutex<Netlink>,
+    /// `/sys` of this network, read-only and attached nowhere: a sysfs shows the network of whoever makes it, and making one for each container
+    /// costs more than everything else of its network.
+    pub sys: OwnedFd,
     /// Counters when nobody had used it yet.
     fresh: Option<Counters>,
 }
@@ -82,12 +85,12 @@ impl Networks {
 
     /// A namespace with loopback, address and routes, reachable from the host.
     pub fn make(&self, address: Ipv4Addr) -> Result<Network, NetError> {
-        let (namespace, inner, diag, snmp) = self.namespace(address)?;
+        let (namespace, Inside { inner, diag, snmp, sys }) = self.namespace(address)?;
         let name = link_name(address, self.generation.fetch_add(1, Ordering::Relaxed));
         self.link(address, name.clone(), &namespace)?;
         configure_inside(address, &inner)?;
         self.route(address, &name)?;
-        let mut network = Network { address, namespace, snmp, diag: Mutex::new(diag), fresh: None };
+        let mut network = Network { address, namespace, snmp, diag: Mutex::new(diag), sys, fresh: None };
         network.fresh = Some(network.counters()?);
         Ok(network)
     }
@@ -95,13 +98,13 @@ impl Networks {
     /// The network of a container that an earlier runtime started, by a descriptor of its namespace.
     pub fn adopt(&self, address: Ipv4Addr, namespace: OwnedFd) -> Result<Network, NetError> {
         let opened = namespace::inside_from(self.home.as_fd(), namespace.as_fd(), || {
-            Ok((Netlink::open(NETLINK_SOCK_DIAG)?, open_snmp(address)?))
+            Ok((Netlink::open(NETLINK_SOCK_DIAG)?, open_snmp(address)?, sysfs(address)?))
         });
-        let (diag, snmp) = opened.map_err(wrap(address, "enter"))??;
-        Ok(Network { address, namespace, snmp, diag: Mutex::new(diag), fresh: None })
+        let (diag, snmp, sys) = opened.map_err(wrap(address, "enter"))??;
+        Ok(Network { address, namespace, snmp, diag: Mutex::new(diag), sys, fresh: None })
     }
 
-    fn namespace(&self, address: Ipv4Addr) -> Result<(OwnedFd, Netlink, Netlink, File), NetError> {
+    fn namespace(&self, address: Ipv4Addr) -> Result<(OwnedFd, Inside), NetError> {
         // SAFETY: changes the network namespace of this thread only, and `inside_from` below brings it back.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(|e| wrap(address, "unshare")(e.into()))?;
         let made = namespace::own_network();
@@ -111,7 +114,7 @@ impl Networks {
             Ok((made, inside))
         });
         match entered {
-            Ok((made, inside)) => inside.map(|(inner, diag, snmp)| (made, inner, diag, snmp)),
+            Ok((made, inside)) => inside.map(|inside| (made, inside)),
             Err(source) => {
                 let home = namespace::inside_from(self.home.as_fd(), self.home.as_fd(), || ());
                 home.map_err(wrap(address, "return"))?;
@@ -192,8 +195,16 @@ fn mac(address: Ipv4Addr) -> Vec<u8> {
     vec![0x02, 0xbe, a, b, c, d]
 }
 
+/// What is opened in a new namespace, and stays there.
+struct Inside {
+    inner: Netlink,
+    diag: Netlink,
+    snmp: File,
+    sys: OwnedFd,
+}
+
 /// Runs inside the new namespace.
-fn populate(address: Ipv4Addr) -> Result<(Netlink, Netlink, File), NetError> {
+fn populate(address: Ipv4Addr) -> Result<Inside, NetError> {
     for (path, value) in SYSCTLS {
         match fs::write(path, value) {
             // A kernel without IPv6.
@@ -202,7 +213,16 @@ fn populate(address: Ipv4Addr) -> Result<(Netlink, Netlink, File), NetError> {
             Ok(()) => {}
         }
     }
-    Ok((Netlink::open(NETLINK_ROUTE)?, Netlink::open(NETLINK_SOCK_DIAG)?, open_snmp(address)?))
+    Ok(Inside {
+        inner: Netlink::open(NETLINK_ROUTE)?,
+        diag: Netlink::open(NETLINK_SOCK_DIAG)?,
+        snmp: open_snmp(address)?,
+        sys: sysfs(address)?,
+    })
+}
+
+fn sysfs(address: Ipv4Addr) -> Result<OwnedFd, NetError> {
+    mount::sysfs().map_err(|source| NetError::Configure { address, what: "make /sys", source })
 }
 
 fn open_snmp(address: Ipv4Addr) -> Result<File, NetError> {
