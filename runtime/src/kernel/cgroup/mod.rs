@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::handle::Capacity;
 use crate::spec::Limits;
@@ -74,7 +75,7 @@ pub enum Cgroups {
 pub struct Group {
     kind: Kind,
     /// As last written, by nobody but us.
-    limits: Option<Limits>,
+    limits: Mutex<Option<Limits>>,
 }
 
 #[derive(Debug)]
@@ -121,7 +122,7 @@ impl Cgroups {
             Self::V1(parent) => Kind::V1(parent.group(name)?),
             Self::V2(parent) => Kind::V2(parent.group(name)?),
         };
-        Ok(Group { kind, limits: None })
+        Ok(Group { kind, limits: Mutex::new(None) })
     }
 
     /// Names of the groups that exist.
@@ -186,11 +187,12 @@ impl Group {
     }
 
     /// Sets CPU, memory and process limits. Most often those of its last container, which stand already: nothing inside can write them.
-    pub fn limit(&mut self, limits: &Limits) -> Result<(), CgroupError> {
-        if self.limits.as_ref() != Some(limits) {
-            self.limits = None;
+    pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
+        let mut standing = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if standing.as_ref() != Some(limits) {
+            *standing = None;
             each!(&self.kind, group => group.limit(limits))?;
-            self.limits = Some(limits.clone());
+            *standing = Some(limits.clone());
         }
         Ok(())
     }
@@ -203,6 +205,7 @@ impl Group {
 
     /// No limit on its CPU until the next [`Self::limit`]: what is killed needs some to end.
     pub fn unbind_cpu(&self) -> Result<(), CgroupError> {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let (path, unlimited) = each!(&self.kind, group => group.cpu_limit());
         tree::write(&path, unlimited)
     }

@@ -63,7 +63,7 @@ fn v2_writes_and_reads_its_files() {
     assert_eq!(fake.says("bellows/n1/memory.max"), "1073741824");
     assert_eq!(cgroups.names().expect("names"), ["s3"]);
     assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses");
-    let mut group = cgroups.group("s3").expect("a group");
+    let group = cgroups.group("s3").expect("a group");
     let limits = Limits { cpu_milli: 250, memory_bytes: 65_536, processes: 9, ..Limits::default() };
     group.limit(&limits).expect("limits");
     assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "25000 100000");
@@ -73,6 +73,12 @@ fn v2_writes_and_reads_its_files() {
     fake.put("bellows/n1/s3/cpu.max", "");
     group.unbind_cpu().expect("written");
     assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "max");
+    fake.put("bellows/n1/s3/cpu.max", "");
+    group.limit(&limits).expect("limits");
+    assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "25000 100000", "written again though they are the same");
+    fake.put("bellows/n1/s3/cpu.max", "");
+    group.limit(&limits).expect("limits");
+    assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "", "not written again: they stand");
     assert_eq!(fake.says("bellows/n1/s3/memory.max"), "65536");
     assert_eq!(fake.says("bellows/n1/s3/pids.max"), "9");
     let read = (group.cpu_us(), group.memory_bytes(), group.processes(), group.oom_kills());
@@ -104,7 +110,7 @@ fn v1_finds_controllers_mounted_together() {
     let cgroups = Cgroups::prepare(&fake.0, "n", None).expect("prepared");
     assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses, here and below");
     assert_eq!(found(&fake.0).expect("found"), "v1: cpu cpuacct freezer memory pids");
-    let mut group = cgroups.group("s1").expect("a group");
+    let group = cgroups.group("s1").expect("a group");
     group.limit(&Limits { cpu_milli: 500, ..Limits::default() }).expect("limits");
     assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.cfs_quota_us"), "50000");
     assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.shares"), "512");
