@@ -62,7 +62,7 @@ fn hosts_have_addresses_programs_and_replicas_of_their_own() {
 
 /// What is wrong is told, with what would be right.
 fn refusals(local: &Local) {
-    let name = local.name.as_str();
+    let name: &str = &local.name;
     let cases: [(&str, &[&str], i32, &str); 5] = [
         ("up", &[], 1, "bellows local down"),
         ("exec", &["n4", "--", "true"], 5, "did you mean n"),
@@ -190,7 +190,7 @@ fn lose_folder(name: &str) -> PathBuf {
 fn whenever_the_tool_is_killed_down_leaves_nothing() {
     let Some(_machine) = machine(&["nft"]) else { return };
     for moment in MOMENTS {
-        let name = local::fresh_name();
+        let name = local::Name::fresh();
         let mut up = up_until(&name, moment);
         signal(&up, Signal::SIGKILL);
         up.wait().expect("it is our child");
@@ -207,7 +207,7 @@ fn whenever_the_tool_is_killed_down_leaves_nothing() {
 #[test]
 fn an_interrupted_up_removes_what_it_made() {
     let Some(_machine) = machine(&["nft"]) else { return };
-    let name = local::fresh_name();
+    let name = local::Name::fresh();
     let up = up_until(&name, MOMENTS[2]);
     signal(&up, Signal::SIGINT);
     let output = up.wait_with_output().expect("it is our child");

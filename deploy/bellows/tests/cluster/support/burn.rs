@@ -59,7 +59,7 @@ fn start(local: &Local, host: &str, script: &str) -> Child {
 /// A host's directory in the hierarchy of this controller.
 pub fn directory(local: &Local, host: &str, controller: &str) -> PathBuf {
     let root = Path::new("/sys/fs/cgroup");
-    let below = format!("bellows-local-{}/{host}", local.name);
+    let below = format!("bellows-local-{}/{host}", &*local.name);
     if root.join("cgroup.controllers").exists() {
         return root.join(below);
     }

@@ -13,9 +13,28 @@ use super::cli::{BELLOWS, Cli, text};
 
 static NEXT: AtomicU8 = AtomicU8::new(10);
 
-/// A name that no other test on this machine has, and that is no other one's beginning.
-pub fn fresh_name() -> String {
-    format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+/// A name that no other test on this machine has, and that is no other one's beginning. What bears it is ended with the test.
+#[derive(Debug)]
+pub struct Name(String);
+
+impl Name {
+    pub fn fresh() -> Self {
+        Self(format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl std::ops::Deref for Name {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        // Most often there is nothing left, which is as well.
+        let _ = run(self, "down", &[]);
+    }
 }
 
 /// `bellows local VERB --name NAME ...`.
@@ -34,7 +53,7 @@ pub fn run(name: &str, verb: &str, arguments: &[&str]) -> Output {
 /// A local cluster that is up.
 #[derive(Debug)]
 pub struct Local {
-    pub name: String,
+    pub name: Name,
     /// What `up` said.
     pub up: Value,
     /// Its verbs.
@@ -44,7 +63,7 @@ pub struct Local {
 impl Local {
     /// Returns when all nodes are up.
     pub fn up(arguments: &[&str]) -> Self {
-        let name = fresh_name();
+        let name = Name::fresh();
         let output = run(&name, "up", arguments);
         let said = text(&output.stdout);
         assert!(output.status.success(), "`bellows local up`: {}\n{said}{}", output.status, text(&output.stderr));
@@ -75,7 +94,7 @@ impl Local {
 
     /// `pid command` of the processes of a host's replicas: what is in its slots.
     pub fn replica_processes(&self, host: &str) -> BTreeSet<String> {
-        let slots = format!("bellows-local-{}/{host}/s", self.name);
+        let slots = format!("bellows-local-{}/{host}/s", &*self.name);
         let in_slot =
             |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| slot(&text, &slots));
         self.census().processes.into_iter().filter(|line| line.split(' ').next().is_some_and(in_slot)).collect()
@@ -101,11 +120,4 @@ fn slot(cgroups: &str, slots: &str) -> bool {
     let numbered =
         |path: &str| path.split_once(slots).is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
     cgroups.lines().any(numbered)
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        // After `down` there is none, which is as well.
-        let _ = run(&self.name, "down", &[]);
-    }
 }
