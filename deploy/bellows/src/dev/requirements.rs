@@ -47,7 +47,7 @@ pub fn capacity(nodes: u32, cpu_milli: Option<u64>, memory_bytes: Option<u64>) -
         return Err(Failure::usage(format!(
             "{given} of memory for each of {nodes} nodes is too little, the least is {least}"
         ))
-        .mend("ask for fewer --nodes or more --memory"));
+        .mend("ask for fewer nodes, or give each more with --memory"));
     }
     Ok(Capacity { cpu_milli: cpu_milli.unwrap_or(cpus * 1000), memory_bytes })
 }

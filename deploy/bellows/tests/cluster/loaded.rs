@@ -17,6 +17,8 @@ const COPY_BYTES: u64 = 4 << 20;
 const BAR_PERMILLE: u64 = 100;
 /// Within one step of load nodes are equals.
 const STEP_PERMILLE: u64 = 50;
+/// Two heartbeats. (Late is a node after two and a half.)
+const LATE_MS: u64 = 2_000;
 /// For so long a copy counts as declared, whatever it uses; and a heartbeat until the leader knows its age.
 const WINDOW_MS: u64 = 5_000 + 2_000;
 
@@ -37,6 +39,8 @@ struct Reading {
     memory_capacity: u64,
     cpu_declared: u64,
     memory_declared: u64,
+    /// It speaks in time: a node that does not is ranked behind the others, whatever its load.
+    steady: bool,
 }
 
 impl Reading {
@@ -49,6 +53,7 @@ impl Reading {
             memory_capacity: number("capacity", "memory_bytes"),
             cpu_declared: number("declared", "cpu_milli"),
             memory_declared: number("declared", "memory_bytes"),
+            steady: row["liveness"] == "up" && row["load_age_ms"].as_u64() < Some(LATE_MS),
         }
     }
 
@@ -59,17 +64,25 @@ impl Reading {
         cpu.max(memory)
     }
 
-    /// Would one more find room?
+    /// Could one more go there?
     fn takes(&self, copies: u64) -> bool {
-        self.cpu_declared + (copies + 1) * COPY_CPU_MILLI <= self.cpu_capacity
+        self.steady
+            && self.cpu_declared + (copies + 1) * COPY_CPU_MILLI <= self.cpu_capacity
             && self.memory_declared + (copies + 1) * COPY_BYTES <= self.memory_capacity
     }
 }
 
 type Readings = BTreeMap<String, Reading>;
 
+/// A node that was lost once counts as unsteady from then on: for a while it is ranked behind the others.
 fn readings(local: &Local) -> Readings {
-    local.cli.rows(&["nodes"]).iter().map(|row| (field(row, "node"), Reading::of(row))).collect()
+    let events = local.cli.json_lines(&["events"]);
+    let lost = |row: &Value| events.iter().any(|event| event["kind"] == "node_lost" && event["node"] == row["node"]);
+    let read = |row: &Value| {
+        let reading = Reading::of(row);
+        (field(row, "node"), Reading { steady: reading.steady && !lost(row), ..reading })
+    };
+    local.cli.rows(&["nodes"]).iter().map(read).collect()
 }
 
 /// Looks until the answer is yes: a heartbeat makes no event that could be waited for.
@@ -167,7 +180,7 @@ fn copies_land_on_lightly_loaded_nodes() {
         resources: {cpu: 10m, memory: 4Mi, processes: 16, scratch: 1Mi, log: 64Ki}\n";
     local.cli.apply(yaml, &["--wait"]);
     equal_nodes_share(&local);
-    let burns = [Burn::memory(&local, "full", 256), Burn::memory(&local, "half", 100), Burn::cpu(&local, "busy", 400)];
+    let burns = [Burn::memory(&local, "full", 300), Burn::memory(&local, "half", 100), Burn::cpu(&local, "busy", 400)];
     a_burst_fills_the_valleys(&local);
     drop(burns);
     load_that_moves_is_followed(&local);
@@ -177,7 +190,8 @@ fn copies_land_on_lightly_loaded_nodes() {
 /// Within one step of load nodes are equals, and equals share. What a start costs may show in a reading: then they were not equal, and it is
 /// tried again.
 fn equal_nodes_share(local: &Local) {
-    let calm = |readings: &Readings| readings.values().all(|reading| reading.load(0) < STEP_PERMILLE - 20);
+    let calm =
+        |readings: &Readings| readings.values().all(|reading| reading.steady && reading.load(0) < STEP_PERMILLE - 20);
     for _try in 0..5 {
         until(local, "no node has any load", calm);
         let (decisions, readings) = decisions(local, 10);
@@ -195,7 +209,7 @@ fn equal_nodes_share(local: &Local) {
 fn a_burst_fills_the_valleys(local: &Local) {
     until(local, "what is burnt shows in the loads", |readings| {
         let load = |node: &str| readings[node].load(0);
-        let burnt = load("full") > 500 && load("half") > 180 && load("busy") > 250;
+        let burnt = load("full") > 580 && load("half") > 180 && load("busy") > 250;
         let counted = |host: &str| memory_bytes(local, host).abs_diff(readings[host].memory_bytes) < 8 << 20;
         burnt && load("big") < STEP_PERMILLE && load("small") < STEP_PERMILLE && counted("full") && counted("half")
     });
@@ -230,7 +244,15 @@ mod judged {
 
     fn reading(cpu_milli: u64) -> Reading {
         let (cpu_capacity, memory_capacity) = (1_000, 1 << 30);
-        Reading { cpu_milli, memory_bytes: 0, cpu_capacity, memory_capacity, cpu_declared: 0, memory_declared: 0 }
+        Reading {
+            cpu_milli,
+            memory_bytes: 0,
+            cpu_capacity,
+            memory_capacity,
+            cpu_declared: 0,
+            memory_declared: 0,
+            steady: true,
+        }
     }
 
     fn judge_one(node: &str, load: u64, light: Reading) -> u64 {

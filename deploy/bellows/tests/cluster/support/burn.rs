@@ -29,6 +29,8 @@ impl Burn {
             fs::write(group.join("cpu.cfs_quota_us"), quota_us.to_string())
         };
         limited.unwrap_or_else(|e| panic!("a quota for {}: {e}", group.display()));
+        favour(&group);
+        favour(&directory(local, host, "cpu"));
         let script = format!("echo $$ > {}/cgroup.procs && while :; do :; done", group.display());
         Self { child: start(local, host, &script), group: Some(group) }
     }
@@ -58,18 +60,33 @@ fn start(local: &Local, host: &str, script: &str) -> Child {
 
 /// A host's directory in the hierarchy of this controller.
 pub fn directory(local: &Local, host: &str, controller: &str) -> PathBuf {
-    let root = Path::new("/sys/fs/cgroup");
-    let below = format!("bellows-local-{}/{host}", &*local.name);
+    hierarchy(controller).join(format!("bellows-local-{}/{host}", &*local.name))
+}
+
+fn hierarchy(controller: &str) -> PathBuf {
+    let root = PathBuf::from("/sys/fs/cgroup");
     if root.join("cgroup.controllers").exists() {
-        return root.join(below);
+        return root;
     }
-    let joined = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let all = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
     let named = |path: &PathBuf| {
         path.file_name().is_some_and(|name| name.to_string_lossy().split(',').any(|part| part == controller))
     };
-    let all: Vec<PathBuf> = joined.filter(named).collect();
-    let hierarchy = all.first().unwrap_or_else(|| panic!("no hierarchy of {controller}"));
-    hierarchy.join(below)
+    all.into_iter().find(named).unwrap_or_else(|| panic!("no hierarchy of {controller}"))
+}
+
+/// A whole cluster has the weight of one process of those beside it: on a busy machine its hosts would be late, and burn little.
+pub fn favour_cluster(name: &str) {
+    favour(&hierarchy("cpu").join(format!("bellows-local-{name}")));
+}
+
+fn favour(group: &Path) {
+    let weighed = if group.join("cpu.weight").exists() {
+        fs::write(group.join("cpu.weight"), "10000")
+    } else {
+        fs::write(group.join("cpu.shares"), "100000")
+    };
+    weighed.unwrap_or_else(|e| panic!("a weight for {}: {e}", group.display()));
 }
 
 /// Memory that a host uses, from the kernel's own counter.

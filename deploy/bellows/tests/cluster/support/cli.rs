@@ -41,6 +41,13 @@ impl Cli {
         serde_json::from_str(&said).unwrap_or_else(|e| panic!("bellows {}: {e}\n{said}", arguments.join(" ")))
     }
 
+    /// Of a verb that says one document per line.
+    pub fn json_lines(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "bellows {}: {}", arguments.join(" "), text(&output.stderr));
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("every line is JSON")).collect()
+    }
+
     /// Rows of a listing verb: the document is a list, or holds it under one name.
     pub fn rows(&self, arguments: &[&str]) -> Vec<Value> {
         let document = self.json(arguments);

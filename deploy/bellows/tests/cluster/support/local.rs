@@ -67,6 +67,7 @@ impl Local {
         let output = run(&name, "up", arguments);
         let said = text(&output.stdout);
         assert!(output.status.success(), "`bellows local up`: {}\n{said}{}", output.status, text(&output.stderr));
+        super::burn::favour_cluster(&name);
         let up: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"));
         let cli = Cli::new(Path::new(up["credential"].as_str().expect("`up` names the credential")));
         Self { name, up, cli }
