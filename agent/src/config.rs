@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bellows_runtime::handle::{Capacity, Ipv4Subnet, LauncherCommand};
+
+/// The usual `join_patience`: a cluster that starts beside this agent is there in seconds.
+pub const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an agent is told once.
 #[derive(Debug, Clone)]
@@ -18,6 +22,8 @@ pub struct AgentConfig {
     pub controllers: Vec<String>,
     /// Needed until this node has joined once.
     pub token: Option<String>,
+    /// How long to look for a controller that lets this node join, before giving up with words.
+    pub join_patience: Duration,
     /// For constraints and spread.
     pub labels: BTreeMap<String, String>,
     /// What replicas may use together; the whole machine when absent.

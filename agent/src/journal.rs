@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bellows_agent_core::Record;
+use nix::fcntl::{FallocateFlags, fallocate};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,6 +17,10 @@ use crate::state::{StateError, file_error, replace_file};
 
 /// The file is rewritten in its shortest form when it has grown beyond this: 4 MiB are about 10,000 replicas come and gone.
 const COMPACT_BYTES: u64 = 4 << 20;
+
+/// Room on the disk that is kept for the journal ahead of its end: a full disk must stop new replicas, not the agent that looks after the old
+/// ones. 1 MiB is about 2,500 replicas come and gone.
+const RESERVE_BYTES: i64 = 1 << 20;
 
 /// What can be wrong with the journal.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +59,7 @@ pub(crate) struct Journal {
     file: File,
     next: u64,
     bytes: u64,
+    compact_at: u64,
 }
 
 impl Journal {
@@ -67,15 +73,23 @@ impl Journal {
         let (entries, good_bytes) = parse(path, &text)?;
         let file = open_to_append(path)?;
         file.set_len(good_bytes).map_err(file_error("cut the unfinished end of", path))?;
+        reserve(path, &file, good_bytes);
         let next = entries.len() as u64;
         let records = entries.into_iter().map(|entry| specs.take_entry(entry.record, entry.spec)).collect();
-        Ok((Self { path: path.to_owned(), file, next, bytes: good_bytes }, records))
+        Ok((Self { path: path.to_owned(), file, next, bytes: good_bytes, compact_at: COMPACT_BYTES }, records))
     }
 
-    /// Appends in one write; syncs when one of the records asks for it.
+    /// Appends in one write; syncs when one of the records asks for it. After an error nothing of it is in the file.
     pub(crate) fn append(&mut self, records: &[Record], specs: &SpecBook) -> Result<(), JournalError> {
+        let (next, before) = (self.next, self.bytes);
         let lines = self.encode(records, specs)?;
-        self.file.write_all(&lines).map_err(file_error("append to", &self.path))?;
+        if let Err(error) = self.file.write_all(&lines) {
+            self.next = next;
+            if let Err(cut) = self.file.set_len(before) {
+                tracing::warn!(path = %self.path.display(), %cut, "the unfinished end of the journal stays until the next start");
+            }
+            return Err(file_error("append to", &self.path)(error).into());
+        }
         self.bytes += lines.len() as u64;
         if records.iter().any(Record::durable) {
             self.file.sync_data().map_err(file_error("sync", &self.path))?;
@@ -84,16 +98,27 @@ impl Journal {
     }
 
     pub(crate) fn wants_compaction(&self) -> bool {
-        self.bytes > COMPACT_BYTES
+        self.bytes > self.compact_at
     }
 
-    /// Replaces the file by its shortest form.
+    /// Replaces the file by its shortest form. On a full disk the long one stays, and that is no error.
     pub(crate) fn compact(&mut self, records: &[Record], specs: &SpecBook) -> Result<(), JournalError> {
-        self.next = 0;
+        let next = std::mem::take(&mut self.next);
         let lines = self.encode(records, specs)?;
-        replace_file(&self.path, &lines, 0o600)?;
+        match replace_file(&self.path, &lines, 0o600) {
+            Ok(()) => {}
+            Err(error) if error.disk_is_full() => {
+                self.next = next;
+                self.compact_at = self.bytes + COMPACT_BYTES;
+                tracing::warn!(path = %self.path.display(), "the disk is full: the journal is not shortened; make room there, or no new replica starts here");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
         self.file = open_to_append(&self.path)?;
         self.bytes = lines.len() as u64;
+        self.compact_at = COMPACT_BYTES;
+        reserve(&self.path, &self.file, self.bytes);
         Ok(())
     }
 
@@ -115,6 +140,17 @@ impl Journal {
 
 fn open_to_append(path: &Path) -> Result<File, StateError> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(file_error("open", path))
+}
+
+/// Keeps room behind the end of the file. Not every file system can, and a full one has none: then the journal may fail later, with words.
+fn reserve(path: &Path, file: &File, end: u64) {
+    let kept = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, end.cast_signed(), RESERVE_BYTES);
+    match kept {
+        Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP) => {}
+        Err(errno) => {
+            tracing::warn!(path = %path.display(), %errno, "no room could be kept for the journal; make room on that disk")
+        }
+    }
 }
 
 /// 64 bits of SHA-256: enough against rot; nobody is kept out by it.
@@ -224,6 +260,33 @@ mod tests {
         let without_first: String = whole.split_inclusive('\n').skip(1).collect();
         fs::write(&path, without_first).expect("writable");
         assert!(matches!(reopen(&path), Err(JournalError::Damaged { line: 1, .. })));
+    }
+
+    /// Needs root, for a small disk.
+    #[test]
+    fn a_full_disk_leaves_room_for_the_journal() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: only root can mount a small disk");
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let (none, flags) = (None::<&str>, nix::mount::MsFlags::empty());
+        nix::mount::mount(none, folder.path(), Some("tmpfs"), flags, Some("size=4m")).expect("root may mount");
+        let path = folder.path().join("journal");
+        let (mut journal, _) = Journal::open(&path, &mut SpecBook::default()).expect("a new journal");
+        journal.append(&records(), &book()).expect("appended");
+        let filler = File::create(folder.path().join("filler")).expect("a file");
+        let full = (0..).find_map(|_| (&filler).write_all(&[1; 4096]).err()).expect("a disk has an end");
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        journal.append(&records(), &book()).expect("room was kept");
+        journal.compact(&records(), &book()).expect("no room to compact is no error");
+        journal.append(&records(), &book()).expect("room was kept");
+        let failed = (0..).find_map(|_| journal.append(&records(), &book()).err()).expect("the room has an end");
+        assert!(failed.to_string().contains("make room on that disk"), "{failed}");
+        drop(journal);
+        let (kept, _) = reopen(&path).expect("nothing half-done is in it");
+        assert_eq!(kept.len() % records().len(), 0);
+        nix::mount::umount2(folder.path(), nix::mount::MntFlags::MNT_DETACH).expect("root may unmount");
     }
 
     #[test]

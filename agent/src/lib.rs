@@ -34,11 +34,12 @@ mod sample;
 mod session;
 mod specs;
 mod state;
+mod trust;
 mod watch;
 mod worker;
 
 pub use agent::{Agent, StartError};
-pub use config::{AgentConfig, Replicas};
+pub use config::{AgentConfig, JOIN_PATIENCE, Replicas};
 pub use containers::Containers;
 pub use convert::Misunderstood;
 pub use dial::DialError;

@@ -1,5 +1,6 @@
 //! The session with the leader: open, greeting, hello, then reports up and orders down; after its end another one, from any controller, until the agent closes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::convert::{self, Misunderstood};
 use crate::dial::{DialError, endpoint};
 use crate::identity::Identity;
 use crate::news::{Greeting, News, Outbound};
+use crate::trust::untrusted;
 use crate::worker::chain;
 
 /// Reports that wait for the network: a burst of a thousand replicas is a few thousand.
@@ -46,6 +48,8 @@ enum End {
     Elsewhere(String),
     /// The network, or a controller that asks for patience.
     Lost(String),
+    /// Somebody else's controller.
+    Stranger(String),
     /// Not without a person.
     Refused(String),
     /// The agent closes.
@@ -87,6 +91,7 @@ impl Sessions {
         let mut addresses = self.controllers.iter().cycle().cloned();
         let mut elsewhere = None;
         let mut back_off = BackOff::default();
+        let mut strangers = BTreeSet::new();
         while let Some(address) = elsewhere.take().or_else(|| addresses.next()) {
             let end = self.one(&address, &mut back_off).await;
             self.channel.send_replace(None);
@@ -96,6 +101,15 @@ impl Sessions {
                     elsewhere = Some(leader);
                 }
                 End::Lost(why) => tracing::warn!(%address, why, "no session; trying again"),
+                End::Stranger(why) if strangers.insert(address.clone()) => {
+                    tracing::error!(
+                        %address, why,
+                        "the controller there is not of the cluster that this node has joined, or does not know this node's certificate; name the right \
+                         address with --controller, or, to join that cluster, give this node an empty folder with --state and a token. Replicas run on, \
+                         and it is tried again in case the address gets its old controller back"
+                    );
+                }
+                End::Stranger(why) => tracing::debug!(%address, why, "still not of this cluster"),
                 End::Refused(why) => {
                     tracing::error!(%address, why, "the controller refuses this node for good; mend it and start the agent again. Replicas run on");
                     self.refused.send_replace(Some(why));
@@ -113,6 +127,7 @@ impl Sessions {
             Err(SessionError::Stream { source, .. }) if leader_of(&source).is_some() => {
                 End::Elsewhere(leader_of(&source).unwrap_or_default())
             }
+            Err(error) if untrusted(&error) => End::Stranger(chain(&error)),
             Err(error) => End::Lost(chain(&error)),
         }
     }

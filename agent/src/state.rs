@@ -24,7 +24,7 @@ const VERSION: &str = "1";
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A file or folder.
-    #[error("cannot {operation} {path}")]
+    #[error("cannot {operation} {path}{}", remedy(source))]
     File {
         /// What was tried.
         operation: &'static str,
@@ -36,7 +36,7 @@ pub enum StateError {
     },
     /// Another program's form.
     #[error(
-        "state folder {path} has version {found:?}, this program knows {VERSION}: use the program that wrote it, or another folder"
+        "state folder {path} has version {found:?}, this program knows {VERSION}: use the program that wrote it, or name another folder with --state"
     )]
     Version {
         /// Which folder.
@@ -45,13 +45,37 @@ pub enum StateError {
         found: String,
     },
     /// Two agents in one folder.
-    #[error("state folder {path} is in use by process {pid}: stop that agent, or give this one another folder")]
+    #[error("state folder {path} is in use by process {pid}: stop that agent, or name another folder with --state")]
     InUse {
         /// Which folder.
         path: PathBuf,
         /// What the lock file says.
         pid: String,
     },
+}
+
+impl StateError {
+    /// Would room on the disk mend it?
+    pub(crate) fn disk_is_full(&self) -> bool {
+        matches!(self, Self::File { source, .. } if is_full(source))
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// How to mend what people can mend.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        _ if is_full(error) => " (make room on that disk, then start the agent again; replicas run on)",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (make that file system writable, or name a folder on another with --state)"
+        }
+        io::ErrorKind::PermissionDenied => " (run as the owner of that folder, or as root)",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => " (name a folder with --state)",
+        _ => "",
+    }
 }
 
 /// Says which operation on which path failed.
@@ -72,8 +96,12 @@ impl StateFolder {
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         make_folder(path)?;
         let path = path.canonicalize().map_err(file_error("resolve", path))?;
-        let lock = take_lock(&path)?;
+        // Looked at before anything is written: the folder of another version stays as it is.
         check_version(&path)?;
+        let lock = take_lock(&path)?;
+        if !check_version(&path)? {
+            replace_file(&path.join("version"), format!("{VERSION}\n").as_bytes(), 0o644)?;
+        }
         Ok(Self { path, _lock: lock })
     }
 
@@ -137,14 +165,13 @@ fn take_lock(folder: &Path) -> Result<Flock<File>, StateError> {
     }
 }
 
-fn check_version(folder: &Path) -> Result<(), StateError> {
+/// Says whether there is a version; another one than ours is refused.
+fn check_version(folder: &Path) -> Result<bool, StateError> {
     let path = folder.join("version");
     match fs::read_to_string(&path) {
-        Ok(found) if found.trim() == VERSION => Ok(()),
+        Ok(found) if found.trim() == VERSION => Ok(true),
         Ok(found) => Err(StateError::Version { path: folder.to_owned(), found: found.trim().to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            replace_file(&path, format!("{VERSION}\n").as_bytes(), 0o644)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(file_error("read", &path)(source)),
     }
 }
@@ -159,7 +186,11 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), S
         fs::rename(&temporary, path)?;
         File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
     };
-    write().map_err(file_error("write", path))
+    write().map_err(|error| {
+        // On a full disk the beginning of it would only take room.
+        let _ = fs::remove_file(&temporary);
+        file_error("write", path)(error)
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::error::StartError;
 use crate::state::{make_private_folder, replace_file, sync_folder};
+
+/// Version of the store's layout, as the image store writes it.
+const VERSION: u32 = 1;
 
 /// One blob: 16 GiB, as the image store takes.
 const MAX_BLOB_BYTES: u64 = 16 << 30;
@@ -84,13 +88,24 @@ pub(crate) struct Blobs {
 
 impl Blobs {
     /// Opens the folder, or makes it.
-    pub(crate) fn open(root: &Path) -> io::Result<Self> {
-        make_private_folder(root)?;
-        if !root.join("version").try_exists()? {
-            replace_file(&root.join("version"), b"1\n", 0o600)?;
+    pub(crate) fn open(root: &Path) -> std::result::Result<Self, StartError> {
+        let not_writable = |source| StartError::NotWritable { path: root.to_owned(), flag: "--store", source };
+        make_private_folder(root).map_err(not_writable)?;
+        let version = root.join("version");
+        match fs::read_to_string(&version) {
+            Ok(found) if found.trim() == VERSION.to_string() => {}
+            Ok(found) => {
+                let found = found.trim().to_owned();
+                return Err(StartError::NewerStore { path: root.to_owned(), found, known: VERSION });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                replace_file(&version, format!("{VERSION}\n").as_bytes(), 0o600).map_err(not_writable)?;
+            }
+            Err(source) => return Err(StartError::Unreadable { path: version, source }),
         }
-        make_private_folder(&root.join("blobs/sha256"))?;
-        make_private_folder(&root.join("tmp"))?;
+        for folder in ["blobs/sha256", "tmp"] {
+            make_private_folder(&root.join(folder)).map_err(not_writable)?;
+        }
         Ok(Self { root: root.to_owned() })
     }
 

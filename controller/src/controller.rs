@@ -53,7 +53,7 @@ impl Controller {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clock = Clock::start();
         let folder = StateFolder::open(&config.state)?;
-        let blobs = Blobs::open(&config.store).map_err(|source| not_writable(&config.store, "--store", source))?;
+        let blobs = Blobs::open(&config.store)?;
         let authority = Arc::new(Authority::open(&folder.authority(), &config.cluster, clock.now())?);
         let ports = Ports::bind(&config).await?;
         let registry = Registry::new();

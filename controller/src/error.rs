@@ -59,8 +59,20 @@ pub enum StartError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The image store was written by a newer Bellows.
+    #[error(
+        "the image store {path} has version {found}, this program knows {known}; start the newer program, or choose another folder with --store"
+    )]
+    NewerStore {
+        /// The folder.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+        /// The version known here.
+        known: u32,
+    },
     /// The folder of images, or a file in the state folder.
-    #[error("{path} cannot be written; make it writable for this user, or choose another folder with {flag}")]
+    #[error("{path} cannot be written; {} or choose another folder with {flag}", remedy(source))]
     NotWritable {
         /// The folder or file.
         path: PathBuf,
@@ -118,6 +130,17 @@ pub enum StartError {
 pub struct CreateTokenError {
     /// Says how to mend it.
     pub why: String,
+}
+
+/// How to mend what people can mend; a half-sentence.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on that disk and start again: nothing that was acknowledged is lost,"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "make that file system writable,",
+        _ => "make it writable for this user,",
+    }
 }
 
 fn holder(pid: Option<u32>) -> String {

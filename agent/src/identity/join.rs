@@ -1,7 +1,5 @@
 //! Joining: once in a node's life.
 
-use std::error::Error;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +18,8 @@ use crate::backoff::BackOff;
 use crate::config::AgentConfig;
 use crate::dial::{DialError, endpoint};
 use crate::state::{StateError, replace_file};
+use crate::trust::untrusted;
 use crate::worker::chain;
-
-/// How long to look for a controller before giving up with words: a cluster that starts beside this agent is there in seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why this server did not become a node.
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +62,15 @@ pub enum JoinError {
     },
     /// Nobody answered.
     #[error(
-        "no controller could be reached within {} s, the last tried was {address}: is the address right, and is the token of this cluster?",
-        PATIENCE.as_secs()
+        "no controller could be reached within {patience:?}, the last tried was {address} ({why}): does one run there, is the address right, does a firewall stand between?"
     )]
     Unreachable {
         /// The last one tried.
         address: String,
+        /// How long.
+        patience: Duration,
         /// What happened.
-        #[source]
-        source: Box<Status>,
+        why: String,
     },
 }
 
@@ -125,7 +121,8 @@ fn request(config: &AgentConfig, token: &Token, machine: &str, key: &KeyPair) ->
 
 /// Asks one controller after another until one answers or patience ends; a refusal ends it at once.
 async fn ask_all(config: &AgentConfig, token: &Token, request: JoinRequest) -> Result<JoinResponse, JoinError> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + config.join_patience;
+    let mut told = false;
     let mut back_off = BackOff::default();
     let mut addresses = config.controllers.iter().cycle().cloned();
     let mut address = addresses.next().ok_or(DialError::NoAddress)?;
@@ -141,7 +138,11 @@ async fn ask_all(config: &AgentConfig, token: &Token, request: JoinRequest) -> R
             _ => return Err(JoinError::Refused { address, message: status.message().to_owned() }),
         }
         if tokio::time::Instant::now() >= deadline {
-            return Err(JoinError::Unreachable { address, source: Box::new(status) });
+            let (patience, why) = (config.join_patience, status.message().to_owned());
+            return Err(JoinError::Unreachable { address, patience, why });
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(%address, why = status.message(), "no controller takes this node yet; trying again for {:?}", config.join_patience);
         }
         tracing::debug!(%address, %status, "no join yet");
         tokio::time::sleep(back_off.next()).await;
@@ -153,13 +154,6 @@ async fn ask_all(config: &AgentConfig, token: &Token, request: JoinRequest) -> R
 fn leader_address(status: &Status) -> Option<String> {
     let value = status.metadata().get("bellows-leader")?.to_str().ok()?;
     (!value.is_empty()).then(|| value.to_owned())
-}
-
-/// Did the handshake fail for the certificate? Patience would not mend that.
-fn untrusted(error: &(dyn Error + 'static)) -> bool {
-    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
-    matches!(tls, Some(rustls::Error::InvalidCertificate(_))) || error.source().is_some_and(untrusted)
 }
 
 async fn ask(address: &str, token: &Token, request: JoinRequest) -> Result<Result<JoinResponse, Status>, JoinError> {

@@ -26,6 +26,7 @@ pub fn config(folder: &Path, controllers: Vec<String>, token: Option<String>) ->
         store: folder.join("store"),
         controllers,
         token,
+        join_patience: bellows_agent::JOIN_PATIENCE,
         labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
         capacity: None,
         cgroup_parent: "bellows-test".to_owned(),

@@ -142,9 +142,15 @@ impl Core {
     }
 
     fn request(&mut self, token: Token, by: String, key: String, request: Request, effects: &mut Vec<Effect>) {
-        if self.world.is_none() {
-            let why = "this controller does not lead; ask another".to_owned();
-            effects.push(Effect::Unanswered { token, why });
+        let why = match &self.world {
+            None => Some("this controller does not lead; ask another"),
+            Some(world) if !world.quorum => Some(
+                "most of the controllers do not answer this one, so nothing can be promised; nothing was changed: see whether they run, and try again",
+            ),
+            Some(_) => None,
+        };
+        if let Some(why) = why {
+            effects.push(Effect::Unanswered { token, why: why.to_owned() });
             return;
         }
         match self.change_for(request) {

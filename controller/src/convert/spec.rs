@@ -33,11 +33,17 @@ pub(crate) fn check_spec_size(spec: &wire::AppSpec) -> Result<()> {
         ("constraints", spec.constraints.len()),
     ];
     if let Some((field, count)) = lists.into_iter().find(|(_, count)| *count > MAX_LIST) {
-        return Err(Malformed::new(field, format!("has {count} elements, at most {MAX_LIST} are taken")));
+        return Err(Malformed::new(
+            field,
+            format!("has {count} elements, at most {MAX_LIST} are taken; put the rest into the image"),
+        ));
     }
     match spec.encoded_len() {
         bytes if bytes <= MAX_SPEC_BYTES => Ok(()),
-        bytes => Err(Malformed::new("size", format!("has {bytes} bytes, at most {MAX_SPEC_BYTES} are taken"))),
+        bytes => Err(Malformed::new(
+            "size",
+            format!("has {bytes} bytes, at most {MAX_SPEC_BYTES} are taken; put what is long into the image"),
+        )),
     }
 }
 

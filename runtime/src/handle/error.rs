@@ -69,7 +69,7 @@ pub enum Error {
     #[error(transparent)]
     Net(#[from] NetError),
     /// A file of the state folder.
-    #[error("cannot {what} {path}")]
+    #[error("cannot {what} {path}{}", remedy(source))]
     State {
         /// Doing what.
         what: &'static str,
@@ -93,6 +93,15 @@ pub enum Error {
     /// A counter of the machine.
     #[error("cannot read {0}")]
     Machine(&'static str, #[source] io::Error),
+}
+
+/// How to mend what people can mend.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => " (make room on that disk)",
+        io::ErrorKind::ReadOnlyFilesystem => " (make that file system writable)",
+        _ => "",
+    }
 }
 
 fn undone(failure: &Failure) -> String {

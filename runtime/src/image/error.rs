@@ -81,7 +81,9 @@ pub enum Error {
         actual: u64,
     },
     /// A blob is larger than allowed.
-    #[error("{what} is larger than the {limit} bytes allowed")]
+    #[error(
+        "{what} is larger than the {limit} bytes that it may have: it was damaged on the way, or is no part of an image"
+    )]
     TooLarge {
         /// Which blob or file.
         what: String,
@@ -123,7 +125,7 @@ pub enum Error {
         why: String,
     },
     /// A manifest, index or config that cannot be read.
-    #[error("the {what} {digest} is not valid")]
+    #[error("the {what} {digest} is not valid: the image is damaged or was made by hand, save it again")]
     Metadata {
         /// `manifest`, `index` or `config`.
         what: &'static str,
@@ -179,7 +181,7 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Box<Refusal>),
     /// A layer that is no readable archive.
-    #[error("layer {layer} cannot be read: it is damaged or not a {expected}")]
+    #[error("layer {layer} cannot be read: it is damaged or not a {expected}; build the image again")]
     UnreadableLayer {
         /// The layer's blob.
         layer: Digest,

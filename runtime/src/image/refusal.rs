@@ -17,8 +17,19 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "layer {}: entry `{}` is refused: {}", self.layer, self.entry, self.rule)
+        write!(f, "layer {}: entry `{}` is refused: {}", self.layer, short(&self.entry), self.rule)
     }
+}
+
+/// The ends of a long name: it begins where one looks for it, and ends with the file.
+fn short(entry: &str) -> std::borrow::Cow<'_, str> {
+    const HALF: usize = 60;
+    if entry.chars().count() <= 2 * HALF + 3 {
+        return entry.into();
+    }
+    let ends: Vec<char> = entry.chars().collect();
+    let (first, last) = (&ends[..HALF], &ends[ends.len() - HALF..]);
+    format!("{}...{}", first.iter().collect::<String>(), last.iter().collect::<String>()).into()
 }
 
 impl std::error::Error for Refusal {}
@@ -161,21 +172,21 @@ pub enum Rule {
         limit: u64,
     },
     /// More bytes than allowed.
-    #[error("the image unpacks to more than {limit} bytes; make it smaller, or raise the limit")]
+    #[error("the image unpacks to more than {limit} bytes; make it smaller: the limit is the same on every node")]
     TooManyBytes {
         /// Bytes allowed.
         limit: u64,
     },
     /// A compression bomb.
-    #[error(
-        "the layer unpacks to more than {limit} times its size; if it is no bomb, store it uncompressed, or raise the limit"
-    )]
+    #[error("the layer unpacks to more than {limit} times its size; if it is no bomb, store the layer uncompressed")]
     Bomb {
         /// The ratio allowed.
         limit: u64,
     },
     /// More files than allowed.
-    #[error("the image has more than {limit} files, folders and links; make it smaller, or raise the limit")]
+    #[error(
+        "the image has more than {limit} files, folders and links; make it smaller: the limit is the same on every node"
+    )]
     TooManyInodes {
         /// Inodes allowed.
         limit: u64,

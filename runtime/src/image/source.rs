@@ -130,6 +130,7 @@ fn index(file: &File, path: &Path, limits: &Limits) -> Result<BTreeMap<String, M
     let no_archive = |error: io::Error| not_an_image(path, format!("it is no tar archive ({error})"));
     let left = Rc::new(Cell::new(limits.header_bytes));
     let reader = Headers { file: file.try_clone().map_err(io_error("open", path))?, left: Rc::clone(&left) };
+    let length = file.metadata().map_err(io_error("look at", path))?.len();
     let mut archive = tar::Archive::new(reader);
     let mut members = BTreeMap::new();
     for entry in archive.entries_with_seek().map_err(no_archive)? {
@@ -142,7 +143,14 @@ fn index(file: &File, path: &Path, limits: &Limits) -> Result<BTreeMap<String, M
         let target = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
         let member = match (entry.header().entry_type(), target) {
             (EntryType::Regular | EntryType::Continuous, _) => {
-                Member::File { offset: entry.raw_file_position(), bytes: entry.size() }
+                let (offset, bytes) = (entry.raw_file_position(), entry.size());
+                if offset.saturating_add(bytes) > length {
+                    return Err(not_an_image(
+                        path,
+                        format!("it is cut off in `{name}`, after {length} bytes: save or copy it again"),
+                    ));
+                }
+                Member::File { offset, bytes }
             }
             (EntryType::Symlink, Some(target)) => Member::Link(normal(&target, &name)),
             (EntryType::Link, Some(target)) => Member::Link(normal(&target, "")),

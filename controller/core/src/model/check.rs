@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{self, Bounds, is_label, is_name};
 use super::spec::{AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Scale, WhenCutOff};
-use crate::limits::MOST_REPLICAS;
 use crate::units::{Bytes, CpuMilli, Millis, Permille};
 
 /// One field that cannot stand as it is.
@@ -25,17 +25,6 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// The smallest memory that a process and its init can start in.
-const LEAST_MEMORY: Bytes = Bytes(1 << 20);
-/// More than any server has; catches a unit forgotten or doubled.
-const MOST_MEMORY: Bytes = Bytes(64 << 40);
-/// The finest share of a CPU that a cgroup quota of 100 ms can express: 1 ms.
-const LEAST_CPU: CpuMilli = CpuMilli(10);
-/// 4,096 CPUs.
-const MOST_CPU: CpuMilli = CpuMilli(4_096_000);
-/// A day: a longer grace is a mistyped unit.
-const LONGEST: Millis = Millis(24 * 3_600_000);
-
 struct Faults(Vec<FieldError>);
 
 impl Faults {
@@ -43,6 +32,25 @@ impl Faults {
         if !right {
             self.0.push(FieldError { field: field.to_owned(), what: what.into(), mend: mend.into() });
         }
+    }
+
+    /// `show` puts an amount into words.
+    fn within<T: std::fmt::Display>(&mut self, bounds: Bounds, field: &str, value: u64, show: impl Fn(u64) -> T) {
+        let mend = format!("say between {} and {}", show(bounds.least), show(bounds.most));
+        self.unless(bounds.hold(value), field, format!("{} is out of bounds", show(value)), mend);
+    }
+}
+
+/// A number without a unit.
+fn plain(value: u64) -> u64 {
+    value
+}
+
+/// As app files say it: `60%`, `62.5%`.
+fn percent(permille: u64) -> String {
+    match (permille / 10, permille % 10) {
+        (whole, 0) => format!("{whole}%"),
+        (whole, tenth) => format!("{whole}.{tenth}%"),
     }
 }
 
@@ -59,7 +67,7 @@ impl AppSpec {
         self.check_ports(&mut faults);
         self.check_placement(&mut faults);
         match &self.scale {
-            Scale::Declared { replicas } => check_count(&mut faults, "replicas", *replicas),
+            Scale::Declared { replicas } => faults.within(bounds::COPIES, "replicas", (*replicas).into(), plain),
             Scale::Policies(elastic) => check_elastic(&mut faults, elastic),
         }
         if faults.0.is_empty() { Ok(()) } else { Err(faults.0) }
@@ -107,47 +115,37 @@ impl AppSpec {
     }
 
     fn check_resources(&self, faults: &mut Faults) {
-        let (cpu, memory) = (self.resources.cpu, self.resources.memory);
-        faults.unless(
-            (LEAST_CPU..=MOST_CPU).contains(&cpu),
-            "resources.cpu",
-            format!("{cpu} cannot be given"),
-            format!("say between {LEAST_CPU} and {MOST_CPU} (1000m is one CPU)"),
-        );
-        faults.unless(
-            (LEAST_MEMORY..=MOST_MEMORY).contains(&memory),
-            "resources.memory",
-            format!("{memory} cannot be given"),
-            "say between 1Mi and 64Ti",
-        );
-        faults.unless(
-            (1..=4_194_304).contains(&self.processes),
-            "processes",
-            format!("{} cannot be the bound", self.processes),
-            "say between 1 and 4194304",
-        );
+        faults.within(bounds::CPU_MILLI, "resources.cpu", self.resources.cpu.0, CpuMilli);
+        faults.within(bounds::MEMORY_BYTES, "resources.memory", self.resources.memory.0, Bytes);
+        faults.within(bounds::PROCESSES, "resources.processes", self.processes.into(), plain);
+        // Zero says nothing: then the node's default holds.
+        for (bounds, field, bytes) in
+            [(bounds::SCRATCH_BYTES, "resources.scratch", self.scratch), (bounds::LOG_BYTES, "resources.log", self.log)]
+        {
+            if bytes != Bytes(0) {
+                faults.within(bounds, field, bytes.0, Bytes);
+            }
+        }
     }
 
     fn check_times(&self, faults: &mut Faults) {
-        let cut_off = match self.when_cut_off {
-            WhenCutOff::KeepRunning => Millis(1_000),
-            WhenCutOff::StopAfter(length) => length,
-        };
-        for (field, length) in [("stop_grace", self.stop_grace), ("drain_deadline", self.drain_deadline)] {
-            faults.unless(length <= LONGEST, field, format!("{length} is longer than a day"), "say at most 24h");
+        faults.within(bounds::STOP_GRACE_MS, "stop_grace", self.stop_grace.0, Millis);
+        faults.within(bounds::DRAIN_DEADLINE_MS, "drain_deadline", self.drain_deadline.0, Millis);
+        if let WhenCutOff::StopAfter(length) = self.when_cut_off {
+            faults.within(bounds::STOP_AFTER_MS, "when_cut_off.stop_after", length.0, Millis);
         }
-        faults.unless(
-            (Millis(1_000)..=LONGEST).contains(&cut_off),
-            "when_cut_off.stop_after",
-            format!("{cut_off} cannot be kept"),
-            "say between 1s (the heartbeat) and 24h",
-        );
     }
 
     fn check_ports(&self, faults: &mut Faults) {
         for (at, port) in self.ports.iter().enumerate() {
             let field = format!("ports[{at}]");
-            faults.unless(port.port != 0, &field, "0 is no port", "say between 1 and 65535");
+            faults.within(bounds::PORT, &field, port.port.into(), plain);
+            faults.unless(
+                port.name.is_empty() || is_name(&port.name),
+                &field,
+                format!("\"{}\" cannot be a name", port.name),
+                "use 1 to 63 of a-z, 0-9 and \"-\", beginning and ending with a letter or digit, or leave it out",
+            );
             let earlier = &self.ports[..at];
             let taken = earlier.iter().any(|other| other.port == port.port);
             faults.unless(!taken, &field, format!("port {} is there twice", port.port), "name each port once");
@@ -162,20 +160,12 @@ impl AppSpec {
     }
 
     fn check_placement(&self, faults: &mut Faults) {
-        faults.unless(
-            self.max_per_node != Some(0),
-            "max_per_node",
-            "0 leaves no node",
-            "say at least 1, or leave it out",
-        );
+        if let Some(most) = self.max_per_node {
+            faults.within(bounds::PER_NODE, "max_per_node", most.into(), plain);
+        }
         if let Some(spread) = &self.spread {
-            faults.unless(!spread.by.is_empty(), "spread.by", "is empty", "name a node label, or \"node\"");
-            faults.unless(
-                spread.max_skew > 0,
-                "spread.max_skew",
-                "0 cannot be kept by a single copy",
-                "say at least 1",
-            );
+            check_label(faults, "spread.by", &spread.by);
+            faults.within(bounds::SKEW, "spread.max_skew", spread.max_skew.into(), plain);
         }
         for (at, constraint) in self.constraints.iter().enumerate() {
             check_constraint(faults, &format!("constraints[{at}]"), constraint);
@@ -183,23 +173,19 @@ impl AppSpec {
     }
 }
 
-fn is_name(name: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=63).contains(&name.len()) && name.chars().all(allowed) && !name.starts_with('-') && !name.ends_with('-')
-}
-
-fn check_count(faults: &mut Faults, field: &str, count: u32) {
+fn check_label(faults: &mut Faults, field: &str, label: &str) {
     faults.unless(
-        count <= MOST_REPLICAS,
+        is_label(label),
         field,
-        format!("{count} copies are more than any cluster holds"),
-        format!("say at most {MOST_REPLICAS}"),
+        format!("\"{label}\" cannot be the key of a node label"),
+        "use 1 to 63 letters, digits, dashes, dots, underscores and slashes",
     );
 }
 
 fn check_elastic(faults: &mut Faults, elastic: &Elastic) {
-    check_count(faults, "policy.max", elastic.max);
-    faults.unless(elastic.max > 0, "policy.max", "0 lets nothing run", "say at least 1, or declare `replicas: 0`");
+    faults.within(bounds::COPIES, "policy.min", elastic.min.into(), plain);
+    faults.within(bounds::MOST_COPIES, "policy.max", elastic.max.into(), plain);
+    faults.within(bounds::IDLE_GRACE_MS, "policy.idle_grace", elastic.idle_grace.0, Millis);
     faults.unless(
         elastic.min <= elastic.max,
         "policy.min",
@@ -213,16 +199,10 @@ fn check_elastic(faults: &mut Faults, elastic: &Elastic) {
         "lower spare or raise max",
     );
     faults.unless(
-        elastic.idle_grace <= LONGEST,
-        "policy.idle_grace",
-        format!("{} is longer than a day", elastic.idle_grace),
-        "say at most 24h",
-    );
-    faults.unless(
         !elastic.policies.is_empty(),
         "policy",
         "nothing decides the count",
-        "name a target, e.g. `cpu: 60%`",
+        "name a target, for example `cpu: {target: 60%}`",
     );
     let by_cpu = elastic.policies.iter().any(|policy| matches!(policy, Policy::Cpu { .. }));
     faults.unless(
@@ -233,18 +213,15 @@ fn check_elastic(faults: &mut Faults, elastic: &Elastic) {
     );
     for policy in &elastic.policies {
         match policy {
-            Policy::Cpu { target } => faults.unless(
-                (Permille(10)..=Permille(1_000)).contains(target),
-                "policy.cpu",
-                format!("a target of {target} of the declared CPU cannot be met"),
-                "say between 1% and 100%",
-            ),
+            Policy::Cpu { target: Permille(share) } => {
+                faults.within(bounds::CPU_TARGET_PERMILLE, "policy.cpu.target", (*share).into(), percent);
+            }
         }
     }
 }
 
 fn check_constraint(faults: &mut Faults, field: &str, constraint: &Constraint) {
-    faults.unless(!constraint.label.is_empty(), field, "names no label", "name a node label");
+    check_label(faults, field, &constraint.label);
     let valued = matches!(constraint.operator, ConstraintOperator::In | ConstraintOperator::NotIn);
     faults.unless(
         valued != constraint.values.is_empty(),

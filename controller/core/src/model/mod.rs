@@ -1,6 +1,7 @@
 //! What raft replicates: the declared world.
 
 pub mod apply;
+pub mod bounds;
 pub mod check;
 pub mod command;
 pub mod spec;

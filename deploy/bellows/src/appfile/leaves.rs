@@ -1,8 +1,10 @@
 //! Reading single values: texts, names, whole numbers, quantities. A problem is noted where a value is not possible.
 
+use bellows_core::model::bounds::{is_label, is_name};
+
 use super::fields::{Found, Report, join};
 use super::ranges::Range;
-use super::tree::{Node, Value};
+use super::tree::{Node, Value, shorten};
 use crate::units;
 
 /// Names of apps, tenants and ports.
@@ -19,36 +21,40 @@ pub fn text(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
     }
 }
 
-/// Text that is not empty.
+/// A text that names something: a number or truth value there is more likely a slip than a name.
+fn naming(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
+    match &found.node.value {
+        Value::Plain(written) => {
+            let written = shorten(written);
+            found.refuse(report, format!("expected a text, found {written}; if that is meant, write \"{written}\""))
+        }
+        _ => text(found, report),
+    }
+}
+
+/// A name that is not empty.
 pub fn filled(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
-    let text = text(found, report)?;
+    let text = naming(found, report)?;
     if text.trim().is_empty() { found.refuse(report, "is empty") } else { Some(text) }
 }
 
 /// A name as DNS would take it.
 pub fn name(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
-    let text = text(found, report)?;
+    let text = naming(found, report)?;
     if is_name(&text) {
         Some(text)
     } else {
-        found.refuse(report, format!("\"{text}\" is no name; expected {NAME}, for example web"))
+        found.refuse(report, format!("\"{}\" is no name; expected {NAME}, for example web", shorten(&text)))
     }
-}
-
-fn is_name(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// The key of a node label.
 pub fn label(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
-    let text = text(found, report)?;
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte);
-    let sound = (1..=63).contains(&text.len()) && text.bytes().all(inner);
-    if sound {
+    let text = naming(found, report)?;
+    if is_label(&text) {
         Some(text)
     } else {
-        found.refuse(report, format!("\"{text}\" is no label; expected {LABEL}, for example zone"))
+        found.refuse(report, format!("\"{}\" is no label; expected {LABEL}, for example zone", shorten(&text)))
     }
 }
 

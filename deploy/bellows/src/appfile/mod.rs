@@ -8,12 +8,15 @@
 //! [`shape`] describes the same fields for editors (JSON Schema); a test holds both against one table of good and bad files.
 
 mod fields;
+mod hints;
 mod leaves;
 pub mod ranges;
 mod read;
 pub mod shape;
 mod tree;
 
+#[cfg(test)]
+mod mutations;
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,7 @@
-//! What values are possible, with an example each. The controller checks again; this is so that a person sees all mistakes at once.
+//! What values are possible, with an example each. The bounds are those of the controller's door: what is refused there is refused here first,
+//! so that a person sees all mistakes at once, with their places.
+
+use bellows_core::model::bounds::{self, Bounds};
 
 /// Inclusive bounds, and an example for the message.
 pub struct Range {
@@ -7,42 +10,22 @@ pub struct Range {
     pub example: &'static str,
 }
 
-const fn range(least: u64, most: u64, example: &'static str) -> Range {
-    Range { least, most, example }
+const fn range(bounds: Bounds, example: &'static str) -> Range {
+    Range { least: bounds.least, most: bounds.most, example }
 }
 
-const SECOND_MS: u64 = 1_000;
-const DAY_MS: u64 = 24 * 3_600 * SECOND_MS;
-const MIB: u64 = 1 << 20;
-const TIB: u64 = 1 << 40;
-
-/// Copies of one app: 100 times what the largest published clusters run of one.
-pub const COPIES: Range = range(0, 1_000_000, "3");
-/// `policy.max` of zero would be an app that can never run.
-pub const MOST_COPIES: Range = range(1, COPIES.most, "20");
-/// From a thousandth to 1,024 CPUs.
-pub const CPU_MILLI: Range = range(1, 1_024_000, "250m");
-/// Below 1 MiB no process starts.
-pub const MEMORY_BYTES: Range = range(MIB, 64 * TIB, "64Mi");
-/// The kernel's highest pid is 2^22.
-pub const PROCESSES: Range = range(1, 1 << 22, "256");
-/// Zero: the root file system is read-only in effect.
-pub const SCRATCH_BYTES: Range = range(0, 64 * TIB, "64Mi");
-/// Less than 64 KiB holds no stack trace.
-pub const LOG_BYTES: Range = range(64 << 10, 64 << 30, "16Mi");
-/// TCP's.
-pub const PORT: Range = range(1, 65_535, "8080");
-/// Longer than an hour is a job's business, not a signal handler's.
-pub const STOP_GRACE_MS: Range = range(0, 3_600 * SECOND_MS, "10s");
-/// A week.
-pub const DRAIN_DEADLINE_MS: Range = range(0, 7 * DAY_MS, "2m");
-/// A day.
-pub const IDLE_GRACE_MS: Range = range(0, DAY_MS, "30s");
-/// Less than a second is less than a heartbeat: it would end copies whenever a packet is late.
-pub const STOP_AFTER_MS: Range = range(SECOND_MS, 7 * DAY_MS, "5m");
-/// More than all of what was declared cannot be used.
-pub const CPU_TARGET_PERMILLE: Range = range(10, 1_000, "60%");
-/// Zero could never hold while copies are odd.
-pub const SKEW: Range = range(1, 1_000_000, "1");
-/// Zero would be an app that fits nowhere.
-pub const PER_NODE: Range = range(1, 1_000_000, "2");
+pub const COPIES: Range = range(bounds::COPIES, "3");
+pub const MOST_COPIES: Range = range(bounds::MOST_COPIES, "20");
+pub const CPU_MILLI: Range = range(bounds::CPU_MILLI, "250m");
+pub const MEMORY_BYTES: Range = range(bounds::MEMORY_BYTES, "64Mi");
+pub const PROCESSES: Range = range(bounds::PROCESSES, "256");
+pub const SCRATCH_BYTES: Range = range(bounds::SCRATCH_BYTES, "64Mi");
+pub const LOG_BYTES: Range = range(bounds::LOG_BYTES, "16Mi");
+pub const PORT: Range = range(bounds::PORT, "8080");
+pub const STOP_GRACE_MS: Range = range(bounds::STOP_GRACE_MS, "10s");
+pub const DRAIN_DEADLINE_MS: Range = range(bounds::DRAIN_DEADLINE_MS, "2m");
+pub const IDLE_GRACE_MS: Range = range(bounds::IDLE_GRACE_MS, "30s");
+pub const STOP_AFTER_MS: Range = range(bounds::STOP_AFTER_MS, "5m");
+pub const CPU_TARGET_PERMILLE: Range = range(bounds::CPU_TARGET_PERMILLE, "60%");
+pub const SKEW: Range = range(bounds::SKEW, "1");
+pub const PER_NODE: Range = range(bounds::PER_NODE, "2");

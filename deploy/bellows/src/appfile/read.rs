@@ -138,6 +138,14 @@ fn policy(found: &Found<'_>, report: &mut Report<'_>) -> Option<Elastic> {
 
 fn contradictions(elastic: &Elastic, block: &Fields<'_>, report: &mut Report<'_>) {
     let Elastic { min, max, spare, .. } = elastic;
+    if *min == 0 && !elastic.policies.is_empty() {
+        let at = block.place("min").unwrap_or(block.start());
+        report.add(
+            at,
+            &block.path_of("min"),
+            "policy.min: 0 copies use no CPU, so a CPU policy could never start the first one again; say at least 1",
+        );
+    }
     if min > max {
         let at = block.place("min").unwrap_or(block.start());
         report.add(at, &block.path_of("min"), format!("policy.min: {min} is more than policy.max, which is {max}"));

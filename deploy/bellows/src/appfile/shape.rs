@@ -53,7 +53,7 @@ const SIZE: &str = "^[0-9]+(\\.[0-9]+)?(B|[kKMGT]B?|[KMGT]iB?)?$";
 
 /// A Bellows app
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("not" = {"required": ["replicas", "policy"]}))]
 struct App {
     /// Unique within the tenant
     #[schemars(regex(pattern = NAME))]
@@ -63,7 +63,7 @@ struct App {
     #[schemars(default)]
     tenant: Present<String>,
     /// An image that was loaded: a name, or a digest
-    #[schemars(length(min = 1))]
+    #[schemars(regex(pattern = r"\S"))]
     image: String,
     /// Replaces the image's entrypoint
     #[schemars(default)]
@@ -170,7 +170,7 @@ struct Declared {
 #[schemars(untagged)]
 enum Cpu {
     Text(#[schemars(regex(pattern = r"^([0-9]+m|[0-9]+(\.[0-9]+)?)$"))] String),
-    Number(#[schemars(range(min = 0.001, max = 1024))] f64),
+    Number(#[schemars(range(min = 0.010, max = 4096))] f64),
 }
 
 /// An amount of bytes
@@ -185,8 +185,8 @@ enum Size {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Policies {
-    /// Never fewer [default: 1]
-    #[schemars(range(min = 0, max = 1_000_000))]
+    /// Never fewer [default: 1]; at least 1, since 0 copies use no CPU that could start the first one again
+    #[schemars(range(min = 1, max = 1_000_000))]
     #[schemars(default)]
     min: Present<u32>,
     /// Never more

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Location, Spanned};
 
+use super::hints;
+
 /// A place in the file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -44,12 +46,12 @@ pub struct Syntax {
 
 /// All documents of a text. Empty ones are left out.
 pub fn documents(text: &str) -> Result<Vec<Node>, Syntax> {
-    let raw: Vec<Spanned<Raw>> = serde_saphyr::from_multiple(text).map_err(|error| syntax(&error))?;
+    let raw: Vec<Spanned<Raw>> = serde_saphyr::from_multiple(text).map_err(|error| syntax(&error, text))?;
     Ok(raw.into_iter().map(|raw| node(raw, text)).collect())
 }
 
-fn syntax(error: &serde_saphyr::Error) -> Syntax {
-    let at = error.location().map_or(Place { line: 1, column: 1 }, place);
+fn syntax(error: &serde_saphyr::Error, text: &str) -> Syntax {
+    let mut at = error.location().map_or(Place { line: 1, column: 1 }, place);
     let message = match error.without_snippet() {
         Error::DuplicateMappingKey { key: Some(key), .. } => {
             format!("\"{key}\" stands there a second time; keep one of them")
@@ -59,7 +61,12 @@ fn syntax(error: &serde_saphyr::Error) -> Syntax {
             "this alias names an anchor that stands nowhere above; define it with `&`".to_owned()
         }
         Error::Budget { .. } => "this file asks for more values than any app has; an alias within aliases?".to_owned(),
-        other => format!("this is not YAML: {}", first_sentence(&other.to_string())),
+        other => {
+            let rendered = other.to_string();
+            let said = first_sentence(&rendered);
+            at = hints::place_of_tab(said, text).unwrap_or(at);
+            hints::explained(said)
+        }
     };
     Syntax { at, message }
 }
@@ -183,8 +190,12 @@ impl Node {
 }
 
 /// The beginning of a text, on one line.
-fn shorten(text: &str) -> String {
+pub fn shorten(text: &str) -> String {
     const SHOWN: usize = 60;
-    let clean: String = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String = text
+        .chars()
+        .take(SHOWN)
+        .map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.into() })
+        .collect();
     if text.chars().count() > SHOWN { format!("{clean}...") } else { clean }
 }

@@ -20,6 +20,7 @@ pub async fn start(plan: &NodePlan, wishes: &Wishes, controller: SocketAddr, tok
         store: wishes.folders.store(),
         controllers: vec![format!("https://{controller}")],
         token: Some(token.to_owned()),
+        join_patience: bellows_agent::JOIN_PATIENCE,
         labels: labels(plan),
         capacity: Some(plan.capacity),
         cgroup_parent: plan.cgroup.clone(),

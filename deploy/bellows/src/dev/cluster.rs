@@ -13,7 +13,7 @@ use super::announce::{self, Ready};
 use super::plan::{self, Folders, NodePlan};
 use super::{demo, leftovers, requests};
 use crate::connection::Connection;
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::globals::Globals;
 
 /// Agents join within seconds.
@@ -78,8 +78,17 @@ impl Cluster {
     }
 
     /// Waits until a part cannot go on by itself, and says why.
-    pub async fn stuck(&self) -> String {
-        agents::stuck(&self.agents).await
+    pub async fn stuck(&mut self) -> String {
+        let controller = async {
+            match &mut self.controller {
+                Some(controller) => format!("the controller: {}", chain(&controller.ended().await)),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            why = agents::stuck(&self.agents) => why,
+            why = controller => why,
+        }
     }
 
     /// Ends all parts: the agents first, which end their sessions before their replicas, so that the controller hears of no ended copy that

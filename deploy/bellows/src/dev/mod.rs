@@ -109,7 +109,7 @@ async fn serve(wishes: Wishes, globals: &Globals) -> Result<(), Failure> {
         () = signals.next() => Ok(None),
     };
     let served = match started {
-        Ok(Some(ready)) => announced(&cluster, &mut signals, announce::print(&ready, globals, wishes.export)).await,
+        Ok(Some(ready)) => announced(&mut cluster, &mut signals, announce::print(&ready, globals, wishes.export)).await,
         Ok(None) => Ok(()),
         Err(failure) => Err(failure),
     };
@@ -121,7 +121,7 @@ async fn serve(wishes: Wishes, globals: &Globals) -> Result<(), Failure> {
 }
 
 /// From the moment in which all is up and told.
-async fn announced(cluster: &Cluster, signals: &mut Signals, told: Result<(), Failure>) -> Result<(), Failure> {
+async fn announced(cluster: &mut Cluster, signals: &mut Signals, told: Result<(), Failure>) -> Result<(), Failure> {
     told?;
     tokio::select! {
         () = signals.next() => Ok(()),

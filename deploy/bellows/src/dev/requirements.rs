@@ -31,7 +31,8 @@ pub fn kernel(features: &[Feature]) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::failed(format!("this kernel lacks {}", said.join(", ")))
-        .mend("use Linux 6.1 or newer with cgroups mounted at /sys/fs/cgroup; in a container, run it privileged"))
+        .mend("`bellows agent --check` lists what is looked for, and since which Linux it is there; cgroups must be mounted at /sys/fs/cgroup")
+        .mend("in a container, run it privileged"))
 }
 
 /// What each node gets. CPUs are lent to every node in full, since the kernel divides them well among who really runs; memory

@@ -1,6 +1,7 @@
 //! `bellows agent`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bellows_agent::{Agent, AgentConfig, Replicas};
 use bellows_runtime::Runtime;
@@ -12,7 +13,7 @@ use crate::failure::Failure;
 use crate::globals::Globals;
 use crate::output::Table;
 use crate::signals::Ends;
-use crate::{logging, output, units};
+use crate::{dev, logging, output, units};
 
 const AFTER: &str = "\
 Needs root. SIGTERM and Ctrl-C end the agent only: its replicas run on, and the next agent with the same --state adopts them, so that \
@@ -43,6 +44,10 @@ pub struct Arguments {
     /// As `bellows token` printed it; needed until this node has joined once
     #[arg(long, value_name = "TOKEN", env = "BELLOWS_TOKEN", hide_env_values = true)]
     token: Option<String>,
+
+    /// How long to look for a controller that lets this node join
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = units::duration_ms)]
+    join_timeout: u64,
 
     /// Folder of its own: identity, journal, logs
     #[arg(long, value_name = "FOLDER", default_value = "/var/lib/bellows/agent")]
@@ -104,6 +109,8 @@ pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure>
     if arguments.check {
         return check(&Runtime::check(), globals);
     }
+    dev::need_root("`bellows agent`")?;
+    dev::need_kernel(&Runtime::check())?;
     logging::begin();
     let mut ends = Ends::catch()?;
     let config = config(arguments)?;
@@ -146,6 +153,7 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Failure> {
         state: arguments.state,
         controllers: arguments.controllers,
         token: arguments.token,
+        join_patience: Duration::from_millis(arguments.join_timeout),
         labels: arguments.labels.into_iter().collect(),
         capacity: capacity.map(|(cpu_milli, memory_bytes)| Capacity { cpu_milli, memory_bytes }),
         cgroup_parent: arguments.cgroup.unwrap_or_else(|| format!("bellows-{name}")),
@@ -179,7 +187,8 @@ fn check(features: &[Feature], globals: &Globals) -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Failure::failed(format!("this server cannot run replicas: it lacks {}", missing.join(", "))))
+    Err(Failure::failed(format!("this server cannot run replicas: it lacks {}", missing.join(", ")))
+        .mend("the column WITHOUT IT says since which Linux it is there; in a container, run it privileged"))
 }
 
 fn feature(one: &Feature) -> serde_json::Value {

@@ -62,11 +62,15 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
     logging::begin();
     let mut ends = Ends::catch()?;
-    let controller = Controller::start(config(arguments)).await.map_err(|error| Failure::from_error(&error))?;
+    let mut controller = Controller::start(config(arguments)).await.map_err(|error| Failure::from_error(&error))?;
     greet(&controller, globals).await?;
-    ends.told().await;
+    let stuck = tokio::select! {
+        () = ends.told() => None,
+        why = controller.ended() => Some(why),
+    };
     tracing::info!("ending in order");
-    ends.patiently(controller.shutdown()).await
+    ends.patiently(controller.shutdown()).await?;
+    stuck.map_or(Ok(()), |why| Err(Failure::from_error(&why)))
 }
 
 fn config(arguments: Arguments) -> ControllerConfig {

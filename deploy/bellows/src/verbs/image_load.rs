@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::connection::Connection;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::globals::Globals;
 use crate::{output, units};
 
@@ -65,12 +65,22 @@ fn check(folder: &Path, arguments: &Arguments) -> Result<(Store, Loaded), Failur
         );
     }
     let store = Store::open(folder.join("store")).map_err(|error| Failure::from_error(&error))?;
-    let refused = |error: bellows_runtime::image::Error| {
-        let text = crate::failure::chain(&error);
-        Failure::new(Kind::Usage, format!("{} was not loaded: {text}", arguments.path.display()))
-    };
-    let loaded = store.load(&arguments.path, arguments.name.as_deref(), &Limits::default()).map_err(refused)?;
-    Ok((store, loaded))
+    let loaded = store.load(&arguments.path, arguments.name.as_deref(), &Limits::default());
+    Ok((store, loaded.map_err(|error| refused(&arguments.path, &error))?))
+}
+
+/// Nothing has been sent yet. That something is wrong with the image is the file's fault, not the system's.
+fn refused(path: &Path, error: &bellows_runtime::image::Error) -> Failure {
+    use bellows_runtime::image::Error;
+    let message = format!("{} was not loaded: {}", path.display(), crate::failure::chain(error));
+    match error {
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Failure::failed(message).mend("$TMPDIR names another place; it needs as much room as the image")
+        }
+        Error::Io { .. } => Failure::failed(message),
+        _ => Failure::usage(message),
+    }
+    .mend("nothing was sent, nothing is left behind; mend it and load it again")
 }
 
 fn no_room(error: &std::io::Error) -> Failure {

@@ -18,6 +18,24 @@ impl Outcome {
         format!("exit code {}\n--- stdout\n{}--- stderr\n{}", self.code, self.out, self.err)
     }
 
+    /// Stderr as people read it, also where it was written for programs.
+    pub fn said(&self) -> String {
+        let document = self.err.lines().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let Some(error) = document.map(|document| document["error"].clone()) else { return self.err.clone() };
+        let mend = error["mend"].as_array().into_iter().flatten().filter_map(|hint| hint.as_str());
+        let mend: String = mend.map(|hint| format!(" mend: {hint}\n")).collect();
+        format!("error: {}\n{mend}", error["message"].as_str().unwrap_or_default())
+    }
+
+    /// Exit code and stderr for golden files: places that differ from run to run are replaced, digests and temporary names shortened.
+    pub fn told(&self, places: &[(&str, &str)]) -> String {
+        let mut err = self.err.clone();
+        for (place, name) in places {
+            err = err.replace(place, name);
+        }
+        format!("exit code {}\n{}\n", self.code, without_numbers(&err).trim_end())
+    }
+
     /// Stdout as one JSON document.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -29,6 +47,30 @@ impl Outcome {
             serde_json::from_str(&self.err).unwrap_or_else(|error| panic!("{error}: {self:?}"));
         document["error"].clone()
     }
+}
+
+/// `sha256:...` for digests, `127.0.0.1:PORT`, `process PID`: they differ from run to run.
+fn without_numbers(text: &str) -> String {
+    let mut told = String::new();
+    let mut rest = text;
+    let marks: [(&str, &str, fn(char) -> bool); 5] = [
+        ("blobs/sha256/", "...", |c| c.is_ascii_hexdigit()),
+        ("sha256:", "...", |c| c.is_ascii_hexdigit()),
+        ("127.0.0.1:", "PORT", |c| c.is_ascii_digit()),
+        ("process ", "PID", |c| c.is_ascii_digit()),
+        ("/.tmp", "XXXXXX", |c| c.is_ascii_alphanumeric()),
+    ];
+    while let Some((at, mark, name, of)) =
+        marks.iter().filter_map(|(mark, name, of)| Some((rest.find(mark)?, *mark, *name, *of))).min_by_key(|hit| hit.0)
+    {
+        let end = at + mark.len();
+        told.push_str(&rest[..end]);
+        rest = &rest[end..];
+        let after = rest.find(|c| !of(c)).unwrap_or(rest.len());
+        told.push_str(if after > 0 { name } else { "" });
+        rest = &rest[after..];
+    }
+    told + rest
 }
 
 /// The executable with nothing of this process' surroundings.
