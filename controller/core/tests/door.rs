@@ -46,6 +46,9 @@ fn narrow<T: TryFrom<u64>>(value: u64) -> T {
 
 type Put = fn(&mut AppSpec, u64);
 
+/// The field at fault, and a change that makes it one.
+type Case = (&'static str, Box<dyn Fn(&mut AppSpec)>);
+
 /// Field, bounds, and how a value is put there.
 const VALUES: [(&str, Bounds, Put); 15] = [
     ("replicas", bounds::COPIES, |spec, value| spec.scale = Scale::Declared { replicas: narrow(value) }),
@@ -105,7 +108,7 @@ fn texts_that_cannot_be_are_refused() {
         values: values.iter().map(|value| (*value).to_owned()).collect(),
     };
     let port = |name: &str, port| Port { name: name.to_owned(), port, protocol: Protocol::Http };
-    let cases: Vec<(&str, Box<dyn Fn(&mut AppSpec)>)> = vec![
+    let cases: Vec<Case> = vec![
         ("name", Box::new(|spec| spec.name = "Web".to_owned())),
         ("name", Box::new(|spec| spec.name = "a".repeat(64))),
         ("tenant", Box::new(|spec| spec.tenant = String::new())),

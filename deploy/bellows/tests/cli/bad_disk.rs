@@ -13,14 +13,18 @@ use crate::serve::{self, Disk, PATIENCE, Serving, check, controller, root};
 
 const MIB: u64 = 1 << 20;
 
-/// An image of 2 MiB that does not get smaller.
-fn image(folder: &Path) -> PathBuf {
-    let mut draw = 1_u64;
-    let noise = std::iter::repeat_with(|| {
+/// Bytes that do not get smaller.
+fn noise(seed: u64) -> impl Iterator<Item = u8> {
+    let mut draw = seed;
+    std::iter::repeat_with(move || {
         draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (draw >> 56) as u8
-    });
-    let content: Vec<u8> = noise.take(2 * MIB as usize).collect();
+    })
+}
+
+/// An image of 2 MiB.
+fn image(folder: &Path) -> PathBuf {
+    let content: Vec<u8> = noise(1).take(2 * MIB as usize).collect();
     let layout = folder.join("layout");
     let layers = [Layer::default().file("app", &content).finish()];
     Blobs::new(&layers, Stored::Gzip).write_layout(&layout, "1").expect("a temporary folder");
@@ -80,9 +84,10 @@ fn while_an_image_is_loaded() {
     controller.end();
 }
 
-/// An app whose declaration takes room: 100 KiB.
-fn large(number: usize) -> String {
-    format!("name: web\nimage: web\nenv: {{NUMBER: \"{number}\", A: {}}}\n", "x".repeat(100_000))
+/// An app whose declaration takes room: 200 KiB.
+fn large(number: u64) -> String {
+    let letters: String = noise(number).take(200 << 10).map(|byte| char::from(b'0' + byte % 64)).collect();
+    format!("name: web\nimage: web\nenv: {{A: '{}'}}\n", letters.replace('\'', "x"))
 }
 
 fn generation(controller: &Serving) -> u64 {
@@ -107,12 +112,13 @@ fn while_the_log_is_written() {
         fs::write(&file, large(number)).expect("a temporary file");
         first.run(&["apply", "-f", file.to_str().expect("UTF-8"), "-o", "json"])
     };
-    let mut acknowledged = apply(0).json()["generation"].as_u64().expect("a number");
+    let generation_of = |done: &Outcome| done.json()[0]["generation"].as_u64().unwrap_or_else(|| panic!("{done:?}"));
+    let mut acknowledged = generation_of(&apply(0));
     let full = disk.fill(MIB);
-    let refused = (1..1_000).find_map(|number| {
+    let refused = (1..300).find_map(|number| {
         let done = apply(number);
         match done.code {
-            0 => acknowledged = done.json()["generation"].as_u64().expect("a number"),
+            0 => acknowledged = generation_of(&done),
             _ => return Some(done),
         }
         None

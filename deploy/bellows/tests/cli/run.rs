@@ -49,11 +49,14 @@ impl Outcome {
     }
 }
 
+/// What stands before, what is put instead, and what letters it is put instead of.
+type Mark = (&'static str, &'static str, fn(char) -> bool);
+
 /// `sha256:...` for digests, `127.0.0.1:PORT`, `process PID`: they differ from run to run.
 fn without_numbers(text: &str) -> String {
     let mut told = String::new();
     let mut rest = text;
-    let marks: [(&str, &str, fn(char) -> bool); 5] = [
+    let marks: [Mark; 5] = [
         ("blobs/sha256/", "...", |c| c.is_ascii_hexdigit()),
         ("sha256:", "...", |c| c.is_ascii_hexdigit()),
         ("127.0.0.1:", "PORT", |c| c.is_ascii_digit()),
