@@ -66,7 +66,8 @@ impl Connection {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
-            if !unanswered(&status) || began.elapsed() + pause > PATIENCE {
+            let patient = unanswered(&status) && !untrusted(&status);
+            if !patient || began.elapsed() + pause > PATIENCE {
                 return Err(self.explain(&status, began.elapsed()));
             }
             self.follow(&status)?;
@@ -96,6 +97,13 @@ impl Connection {
 
     fn unreachable(&self, status: &Status, tried: Duration) -> Failure {
         let cause = std::error::Error::source(status).map_or_else(|| status.message().to_owned(), chain);
+        if untrusted(status) {
+            let message =
+                format!("whoever answers at {} is not of the cluster of this credential: {cause}", self.address);
+            return Failure::new(Kind::Unreachable, message)
+                .mend("name the credential of that cluster with --credential or $BELLOWS_CREDENTIAL; its controller prints where it is")
+                .mend("was the cluster founded anew? Then this credential is worth nothing any more: take the new one");
+        }
         let seconds = tried.as_millis() as u64;
         let message = format!(
             "no controller answers at {} (tried for {}): {cause}",
@@ -110,6 +118,28 @@ impl Connection {
 /// No controller's word: nobody was there, or the connection broke before the answer. A status that came over the wire has no source here.
 fn unanswered(status: &Status) -> bool {
     status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+}
+
+/// Did the handshake fail for a certificate, ours or theirs? Patience would not mend that.
+fn untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::AlertDescription as Alert;
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| error.downcast_ref());
+    let about_certificates = matches!(
+        tls,
+        Some(
+            rustls::Error::InvalidCertificate(_)
+                | rustls::Error::AlertReceived(
+                    Alert::BadCertificate
+                        | Alert::CertificateUnknown
+                        | Alert::CertificateExpired
+                        | Alert::UnknownCA
+                        | Alert::DecryptError
+                        | Alert::AccessDenied
+                )
+        )
+    );
+    about_certificates || error.source().is_some_and(untrusted)
 }
 
 fn client(credential: &Credential, address: &str) -> Result<OperatorClient<Channel>, tonic::transport::Error> {

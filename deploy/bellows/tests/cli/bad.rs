@@ -22,6 +22,13 @@ fn wrong_command_lines() {
         &["sim", "chaos", "--seeds", "5"],
         &["sim", "chaos", "--seeds", "5..5"],
         &["image"],
+        &["agent", "--controller", "10.0.0.5:7400", "--cpu", "2"],
+        &["agent", "--controller", "10.0.0.5"],
+        &["agent"],
+        &["scale", "web", "99999999999999999999"],
+        &["controller", "--listen", "somewhere"],
+        &["dev", "--nodes", "0"],
+        &["dev", "--range", "10.0.0.0/8"],
     ];
     let mut told = String::new();
     for words in cases {

@@ -248,9 +248,25 @@ fn second_agent(state: &Path, address: &str) {
     check(&second, 1, &["is in use by process", "stop that agent", "--state"]);
 }
 
+/// Before anything is made of it.
+fn damaged_journal(state: &Path) {
+    let journal = state.join("journal");
+    let kept = fs::read(&journal).expect("it is there");
+    let mut bent = kept.clone();
+    bent.splice(..0, *b"0000000000000000 0 {}\n");
+    fs::write(&journal, &bent).expect("a file of ours");
+    let refused = refused(serve::start(agent_command(state, "127.0.0.1:1", &[])));
+    let words =
+        ["is damaged at line 1", journal.to_str().expect("UTF-8"), "restore it from a backup", "move the file away"];
+    check(&refused, 1, &words);
+    assert_eq!(fs::read(&journal).expect("it is there"), bent, "it is left as it was found");
+    fs::write(&journal, kept).expect("a file of ours");
+}
+
 /// A node of one cluster at the address of another: told once, with the way out, and it goes on looking for its own.
 fn stranger(agent: Serving, own: &Serving, folder: &Path, state: &Path) {
     agent.end();
+    damaged_journal(state);
     let other = controller(folder, &[]).expect("it serves");
     let lost = serve::start(agent_command(state, &address(&other), &[]))
         .expect("a node that has joined starts without a controller");

@@ -89,6 +89,7 @@ fn another_clusters_controller_is_not_trusted() {
     Trust::new().write_credential(fake.home.path(), fake.address);
     let outcome = fake.run(&["apps"]);
     assert_eq!(outcome.code, 3, "{outcome:?}");
-    assert!(outcome.err.contains("certificate"), "{outcome:?}");
+    assert!(outcome.err.contains("is not of the cluster of this credential"), "{outcome:?}");
+    assert!(outcome.err.contains("certificate") && outcome.err.contains("mend: name the credential"), "{outcome:?}");
     assert!(fake.heard().is_empty());
 }
