@@ -36,7 +36,9 @@ impl ImageError {
     /// Is the failure of a kind that passes?
     pub(crate) fn passing(&self) -> bool {
         match self {
-            Self::NotConnected(_) | Self::Interrupted | Self::Store(StoreError::Io { .. }) => true,
+            // A full disk is told to the leader, which has other nodes, and to people, who can make room.
+            Self::Store(StoreError::Io { source, .. }) => source.kind() != io::ErrorKind::StorageFull,
+            Self::NotConnected(_) | Self::Interrupted => true,
             Self::Fetch { source, .. } => {
                 !matches!(source.code(), Code::NotFound | Code::InvalidArgument | Code::Unimplemented)
             }

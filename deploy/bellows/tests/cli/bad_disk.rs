@@ -187,6 +187,19 @@ fn until<T>(what: &str, controller: &Serving, words: &[&str], wanted: impl Fn(&V
     }
 }
 
+/// The reason of an order that ended.
+fn ended(controller: &Serving) -> String {
+    until("an order that ended with its reason", controller, &["replicas", "web", "--ended"], |replicas| {
+        let ended = replicas.as_array()?.iter().find(|replica| !replica["ended"].is_null())?;
+        Some(ended.to_string())
+    })
+}
+
+fn full_disk(why: &str, folder: &Path) {
+    let folder = folder.to_str().expect("a temporary path is UTF-8");
+    assert!(why.contains("No space left on device") && why.contains(folder) && why.contains("make room"), "{why}");
+}
+
 #[test]
 fn while_a_copy_is_launched() {
     if !root() {
@@ -195,26 +208,32 @@ fn while_a_copy_is_launched() {
     let home = tempfile::tempdir().expect("a temporary folder");
     let Some(layout) = busybox(home.path()) else { return };
     let disk = Disk::mount(home.path().join("disk"), 16 * MIB);
+    let images = Disk::mount(home.path().join("images"), 16 * MIB);
     let controller = controller(&home.path().join("controller"), &[]).expect("it serves");
     assert_eq!(load(&controller, &layout, home.path()).code, 0);
-    let state = disk.0.join("agent");
-    let agent = serve::start(agent(&controller, &state, &home.path().join("store"))).expect("it joins");
+    let (state, store) = (disk.0.join("agent"), images.0.join("store"));
+    let agent = serve::start(agent(&controller, &state, &store)).expect("it joins");
     let file = home.path().join("app.yaml");
     let yaml =
         "name: web\nimage: web\ncommand: [/bin/sleep, '10000']\nresources: {cpu: 20m, memory: 16Mi}\nstop_grace: 0s\n";
     fs::write(&file, yaml).expect("a temporary file");
-    let applied = controller.run(&["apply", "-f", file.to_str().expect("UTF-8"), "--wait", "--timeout", "60s"]);
-    assert_eq!(applied.code, 0, "{applied:?} {}", agent.said());
+
+    let full = images.fill(0);
+    let applied = controller.run(&["apply", "-f", file.to_str().expect("UTF-8")]);
+    assert_eq!(applied.code, 0, "a wish is no promise of room: {applied:?}");
+    full_disk(&ended(&controller), &store);
+    assert_eq!(names(&store.join("tmp")), [""; 0], "nothing half-done");
+    full.free();
+    let waited = controller.run(&["scale", "web", "1", "--wait", "--timeout", "80s"]);
+    assert_eq!(waited.code, 0, "with room it goes on: {waited:?} {}", agent.said());
 
     let full = disk.fill(0);
     assert_eq!(controller.run(&["scale", "web", "2"]).code, 0, "a wish is no promise of room");
-    let why = until("an order that ended with its reason", &controller, &["replicas", "web", "--ended"], |replicas| {
-        let ended = replicas.as_array()?.iter().find(|replica| !replica["ended"].is_null())?;
-        Some(ended.to_string())
+    until("another order that ended with its reason", &controller, &["replicas", "web", "--ended"], |replicas| {
+        let told = replicas.as_array()?.iter().map(ToString::to_string);
+        told.filter(|told| told.contains(state.to_str().expect("UTF-8"))).map(|why| full_disk(&why, &state)).next()
     });
-    assert!(why.contains("No space left on device") && why.contains(state.to_str().expect("UTF-8")), "{why}");
-    assert!(why.contains("make room"), "{why}");
-    until("the old copy runs on, its node is up", &controller, &["replicas", "web"], |replicas| {
+    until("the old copy runs on", &controller, &["replicas", "web"], |replicas| {
         replicas.as_array()?.iter().any(|replica| replica["ready"] == true).then_some(())
     });
     until("the agent lives", &controller, &["nodes"], |nodes| (nodes[0]["liveness"] == "up").then_some(()));
