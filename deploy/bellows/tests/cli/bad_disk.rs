@@ -224,7 +224,7 @@ fn while_a_copy_is_launched() {
     full_disk(&ended(&controller), &store);
     assert_eq!(names(&store.join("tmp")), [""; 0], "nothing half-done");
     full.free();
-    let waited = controller.run(&["scale", "web", "1", "--wait", "--timeout", "80s"]);
+    let waited = controller.run(&["scale", "web", "1", "--wait", "--timeout", "300s"]);
     assert_eq!(waited.code, 0, "with room it goes on: {waited:?} {}", agent.said());
 
     let full = disk.fill(0);
@@ -238,7 +238,7 @@ fn while_a_copy_is_launched() {
     });
     until("the agent lives", &controller, &["nodes"], |nodes| (nodes[0]["liveness"] == "up").then_some(()));
     full.free();
-    let waited = controller.run(&["scale", "web", "3", "--wait", "--timeout", "80s"]);
+    let waited = controller.run(&["scale", "web", "3", "--wait", "--timeout", "300s"]);
     assert_eq!(waited.code, 0, "with room it goes on: {waited:?} {}", agent.said());
     assert_eq!(controller.run(&["rm", "web", "--wait", "--timeout", "60s"]).code, 0);
     assert_eq!(agent.end().code, 0);
