@@ -13,7 +13,7 @@
 //! hold, so that it goes with them: to end what is in the cgroup is to end all, whatever became of the tool that made it.
 //!
 //! Reading order: [`names`], [`plan`] (who gets what), [`faults`] (what is cut and slow, and the rules that make it so), [`cluster`] (what
-//! the verbs do), then the facilities: [`cgroup`], [`processes`], [`enter`], [`network`], [`state`].
+//! the verbs do), then the facilities: [`cgroup`], [`processes`], [`enter`], [`network`], [`servers`], [`state`].
 //!
 //! Absent on purpose: process, mount and user namespaces of hosts (one sees all processes from outside, and an agent works as on a real
 //! server), and several controllers, for which names, addresses and the plan have room.

@@ -1,12 +1,12 @@
 //! The processes that hosts run: started inside, heard until they say that they serve, and then left to themselves.
 
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::AsFd;
 
 use crate::enter::{ENTER, HOLD, READY};
 use crate::names::{ClusterName, HostName};
@@ -90,7 +90,7 @@ pub struct Greeting {
     pub token: Option<String>,
 }
 
-/// `host:port` of the first member.
+/// `address:port` of each member.
 pub fn controller(plan: &Plan) -> Vec<String> {
     plan.of(Role::Member).map(|host| format!("{}:{PORT}", host.address)).collect()
 }

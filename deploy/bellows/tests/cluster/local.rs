@@ -230,3 +230,20 @@ fn two_clusters_side_by_side_share_nothing() {
     assert_eq!(second.host("n1")["alive"], true);
     second.down();
 }
+
+#[test]
+fn of_two_with_one_name_one_comes_up_and_stays() {
+    let Some(_machine) = machine(&["nft"]) else { return };
+    let name = local::Name::fresh();
+    let start = || local::command(&name, "up", &["--agents", "1"]).spawn().expect("the executable was built");
+    let ups = [start(), start()].map(|up| up.wait_with_output().expect("it is our child"));
+    let mut codes = ups.each_ref().map(|up| up.status.code());
+    codes.sort_unstable();
+    assert_eq!(codes, [Some(0), Some(1)]);
+    let refused = ups.iter().find(|up| !up.status.success()).expect("one is refused");
+    assert!(text(&refused.stderr).contains("already"), "{}", text(&refused.stderr));
+    let status: Value = serde_json::from_slice(&local::run(&name, "status", &[]).stdout).expect("a list of hosts");
+    assert_eq!((&status[0]["alive"], &status[1]["alive"]), (&true.into(), &true.into()), "{status}");
+    assert!(local::run(&name, "down", &[]).status.success());
+    assert!(Census::of_local(&name).is_empty());
+}

@@ -1,12 +1,13 @@
 //! `bellows local up`.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bellows_local::cluster;
 use bellows_local::plan::{Plan, RangeError};
-use bellows_local::{Cluster, ClusterName, Range, Role};
+use bellows_local::{Cluster, ClusterName, Error, Range, Role};
 use bellows_runtime::Runtime;
 use clap::Args;
 use serde_json::json;
@@ -14,7 +15,7 @@ use serde_json::json;
 use super::{failure, program, wishes};
 use crate::connection::Connection;
 use crate::dev::{need_kernel, requests};
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::globals::Globals;
 use crate::output::{self, Table};
 use crate::signals::Ends;
@@ -72,51 +73,64 @@ pub fn run(arguments: Arguments, name: ClusterName, globals: &Globals) -> Result
     let range = arguments.range.or_else(|| Range::candidates().next()).expect("there are candidates");
     let plan = Plan::new(name, range, &hosts).map_err(|error| Failure::usage(error.to_string()))?;
     if cluster::exists(&plan.name) {
-        return Err(failure(bellows_local::Error::Taken(plan.name)));
+        return Err(failure(Error::Taken(plan.name)));
     }
-    execution::client(make(plan, arguments.range, globals))
+    execution::client(make(plan, arguments.range, program()?, globals))
 }
 
-async fn make(plan: Plan, range: Option<Range>, globals: &Globals) -> Result<(), Failure> {
+async fn make(plan: Plan, range: Option<Range>, program: PathBuf, globals: &Globals) -> Result<(), Failure> {
     logging::begin_quietly();
     let began = Instant::now();
     let name = plan.name.clone();
     let mut ends = Ends::catch()?;
-    let go_on = Arc::new(AtomicBool::new(true));
-    let mut making = tokio::task::spawn_blocking({
-        let (program, go_on) = (program()?, go_on.clone());
-        move || servers(plan, range, &program, &go_on)
-    });
-    let made = tokio::select! {
-        made = &mut making => made.map_err(|panic| Failure::failed(panic.to_string()))?.map_err(failure),
-        () = ends.told() => {
-            go_on.store(false, Ordering::Relaxed);
-            // What it waits for ends, so that it does.
-            let ended = end(&name).await;
-            let _interrupted = making.await;
-            ended.and(Err(failure(bellows_local::Error::Interrupted)))
-        }
+    let (cluster, page) = match serving(plan, range, program, &mut ends).await {
+        Ok(served) => served,
+        // Somebody else was faster: what there is of this name is theirs.
+        Err(error @ Error::Taken(_)) => return Err(failure(error)),
+        Err(error) => return Err(undone(failure(error), &name).await),
     };
-    let up = match made {
-        Ok((cluster, page)) => match nodes_up(&cluster, globals).await {
-            Ok(()) => Ok((cluster, page)),
-            Err(failure) => Err(failure),
-        },
-        Err(failure) => Err(failure),
+    let up = tokio::select! {
+        up = nodes_up(&cluster, globals) => up,
+        () = ends.told() => Err(failure(Error::Interrupted)),
     };
     match up {
-        Ok((cluster, page)) => tell(&cluster, &page, began.elapsed(), globals),
-        Err(why) => Err(undone(why, end(&name).await)),
+        Ok(()) => tell(&cluster, &page, began.elapsed(), globals),
+        Err(why) => Err(undone(why, &name).await),
     }
 }
 
-/// Blocks. What was made stays, also on failure.
-fn servers(
+/// Hosts with servers on them that have said that they serve. What was made stays, also on failure.
+async fn serving(
     plan: Plan,
     range: Option<Range>,
-    program: &std::path::Path,
-    go_on: &AtomicBool,
-) -> Result<(Cluster, String), bellows_local::Error> {
+    program: PathBuf,
+    ends: &mut Ends,
+) -> Result<(Cluster, String), Error> {
+    let name = plan.name.clone();
+    let go_on = Arc::new(AtomicBool::new(true));
+    let mut making = tokio::task::spawn_blocking({
+        let go_on = go_on.clone();
+        move || servers(plan, range, &program, &go_on)
+    });
+    tokio::select! {
+        made = &mut making => unless_panicked(made),
+        () = ends.told() => {
+            go_on.store(false, Ordering::Relaxed);
+            // What it waits for ends, so that it does. That it fails now is of our making; whoever undoes it all sees what is left.
+            let _ = end(&name).await;
+            let _ = unless_panicked(making.await);
+            Err(Error::Interrupted)
+        }
+    }
+}
+
+/// A panic of a blocking thread goes on in the one that waits for it.
+fn unless_panicked<T>(joined: Result<T, tokio::task::JoinError>) -> T {
+    joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Blocks.
+fn servers(plan: Plan, range: Option<Range>, program: &Path, go_on: &AtomicBool) -> Result<(Cluster, String), Error> {
     let cluster = Cluster::make(plan, range, program, &|| go_on.load(Ordering::Relaxed))?;
     let greeting = cluster.start_members()?;
     cluster.start_agents()?;
@@ -133,19 +147,20 @@ async fn nodes_up(cluster: &Cluster, globals: &Globals) -> Result<(), Failure> {
     }
 }
 
-async fn end(name: &ClusterName) -> Result<(), Failure> {
+async fn end(name: &ClusterName) -> Result<(), Error> {
     let name = name.clone();
-    let ended = tokio::task::spawn_blocking(move || cluster::end(&name)).await;
-    match ended.map_err(|panic| Failure::failed(panic.to_string()))? {
-        Ok(()) | Err(bellows_local::Error::Unknown { .. }) => Ok(()),
-        Err(error) => Err(failure(error)),
+    match unless_panicked(tokio::task::spawn_blocking(move || cluster::end(&name)).await) {
+        Err(Error::Unknown { .. }) => Ok(()),
+        ended => ended,
     }
 }
 
-fn undone(why: Failure, ended: Result<(), Failure>) -> Failure {
-    match ended {
+async fn undone(why: Failure, name: &ClusterName) -> Failure {
+    match end(name).await {
         Ok(()) => why,
-        Err(left) => why.mend(format!("something is left of it ({left}); `bellows local down` tries again")),
+        Err(error) => {
+            why.mend(format!("something is left of it ({}); `bellows local down` tries again", chain(&error)))
+        }
     }
 }
 
