@@ -1,5 +1,7 @@
 //! Quantities as people write them: `250m` of a CPU, `64Mi`, `30s`, `60%`. Parsed to integers, printed back short.
 
+use std::net::SocketAddr;
+
 /// Milliseconds from `500ms`, `10s`, `2m`, `1h30m`, `7d`.
 pub fn duration_ms(text: &str) -> Result<u64, String> {
     let wrong =
@@ -26,6 +28,13 @@ pub fn duration_ms(text: &str) -> Result<u64, String> {
         rest = &rest[letters..];
     }
     Ok(total_ms)
+}
+
+/// An address to listen on.
+pub fn listening(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("\"{text}\" is no address to listen on; expected IP:PORT, for example 127.0.0.1:7400 or [::]:7400")
+    })
 }
 
 /// The two largest units of a duration: `3m12s`, `2d4h`, `450ms`.

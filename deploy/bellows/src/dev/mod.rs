@@ -69,10 +69,10 @@ pub struct Arguments {
     #[arg(long, value_parser = units::bytes, value_name = "SIZE")]
     memory: Option<u64>,
     /// Where verbs and agents are answered; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:7400", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:7400", value_parser = units::listening, value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Where the web page and /metrics are; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:7480", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:7480", value_parser = units::listening, value_name = "ADDRESS")]
     dashboard: SocketAddr,
     /// Addresses of replicas, a /16 of which each node gets a /20; another one for each `dev` on a machine
     #[arg(long, default_value = "10.97.0.0/16", value_parser = plan::range, value_name = "SUBNET")]

@@ -61,11 +61,11 @@ pub struct Arguments {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
 
-    /// CPU that replicas may use together [default: all]
+    /// CPU that replicas may use together; --memory is given with it [default: all]
     #[arg(long, value_name = "CPU", value_parser = units::cpu_milli, requires = "memory")]
     cpu: Option<u64>,
 
-    /// Memory that replicas may use together [default: all]
+    /// Memory that replicas may use together; --cpu is given with it [default: all]
     #[arg(long, value_name = "SIZE", value_parser = units::bytes, requires = "cpu")]
     memory: Option<u64>,
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::failure::Failure;
 use crate::globals::Globals;
 use crate::signals::Ends;
-use crate::{logging, output};
+use crate::{logging, output, units};
 
 const AFTER: &str = "\
 The first start founds the cluster: its certificate authority, an administrator's credential, an empty log. SIGTERM and Ctrl-C end it \
@@ -38,11 +38,11 @@ pub struct Arguments {
     state: PathBuf,
 
     /// Where people and agents reach it, with mutual TLS; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7400")]
+    #[arg(long, value_name = "ADDRESS", value_parser = units::listening, default_value = "0.0.0.0:7400")]
     listen: SocketAddr,
 
     /// Where the web page and /metrics are served, in the clear and read-only
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
+    #[arg(long, value_name = "ADDRESS", value_parser = units::listening, default_value = "127.0.0.1:7480")]
     dashboard: SocketAddr,
 
     /// Where images are kept [default: `images` in the state folder]
