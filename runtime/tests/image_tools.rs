@@ -77,7 +77,7 @@ fn busybox(folder: &Path) -> Outcome {
 
 fn check_busybox(place: &Place, source: &str, name: &str) -> Outcome {
     let loaded = place.store.load(&place.path(source), Some(name), &Limits::default())?;
-    assert_eq!((loaded.name.as_deref(), loaded.layers), (Some(name), 2), "{source}");
+    assert_eq!((loaded.names, loaded.layers), (vec![name.to_owned()], 2), "{source}");
     let image = place.store.unpack(&place.store.resolve(name)?)?;
     assert!(!image.root.join("gone").exists(), "{source}");
     assert_eq!(fs::read_to_string(image.root.join("etc/old"))?, "a file now", "{source}");
@@ -107,7 +107,7 @@ fn umoci_layout_as_folder_and_archives() -> Outcome {
     let names = place.store.list()?;
     assert!(names.iter().all(|image| image.digest == names[0].digest), "one image, three ways");
     let unnamed = place.store.load(&place.path("layout"), None, &Limits::default())?;
-    assert_eq!(unnamed.name.as_deref(), Some("layout:1"));
+    assert_eq!(unnamed.names, ["layout:1"]);
     Ok(())
 }
 
@@ -125,7 +125,7 @@ fn docker_archive_by_skopeo() -> Outcome {
     )?;
     check_busybox(&place, "saved.tar", "box:docker")?;
     let unnamed = place.store.load(&place.path("saved.tar"), None, &Limits::default())?;
-    assert!(unnamed.name.as_deref().is_some_and(|name| name.ends_with("box:1")), "{unnamed:?}");
+    assert!(matches!(&unnamed.names[..], [name] if name.ends_with("box:1")), "{unnamed:?}");
     run("skopeo", &["--insecure-policy", "copy", "oci:layout:1", "oci-archive:archive.tar:1"], place.folder.path())?;
     check_busybox(&place, "archive.tar", "box:archive")
 }

@@ -14,9 +14,9 @@ use tar::{EntryType, Header};
 
 use super::blobs::copy_hashed;
 use super::digest::Digest;
+use super::docker::{descriptor, manifest};
 use super::elf;
 use super::error::{Error, Result, io_error};
-use super::load::{descriptor, manifest};
 use super::metadata::{self, this_architecture};
 use super::rehearse::rehearse;
 use super::store::{Store, check_name};

@@ -153,8 +153,18 @@ pub enum Error {
         /// What there is.
         offered: String,
     },
-    /// The layout holds several images and none was chosen.
-    #[error("{} holds several images: name one of {names}", path.display())]
+    /// No image of this name in the layout or archive.
+    #[error("{} holds no image `{pick}`: it has {names}", path.display())]
+    NoSuchImage {
+        /// Folder or archive.
+        path: PathBuf,
+        /// As asked.
+        pick: String,
+        /// What there is.
+        names: String,
+    },
+    /// The layout or archive holds several images and none was chosen.
+    #[error("{} holds several images: choose one of {names}, or load all of them", path.display())]
     SeveralImages {
         /// Folder or archive.
         path: PathBuf,

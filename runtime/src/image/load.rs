@@ -1,22 +1,20 @@
-//! From an image that somebody else's tool wrote to the store: everything is checked before anything is visible.
+//! From images that somebody else's tool wrote to the store: everything is checked before anything is visible.
 //!
 //! ```text
-//! choose a manifest → stage all blobs (digest, size) → parse manifest and config → rehearse every layer → publish blobs → register
+//! offers → choose → stage all blobs (digest, size) → parse manifest and config → rehearse every layer → publish blobs → register
 //! ```
-//! Up to "publish" all is in a temporary folder. The manifest is published last, so an image is never there in part.
+//! Up to "publish" all is in a temporary folder. Manifests are published last, so an image is never there in part.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType, SCHEMA_VERSION, Sha256Digest};
-use serde::Deserialize;
-
 use super::blobs::{copy_hashed, copy_verified};
-use super::choose::{self, Chosen};
+use super::choose::{self, Chosen, Wanted, layout};
 use super::digest::Digest;
-use super::error::{Error, Result, io_error};
+use super::docker;
+use super::error::{Result, io_error};
 use super::limits::Limits;
 use super::metadata::{self, Parsed};
 use super::rehearse::{Verified, rehearse};
@@ -29,8 +27,8 @@ use super::store::{Store, check_name};
 pub struct Loaded {
     /// Digest of its manifest: what an app is pinned to.
     pub digest: Digest,
-    /// The name it was registered under; none when neither caller nor image gave a usable one.
-    pub name: Option<String>,
+    /// The names it was registered under; none when neither caller nor image gave a usable one.
+    pub names: Vec<String>,
     /// Number of layers.
     pub layers: usize,
     /// Sum of its stored blobs, in bytes.
@@ -43,25 +41,29 @@ pub struct Loaded {
 
 impl Store {
     /// Loads an image from an OCI layout (folder or tar archive) or a `docker save` archive, and registers it under `name`, or under
-    /// the name it has there. Where the source holds several images, `name` chooses. On an error nothing of it is in the store.
+    /// the names it has there. Where the source holds several images, `name` chooses. On an error nothing of it is in the store.
     pub fn load(&self, source: &Path, name: Option<&str>, limits: &Limits) -> Result<Loaded> {
-        name.map_or(Ok(()), check_name)?;
+        let wanted = Wanted { name, ..Wanted::default() };
+        Ok(self.load_wanted(source, &wanted, limits)?.pop().expect("one was chosen, or that was an error"))
+    }
+
+    /// The same for one of several images, or for all of them: all or none.
+    pub fn load_wanted(&self, source: &Path, wanted: &Wanted<'_>, limits: &Limits) -> Result<Vec<Loaded>> {
+        wanted.name.map_or(Ok(()), check_name)?;
         let staging = self.staging()?;
         let source = Source::open(source, staging.path(), limits)?;
         let staged = Staged { folder: &staging, limits };
-        let chosen = match layout_kind(&source, limits)? {
-            LayoutKind::Oci => staged.stage_layout(&source, name)?,
-            LayoutKind::Docker => staged.stage_docker(&source, name)?,
+        let images = match layout_kind(&source, limits)? {
+            LayoutKind::Oci => staged.stage_layout(&source, wanted)?,
+            LayoutKind::Docker => docker::stage(&staged, &source, wanted)?,
         };
-        let (parsed, verified) = staged.check(&chosen)?;
-        staged.publish(self, &chosen, &parsed)?;
-        let fallback = || chosen.name.clone().or_else(|| choose::stem(&source)).filter(|name| check_name(name).is_ok());
-        let name = name.map(str::to_owned).or_else(fallback);
-        if let Some(name) = &name {
-            self.register(name, &chosen.digest)?;
+        let loaded = images.iter().map(|image| staged.check(&source, image, wanted)).collect::<Result<Vec<_>>>()?;
+        choose::no_name_twice(&source, &loaded)?;
+        staged.publish(self, &images)?;
+        for image in &loaded {
+            image.names.iter().try_for_each(|name| self.register(name, &image.digest))?;
         }
-        let Verified { layers, bytes, unpacked_bytes, inodes } = verified;
-        Ok(Loaded { digest: chosen.digest, name, layers, bytes, unpacked_bytes, inodes })
+        Ok(loaded)
     }
 }
 
@@ -87,141 +89,80 @@ fn layout_kind(source: &Source, limits: &Limits) -> Result<LayoutKind> {
     }
 }
 
-/// `manifest.json` of a `docker save` archive: the members of each image.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DockerImage {
-    config: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
-}
-
-impl DockerImage {
-    fn tags(&self) -> &[String] {
-        self.repo_tags.as_deref().unwrap_or(&[])
-    }
-}
-
 /// Blobs on their way, each in a file named by its digits.
-struct Staged<'a> {
-    folder: &'a Staging,
-    limits: &'a Limits,
+pub(super) struct Staged<'a> {
+    pub folder: &'a Staging,
+    pub limits: &'a Limits,
 }
 
 impl Staged<'_> {
-    fn path(&self, digest: &Digest) -> PathBuf {
+    pub fn path(&self, digest: &Digest) -> PathBuf {
         self.folder.path().join(digest.hex())
     }
 
-    fn open(&self, digest: &Digest) -> Result<File> {
+    pub fn open(&self, digest: &Digest) -> Result<File> {
         let path = self.path(digest);
         File::open(&path).map_err(io_error("open", path))
     }
 
-    fn stage_layout(&self, source: &Source, name: Option<&str>) -> Result<Chosen> {
-        let chosen = choose::from_layout(source, name, self.limits)?;
-        let parsed = metadata::parse_manifest(chosen.digest, &chosen.manifest, self.limits)?;
-        for blob in parsed.blobs() {
-            let path = self.path(&blob.digest);
-            if path.exists() {
-                continue; // the same layer twice
+    fn stage_layout(&self, source: &Source, wanted: &Wanted<'_>) -> Result<Vec<Chosen>> {
+        let mut images = layout(source, wanted, self.limits)?;
+        for image in &mut images {
+            let parsed = self.parse(image)?;
+            for blob in parsed.blobs() {
+                let path = self.path(&blob.digest);
+                if path.exists() {
+                    continue; // the same layer twice
+                }
+                let (mut reader, _) = source.require(&choose::member(&blob.digest))?;
+                copy_verified(&mut reader, &path, &blob.digest, blob.bytes, self.limits.blob_bytes)?;
             }
-            let (mut reader, _) = source.require(&choose::member(&blob.digest))?;
-            copy_verified(&mut reader, &path, &blob.digest, blob.bytes, self.limits.blob_bytes)?;
+            // Newer `docker save` writes both kinds into one archive: the layout says more, and the other has the names people gave.
+            let tags = docker::tags_of(source, &parsed.config, self.limits)?;
+            image.names = if tags.is_empty() { std::mem::take(&mut image.names) } else { tags };
         }
-        Ok(chosen)
+        Ok(images)
     }
 
-    /// Makes an OCI manifest for an image that has none.
-    fn stage_docker(&self, source: &Source, name: Option<&str>) -> Result<Chosen> {
-        let image = docker_image(source, name, self.limits)?;
-        if image.layers.len() > self.limits.layers {
-            let (found, limit) = (image.layers.len(), self.limits.layers);
-            return Err(source.not_an_image(format!("it has {found} layers, {limit} are allowed; squash it")));
-        }
-        let (config, config_bytes) = self.stage_member(source, &image.config, self.limits.metadata_bytes)?;
-        let mut layers = Vec::new();
-        for member in &image.layers {
-            let (digest, bytes) = self.stage_member(source, member, self.limits.blob_bytes)?;
-            layers.push(descriptor(self.layer_type(&digest)?, &digest, bytes));
-        }
-        let manifest = manifest(descriptor(MediaType::ImageConfig, &config, config_bytes), layers);
-        Ok(Chosen { digest: Digest::of(&manifest), manifest, name: image.tags().first().cloned() })
+    fn parse(&self, image: &Chosen) -> Result<Parsed> {
+        metadata::parse_manifest(image.digest, &image.manifest, self.limits)
     }
 
-    fn stage_member(&self, source: &Source, member: &str, limit: u64) -> Result<(Digest, u64)> {
+    fn check(&self, source: &Source, image: &Chosen, wanted: &Wanted<'_>) -> Result<Loaded> {
+        let parsed = self.parse(image)?;
+        let mut config = Vec::new();
+        self.open(&parsed.config)?.read_to_end(&mut config).map_err(io_error("read", self.path(&parsed.config)))?;
+        let manifest_bytes = image.manifest.len() as u64;
+        let verified = rehearse(&parsed, manifest_bytes, &config, self.limits, |layer| self.open(layer))?;
+        let Verified { layers, bytes, unpacked_bytes, inodes } = verified;
+        let names = choose::names(source, image, wanted);
+        Ok(Loaded { digest: image.digest, names, layers, bytes, unpacked_bytes, inodes })
+    }
+
+    /// Images may share blobs, so all go at once; manifests last.
+    fn publish(&self, store: &Store, images: &[Chosen]) -> Result<()> {
+        let mut blobs = BTreeMap::new();
+        let mut manifests = BTreeMap::new();
+        for image in images {
+            let path = self.folder.path().join(format!("manifest-{}", image.digest.hex()));
+            if manifests.insert(image.digest, path.clone()).is_none() {
+                copy_hashed(&mut &image.manifest[..], &path, "manifest", self.limits.metadata_bytes)?;
+            }
+            blobs.extend(self.parse(image)?.blobs().iter().map(|blob| (blob.digest, self.path(&blob.digest))));
+        }
+        store.publish_blobs(blobs.into_iter().chain(manifests))
+    }
+
+    /// A member whose digest is not known before; says what it is.
+    pub fn stage_member(&self, source: &Source, member: &str, limit: u64) -> Result<(Digest, u64)> {
         let (mut reader, announced) = source.require(member)?;
         let incoming = self.folder.path().join("incoming");
         let (digest, bytes) = copy_hashed(&mut reader, &incoming, member, limit)?;
         if bytes != announced {
-            return Err(Error::WrongSize { digest, expected: announced, actual: bytes });
+            return Err(super::error::Error::WrongSize { digest, expected: announced, actual: bytes });
         }
         let path = self.path(&digest);
         fs::rename(&incoming, &path).map_err(io_error("stage", path))?;
         Ok((digest, bytes))
     }
-
-    /// `docker save` says nothing of compression; the first bytes do.
-    fn layer_type(&self, digest: &Digest) -> Result<MediaType> {
-        let mut magic = [0; 4];
-        let known = self.open(digest)?.read_at(&mut magic, 0).map_err(io_error("read", self.path(digest)))?;
-        Ok(match &magic[..known] {
-            [0x1f, 0x8b, ..] => MediaType::ImageLayerGzip,
-            [0x28, 0xb5, 0x2f, 0xfd] => MediaType::ImageLayerZstd,
-            _ => MediaType::ImageLayer,
-        })
-    }
-
-    fn check(&self, chosen: &Chosen) -> Result<(Parsed, Verified)> {
-        let parsed = metadata::parse_manifest(chosen.digest, &chosen.manifest, self.limits)?;
-        let mut config = Vec::new();
-        self.open(&parsed.config)?.read_to_end(&mut config).map_err(io_error("read", self.path(&parsed.config)))?;
-        let manifest_bytes = chosen.manifest.len() as u64;
-        let verified = rehearse(&parsed, manifest_bytes, &config, self.limits, |layer| self.open(layer))?;
-        Ok((parsed, verified))
-    }
-
-    fn publish(&self, store: &Store, chosen: &Chosen, parsed: &Parsed) -> Result<()> {
-        let manifest = self.folder.path().join("manifest");
-        copy_hashed(&mut &chosen.manifest[..], &manifest, "manifest", self.limits.metadata_bytes)?;
-        let mut digests: Vec<Digest> = parsed.blobs().iter().map(|blob| blob.digest).collect();
-        digests.sort_unstable();
-        digests.dedup();
-        let blobs = digests.into_iter().map(|digest| (digest, self.path(&digest)));
-        store.publish_blobs(blobs.chain([(chosen.digest, manifest)]))
-    }
-}
-
-fn docker_image(source: &Source, name: Option<&str>, limits: &Limits) -> Result<DockerImage> {
-    let bytes = source.read_member("manifest.json", limits.metadata_bytes)?.unwrap_or_default();
-    let parsed: std::result::Result<Vec<DockerImage>, _> = serde_json::from_slice(&bytes);
-    let mut images =
-        parsed.map_err(|error| source.not_an_image(format!("its `manifest.json` is not valid ({error})")))?;
-    if images.len() > 1 {
-        let tags: Vec<String> = images.iter().flat_map(|image| image.tags().to_vec()).collect();
-        images.retain(|image| image.tags().iter().any(|tag| name == Some(tag)));
-        if images.len() != 1 {
-            return Err(Error::SeveralImages { path: source.path().to_owned(), names: tags.join(", ") });
-        }
-    }
-    images.pop().ok_or_else(|| source.not_an_image("its `manifest.json` lists no image".to_owned()))
-}
-
-/// A descriptor with a digest of ours.
-pub(super) fn descriptor(media_type: MediaType, digest: &Digest, bytes: u64) -> Descriptor {
-    let digest: Sha256Digest = digest.hex().parse().expect("64 hexadecimal digits are a sha256");
-    Descriptor::new(media_type, bytes, digest)
-}
-
-/// A manifest's bytes; the same for the same parts.
-pub(super) fn manifest(config: Descriptor, layers: Vec<Descriptor>) -> Vec<u8> {
-    let manifest: ImageManifest = ImageManifestBuilder::default()
-        .schema_version(SCHEMA_VERSION)
-        .media_type(MediaType::ImageManifest)
-        .config(config)
-        .layers(layers)
-        .build()
-        .expect("all required fields are set above");
-    serde_json::to_vec(&manifest).expect("a manifest is always JSON")
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Reading order: [`store`] (what is kept, and how several processes share it), `source` (layouts and archives), `metadata`
-//! (manifest and config), `load`; then unpacking: `decode` (bytes to archive members, metered), `entry` (one member, checked), `plan` (decides, in memory, what an entry
+//! (manifest and config), `load` (with `choose` and `docker`); then unpacking: `decode` (bytes to archive members, metered), `entry` (one member, checked), `plan` (decides, in memory, what an entry
 //! does to the tree: links are resolved here), `perform` (does it, below one folder descriptor, crossing no link), `unpack`;
 //! `rehearse` plans and does nothing.
 //! [`build`] goes the other way.
@@ -23,6 +23,7 @@ mod choose;
 mod config;
 mod decode;
 mod digest;
+mod docker;
 mod elf;
 mod entry;
 mod error;
@@ -39,6 +40,7 @@ pub mod store;
 mod unpack;
 mod user;
 
+pub use choose::Wanted;
 pub use config::{ExposedPort, ImageConfig, User};
 pub use digest::{Digest, NotADigest};
 pub use error::{Error, Result};

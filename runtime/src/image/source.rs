@@ -78,7 +78,7 @@ impl Source {
         let file = match rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(Errno::XDEV) => return Err(self.not_an_image(format!("{name} is a link that leads out of the folder"))),
+            Err(Errno::XDEV) => return Err(self.not_an_image(format!("{name} leads out of the folder"))),
             Err(errno) => return Err(os_error("open", full)(errno)),
         };
         let metadata = file.metadata().map_err(io_error("look at", &full))?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bellows_proto::operator::put_blob_request::Body;
 use bellows_proto::operator::{MissingBlobsRequest, PutBlobRequest, RegisterImageRequest};
-use bellows_runtime::image::{Blob, Digest, Limits, Loaded, Store};
+use bellows_runtime::image::{Blob, Digest, Error as ImageError, Limits, Loaded, Store, Wanted};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -17,14 +17,16 @@ use crate::globals::Globals;
 use crate::{output, units};
 
 const AFTER: &str = "\
-PATH is an OCI layout (folder or tar; umoci, buildah and skopeo write them) or a `docker save` archive. Every digest is verified and \
-every layer rehearsed before anything is sent; what the cluster has already is not sent again.
+PATH is an OCI layout (folder or tar; umoci, buildah and skopeo write them) or a `docker save` archive, also compressed with gzip or \
+zstd. Every digest is verified and every layer rehearsed before anything is sent; what the cluster has already is not sent again.
 
 Examples:
   bellows image load ./web-layout --name web:1.2
   docker save web:1.2 -o web.tar && bellows image load web.tar
+  docker save web:1.2 db:7 | zstd > both.tar.zst && bellows image load both.tar.zst --all
+  bellows image load both.tar.zst --pick db:7 --name shop/db:7
 
-JSON: {image, digest, layers, size_bytes, unpacked_bytes, sent_blobs, sent_bytes}";
+JSON: {image, names, digest, layers, size_bytes, unpacked_bytes, sent_blobs, sent_bytes}; with --all a list of these";
 
 /// Bytes of one message: large enough that framing costs nothing, far below gRPC's usual 4 MiB.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -39,45 +41,70 @@ pub struct Arguments {
     /// Folder or archive
     path: PathBuf,
 
-    /// Its name in the cluster [default: the name it has in PATH]; where PATH has several images, chooses one
+    /// Its name in the cluster [default: the names it has in PATH]; where PATH has several images, chooses one
     #[arg(long)]
     name: Option<String>,
+
+    /// Which of several images in PATH
+    #[arg(long, value_name = "NAME")]
+    pick: Option<String>,
+
+    /// All images in PATH, under the names they have there
+    #[arg(long, conflicts_with_all = ["name", "pick"])]
+    all: bool,
 }
 
 /// Checks, sends, names.
 pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
     let folder = tempfile::tempdir().map_err(|error| no_room(&error))?;
-    let (store, loaded) = check(folder.path(), &arguments)?;
-    let name = loaded.name.clone().ok_or_else(nameless)?;
+    let (store, images) = check(folder.path(), &arguments)?;
+    images.iter().try_for_each(named)?;
     let mut connection = Connection::open(globals)?;
-    let blobs = missing(&mut connection, &store, &loaded.digest).await?;
-    let sent_bytes = send(&mut connection, &store, &blobs, globals).await?;
-    let request = RegisterImageRequest { name: name.clone(), digest: loaded.digest.to_string() };
-    connection.ask(async |client| client.register_image(request.clone()).await).await?;
-    told(&name, &loaded, blobs.len(), sent_bytes, globals)
+    let mut sent = Vec::new();
+    for image in &images {
+        let blobs = missing(&mut connection, &store, &image.digest).await?;
+        let bytes = send(&mut connection, &store, &blobs, globals).await?;
+        for name in &image.names {
+            let request = RegisterImageRequest { name: name.clone(), digest: image.digest.to_string() };
+            connection.ask(async |client| client.register_image(request.clone()).await).await?;
+        }
+        sent.push(Sent { image, blobs: blobs.len(), bytes });
+    }
+    told(&sent, arguments.all, globals)
 }
 
-/// Loads it into a store of our own, which verifies everything.
-fn check(folder: &Path, arguments: &Arguments) -> Result<(Store, Loaded), Failure> {
+/// What it took to bring one image in.
+struct Sent<'a> {
+    image: &'a Loaded,
+    blobs: usize,
+    bytes: u64,
+}
+
+/// Loads what is wanted into a store of our own, which verifies everything.
+fn check(folder: &Path, arguments: &Arguments) -> Result<(Store, Vec<Loaded>), Failure> {
     if !arguments.path.exists() {
         return Err(
             Failure::not_found(format!("there is nothing at {}", arguments.path.display())).mend("check the path")
         );
     }
     let store = Store::open(folder.join("store")).map_err(|error| Failure::from_error(&error))?;
-    let loaded = store.load(&arguments.path, arguments.name.as_deref(), &Limits::default());
+    let Arguments { name, pick, all, .. } = arguments;
+    let wanted = Wanted { pick: pick.as_deref(), name: name.as_deref(), all: *all };
+    let loaded = store.load_wanted(&arguments.path, &wanted, &Limits::default());
     Ok((store, loaded.map_err(|error| refused(&arguments.path, &error))?))
 }
 
 /// Nothing has been sent yet. That something is wrong with the image is the file's fault, not the system's.
-fn refused(path: &Path, error: &bellows_runtime::image::Error) -> Failure {
-    use bellows_runtime::image::Error;
+fn refused(path: &Path, error: &ImageError) -> Failure {
     let message = format!("{} was not loaded: {}", path.display(), crate::failure::chain(error));
     match error {
-        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+        ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             Failure::failed(message).mend("$TMPDIR names another place; it needs as much room as the image")
         }
-        Error::Io { .. } => Failure::failed(message),
+        ImageError::Io { .. } => Failure::failed(message),
+        ImageError::SeveralImages { .. } => {
+            return Failure::usage(message).mend("--pick NAME chooses one of them, --all loads them all");
+        }
         _ => Failure::usage(message),
     }
     .mend("nothing was sent, nothing is left behind; mend it and load it again")
@@ -88,8 +115,12 @@ fn no_room(error: &std::io::Error) -> Failure {
         .mend("$TMPDIR names another place; it needs as much room as the image")
 }
 
-fn nameless() -> Failure {
-    Failure::usage("the image has no name of its own").mend("give one with --name, for example --name web:1.2")
+fn named(image: &Loaded) -> Result<(), Failure> {
+    match image.names.is_empty() {
+        false => Ok(()),
+        true => Err(Failure::usage(format!("the image {} has no name of its own", image.digest))
+            .mend("give one with --name, for example --name web:1.2; of several images, --pick chooses one first")),
+    }
 }
 
 /// The blobs that the cluster does not have.
@@ -157,21 +188,35 @@ fn read(
     }
 }
 
-fn told(name: &str, loaded: &Loaded, sent_blobs: usize, sent_bytes: u64, globals: &Globals) -> Result<(), Failure> {
+fn told(sent: &[Sent<'_>], all: bool, globals: &Globals) -> Result<(), Failure> {
     if globals.json() {
-        return output::json(&json!({
-            "image": name,
-            "digest": loaded.digest.to_string(),
-            "layers": loaded.layers,
-            "size_bytes": loaded.bytes,
-            "unpacked_bytes": loaded.unpacked_bytes,
-            "sent_blobs": sent_blobs,
-            "sent_bytes": sent_bytes,
-        }));
+        let mut views: Vec<_> = sent.iter().map(view).collect();
+        let one = if all { None } else { views.pop() };
+        return match one {
+            Some(one) => output::json(&one),
+            None => output::json(&views),
+        };
     }
-    let sent = match sent_blobs {
+    sent.iter().try_for_each(|sent| output::line(&sentence(sent)))
+}
+
+fn view(Sent { image, blobs, bytes }: &Sent<'_>) -> serde_json::Value {
+    json!({
+        "image": image.names.first(),
+        "names": image.names,
+        "digest": image.digest.to_string(),
+        "layers": image.layers,
+        "size_bytes": image.bytes,
+        "unpacked_bytes": image.unpacked_bytes,
+        "sent_blobs": blobs,
+        "sent_bytes": bytes,
+    })
+}
+
+fn sentence(Sent { image, blobs, bytes }: &Sent<'_>) -> String {
+    let sent = match blobs {
         0 => "everything was there already".to_owned(),
-        several => format!("{several} blobs of {} sent", units::show_bytes(sent_bytes)),
+        several => format!("{several} blobs of {} sent", units::show_bytes(*bytes)),
     };
-    output::line(&format!("{name} loaded: {}, {} layers, {sent}", loaded.digest, loaded.layers))
+    format!("{} loaded: {}, {} layers, {sent}", image.names.join(", "), image.digest, image.layers)
 }

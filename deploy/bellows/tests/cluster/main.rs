@@ -3,6 +3,7 @@
 mod support;
 
 mod bench;
+mod debian;
 mod demo;
 mod failures;
 mod kill;
