@@ -1,17 +1,19 @@
 //! An agent's life: everything that must be right before it can promise anything, its threads and tasks, its end.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use bellows_agent_core::input::{Found, FoundState};
-use bellows_agent_core::{AgentCore, Bytes, Config, CpuMilli, Fence, Input, Record, Resources, units};
+use bellows_agent_core::{AgentCore, Bytes, Config, CpuMilli, Fence, Input, Record, ReplicaId, Resources, units};
 use bellows_runtime::handle::{Adopted, Error as RuntimeError, Runtime, RuntimeConfig};
 use bellows_runtime::image::{Error as StoreError, Store};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
+use crate::attempts::{Attempt, Attempts};
 use crate::calls::Calls;
 use crate::clock::{Clock, of_file};
 use crate::config::{AgentConfig, Replicas};
@@ -27,7 +29,7 @@ use crate::session::Sessions;
 use crate::specs::SpecBook;
 use crate::state::{StateError, StateFolder};
 use crate::watch::Watcher;
-use crate::worker::{self, Attempt, Attempts, Queue, Worker};
+use crate::worker::{self, Queue, Worker};
 
 /// News that waits for the driver: a burst of a thousand launches brings a few thousand.
 const NEWS: usize = 65_536;
@@ -284,7 +286,8 @@ impl Parts {
         let now = self.clock.now();
         let heard = self.folder.contact().map_or(now, of_file);
         let obeyed = highest_fence(&records);
-        let first = Input::Adopted { records, found: self.found(adopted), heard };
+        let found = self.found(adopted, &live(&records));
+        let first = Input::Adopted { records, found, heard };
         let (news, receiver) = mpsc::channel(NEWS);
         let (channel, controller) = watch::channel(None);
         let (fence, fence_seen) = watch::channel(obeyed);
@@ -300,6 +303,7 @@ impl Parts {
             facts: Facts { boot, capacity, labels: self.config.labels.clone() },
             queue: self.queue.clone(),
             watcher: self.watcher.clone(),
+            attempts: self.attempts.clone(),
             images: images.clone(),
             runtime: Handle::current(),
             fence,
@@ -364,11 +368,11 @@ impl Parts {
     }
 
     /// What the runtime still knows, for the core; its ends are watched from here on.
-    fn found(&self, adopted: Vec<Adopted>) -> Vec<Found> {
-        adopted.into_iter().filter_map(|one| self.found_one(one)).collect()
+    fn found(&self, adopted: Vec<Adopted>, live: &BTreeSet<ReplicaId>) -> Vec<Found> {
+        adopted.into_iter().filter_map(|one| self.found_one(one, live)).collect()
     }
 
-    fn found_one(&self, adopted: Adopted) -> Option<Found> {
+    fn found_one(&self, adopted: Adopted, live: &BTreeSet<ReplicaId>) -> Option<Found> {
         let id = match &adopted {
             Adopted::Alive(running) => running.id.clone(),
             Adopted::Ended(ended) => ended.id.clone(),
@@ -378,11 +382,8 @@ impl Parts {
             return None;
         };
         let running = matches!(adopted, Adopted::Alive(_));
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = attempts.entry(replica).or_insert(Attempt { number: attempt, running });
-        if attempt >= latest.number {
-            *latest = Attempt { number: attempt, running };
-        }
+        let over = !running && !live.contains(&replica);
+        self.attempts.found(replica, Attempt { number: attempt, running, over });
         let state = match adopted {
             Adopted::Ended(ended) => FoundState::Ended(worker::exit(ended.exit)),
             Adopted::Alive(running) => {
@@ -395,6 +396,19 @@ impl Parts {
         };
         Some(Found { replica, attempt, state })
     }
+}
+
+/// Those that were wanted and had not ended when the journal was last written.
+fn live(records: &[Record]) -> BTreeSet<ReplicaId> {
+    let mut live = BTreeSet::new();
+    for record in records {
+        match record {
+            Record::Ordered { replica, .. } => drop(live.insert(*replica)),
+            Record::Ended { replica, .. } | Record::Forgotten { replica } => drop(live.remove(replica)),
+            _ => {}
+        }
+    }
+    live
 }
 
 /// The first Open must say it, and the driver has not read the journal yet.

@@ -1,31 +1,28 @@
 //! Calls: what the controller asks on behalf of a person, authorised there and unfenced here. Today: logs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bellows_agent_core::ReplicaId;
 use bellows_proto::node::call::Body;
 use bellows_proto::node::nodes_client::NodesClient;
 use bellows_proto::node::{Call, CallReply, Done, LogsCall, call_reply};
-use tokio::sync::mpsc;
+use bellows_proto::types::LogPosition;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::attempts::{Attempt, Attempts};
 use crate::backoff::BackOff;
 use crate::containers::{Containers, container};
 use crate::convert;
-use crate::logs::{LogError, LogReader};
-use crate::worker::{Attempt, Attempts, chain};
+use crate::logs::{AttemptLog, Begin, Growth, LogError, Piece};
+use crate::worker::chain;
 
 /// Replies that wait for the network.
 const REPLIES: usize = 16;
-/// The largest piece of one reply.
-const PIECE_BYTES: usize = 64 << 10;
-/// How often a followed log is looked at: fast enough for an eye.
-const FOLLOW: Duration = Duration::from_millis(100);
 
 /// What calls are answered from.
 pub(crate) struct Calls {
@@ -64,7 +61,7 @@ impl Calls {
                     let failed = call_reply::Body::Failed(
                         "this agent does not know such a call; is it older than the controller?".to_owned(),
                     );
-                    if replies.send(CallReply { id, body: Some(failed) }).await.is_err() {
+                    if replies.send(CallReply { id, body: Some(failed), ..CallReply::default() }).await.is_err() {
                         return Ok(());
                     }
                 }
@@ -78,7 +75,7 @@ impl Calls {
             Ok(()) => call_reply::Body::Done(Done {}),
             Err(error) => call_reply::Body::Failed(chain(&error)),
         };
-        if replies.send(CallReply { id, body: Some(body) }).await.is_err() {
+        if replies.send(CallReply { id, body: Some(body), ..CallReply::default() }).await.is_err() {
             tracing::debug!(id, "the caller is gone");
         }
     }
@@ -86,40 +83,136 @@ impl Calls {
     /// One attempt after another while it is followed.
     async fn logs(&self, id: u64, call: LogsCall, replies: &mpsc::Sender<CallReply>) -> Result<(), LogError> {
         let replica = convert::replica(call.replica).map_err(LogError::Misunderstood)?;
-        let mut attempt = self.attempt(replica)?;
-        let mut reader = LogReader::open(self.containers.clone(), container(replica, attempt.number));
-        let mut tail = call.tail_lines;
+        let mut changes = self.attempts.changes();
+        let Start { mut attempt, mut begin, must_exist } = self.start(replica, &call)?;
+        let mut missing = !must_exist;
         loop {
-            let (text, back) = read(reader, tail.take()).await?;
-            reader = back;
-            if send(id, text, replies).await.is_err() || !call.follow {
-                return Ok(());
+            match self.open(replica, attempt, begin, call.since_unix_ms).await? {
+                Some((log, growth)) => {
+                    let follower = Follower { calls: self, id, replica, attempt, replies };
+                    if !follower.follow(log, growth, &mut changes, call.follow).await? {
+                        return Ok(());
+                    }
+                }
+                None if missing => {
+                    let notice = format!("the log of attempt {attempt} of replica {replica} is not kept (any more)");
+                    if replies.send(CallReply { id, notice, ..CallReply::default() }).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                None => return Err(LogError::Dropped { replica, attempt, latest: self.attempt(replica)?.number }),
             }
-            let (before, now) = (attempt, self.attempt(replica)?);
-            attempt = now;
-            match (before.running, now.number == before.number) {
-                (_, false) => reader = LogReader::open(self.containers.clone(), container(replica, now.number)),
-                (false, true) => return Ok(()), // it had ended before the last look
-                (true, true) => tokio::time::sleep(FOLLOW).await,
+            attempt += 1;
+            begin = Begin::At(0);
+            missing = attempt < self.attempt(replica)?.number;
+        }
+    }
+
+    fn start(&self, replica: ReplicaId, call: &LogsCall) -> Result<Start, LogError> {
+        let latest = self.attempt(replica)?.number;
+        let first = call.tail_lines.map_or(Begin::At(0), Begin::Last);
+        match (call.from, call.previous) {
+            (Some(from), _) if from.attempt <= latest => {
+                Ok(Start { attempt: from.attempt, begin: Begin::At(from.bytes), must_exist: from.attempt == latest })
+            }
+            (Some(_), _) => Err(LogError::Unknown(replica)),
+            (None, true) if latest < 2 => Err(LogError::NoPrevious(replica)),
+            (None, true) => Ok(Start { attempt: latest - 1, begin: first, must_exist: true }),
+            (None, false) => Ok(Start { attempt: latest, begin: first, must_exist: true }),
+        }
+    }
+
+    async fn open(
+        &self,
+        replica: ReplicaId,
+        attempt: u32,
+        begin: Begin,
+        since_unix_ms: u64,
+    ) -> Result<Option<(AttemptLog, Growth)>, LogError> {
+        let (containers, id) = (self.containers.clone(), container(replica, attempt));
+        // Watching needs the async runtime, which a thread of `spawn_blocking` knows.
+        let work = move || AttemptLog::open(&containers, id, begin, since_unix_ms);
+        tokio::task::spawn_blocking(work).await.map_err(|_| LogError::Interrupted)?
+    }
+
+    fn attempt(&self, replica: ReplicaId) -> Result<Attempt, LogError> {
+        self.attempts.find(replica).ok_or(LogError::Unknown(replica))
+    }
+}
+
+/// Where a call begins.
+struct Start {
+    attempt: u32,
+    begin: Begin,
+    /// Nothing can be told without it.
+    must_exist: bool,
+}
+
+/// Who sends one attempt's log to one caller.
+struct Follower<'a> {
+    calls: &'a Calls,
+    id: u64,
+    replica: ReplicaId,
+    attempt: u32,
+    replies: &'a mpsc::Sender<CallReply>,
+}
+
+impl Follower<'_> {
+    /// Sends what there is, and what comes when it is followed. True when there is a next attempt.
+    async fn follow(
+        &self,
+        mut log: AttemptLog,
+        mut growth: Growth,
+        changes: &mut watch::Receiver<()>,
+        follow: bool,
+    ) -> Result<bool, LogError> {
+        loop {
+            // Looked at before the log is read to its end: what ended before that look has nothing more to say.
+            changes.mark_unchanged();
+            let latest = self.calls.attempt(self.replica)?;
+            loop {
+                let (piece, back) = next(log).await?;
+                log = back;
+                let Some(piece) = piece else { break };
+                if self.send(piece).await.is_err() {
+                    return Ok(false);
+                }
+            }
+            if !follow {
+                return Ok(false);
+            }
+            if latest.number > self.attempt {
+                return Ok(true);
+            }
+            if latest.over && !latest.running {
+                return Ok(false);
+            }
+            tokio::select! {
+                () = growth.more() => {}
+                _ = changes.changed() => {}
+                () = self.replies.closed() => return Ok(false),
             }
         }
     }
 
-    fn attempt(&self, replica: ReplicaId) -> Result<Attempt, LogError> {
-        let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts.get(&replica).copied().ok_or(LogError::Unknown(replica))
+    async fn send(&self, piece: Piece) -> Result<(), ()> {
+        let notice = match piece.rotated_bytes {
+            0 => String::new(),
+            bytes => {
+                format!("{bytes} bytes of the log of replica {} were rotated away before they were read", self.replica)
+            }
+        };
+        let reply = CallReply {
+            id: self.id,
+            body: Some(call_reply::Body::Data(piece.text)),
+            position: Some(LogPosition { attempt: self.attempt, bytes: piece.at }),
+            notice,
+        };
+        self.replies.send(reply).await.map_err(|_| ())
     }
 }
 
-async fn read(mut reader: LogReader, tail: Option<u32>) -> Result<(Vec<u8>, LogReader), LogError> {
-    let work = move || reader.read(tail).map(|text| (text, reader));
+async fn next(mut log: AttemptLog) -> Result<(Option<Piece>, AttemptLog), LogError> {
+    let work = move || log.next().map(|piece| (piece, log));
     tokio::task::spawn_blocking(work).await.map_err(|_| LogError::Interrupted)?
-}
-
-async fn send(id: u64, text: Vec<u8>, replies: &mpsc::Sender<CallReply>) -> Result<(), ()> {
-    for piece in text.chunks(PIECE_BYTES) {
-        let reply = CallReply { id, body: Some(call_reply::Body::Data(piece.to_vec())) };
-        replies.send(reply).await.map_err(|_| ())?;
-    }
-    Ok(())
 }

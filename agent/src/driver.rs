@@ -11,6 +11,7 @@ use bellows_runtime::handle::NodeUsage;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
+use crate::attempts::Attempts;
 use crate::clock::Clock;
 use crate::convert::{Batch, run_spec, wire_fence, wire_replica_report, wire_report, wire_resources};
 use crate::images::Images;
@@ -43,6 +44,7 @@ pub(crate) struct Driver {
     pub(crate) facts: Facts,
     pub(crate) queue: Arc<Queue>,
     pub(crate) watcher: Arc<Watcher>,
+    pub(crate) attempts: Arc<Attempts>,
     pub(crate) images: Arc<Images>,
     pub(crate) runtime: Handle,
     pub(crate) fence: watch::Sender<Fence>,
@@ -178,6 +180,11 @@ impl Driver {
             return Ok(());
         }
         self.journal.append(&records, &self.specs)?;
+        for record in &records {
+            if let Record::Ended { replica, .. } | Record::Forgotten { replica } = record {
+                self.attempts.over(*replica);
+            }
+        }
         if self.journal.wants_compaction() {
             self.journal.compact(&self.core.records(), &self.specs)?;
         }

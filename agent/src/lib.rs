@@ -15,6 +15,7 @@
 //! ```
 
 mod agent;
+mod attempts;
 mod backoff;
 mod calls;
 mod clock;

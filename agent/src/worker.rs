@@ -1,7 +1,7 @@
 //! Where the runtime's calls happen: a few threads, because every call blocks. The core keeps it at one action per replica at a time, so the queue is
 //! bounded by the number of replicas.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -13,6 +13,7 @@ use bellows_runtime::{ContainerId, ContainerSpec};
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
+use crate::attempts::Attempts;
 use crate::containers::{Containers, container};
 use crate::exits::Exits;
 use crate::images::{ImageError, Images};
@@ -87,16 +88,6 @@ impl Queue {
     }
 }
 
-/// The latest attempt of each replica that has a log: for `bellows logs`.
-pub(crate) type Attempts = Mutex<BTreeMap<ReplicaId, Attempt>>;
-
-/// One attempt, as far as its log is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Attempt {
-    pub(crate) number: u32,
-    pub(crate) running: bool,
-}
-
 /// What the threads work with.
 pub(crate) struct Worker {
     pub(crate) node: String,
@@ -165,8 +156,7 @@ impl Worker {
     fn launch(&self, replica: ReplicaId, attempt: u32, spec: &AppSpec) {
         match self.try_launch(replica, attempt, spec) {
             Ok(running) => {
-                let latest = Attempt { number: attempt, running: true };
-                self.attempts.lock().unwrap_or_else(PoisonError::into_inner).insert(replica, latest);
+                self.attempts.begun(replica, attempt);
                 // Told before it is watched, so that its end never comes before its beginning.
                 self.tell(Input::Launched { replica, attempt, address: running.address.to_string() });
                 self.exits.watch(replica, attempt, running.pidfd);
@@ -205,9 +195,7 @@ impl Worker {
                 Exit::Unknown
             }
         };
-        if let Some(latest) = self.attempts.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&replica) {
-            latest.running &= latest.number != attempt;
-        }
+        self.attempts.ended(replica, attempt);
         self.tell(Input::Exited { replica, attempt, exit });
     }
 
@@ -220,10 +208,7 @@ impl Worker {
         let Some(id) = oldest else { return };
         log_failure("forget", &id, self.containers.forget(&id));
         if let Some((replica, number)) = crate::containers::attempt_of(&id) {
-            let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-            if attempts.get(&replica).is_some_and(|latest| latest.number == number) {
-                attempts.remove(&replica);
-            }
+            self.attempts.dropped(replica, number);
         }
     }
 

@@ -171,8 +171,14 @@ async fn logs_are_told_also_after_the_end() {
     session.until_replica(1, |replica| replica.ready).await;
     let mut calls = bench.controller.calls().await;
     assert_eq!(within(calls.up.recv()).await.map(|opening| opening.id), Some(0));
-    let logs =
-        |counter, follow| call::Body::Logs(LogsCall { replica: Some(replica(counter)), follow, tail_lines: Some(1) });
+    let logs = |counter, follow| {
+        call::Body::Logs(LogsCall {
+            replica: Some(replica(counter)),
+            follow,
+            tail_lines: Some(1),
+            ..LogsCall::default()
+        })
+    };
     calls.down.send(Ok(Call { id: 1, body: Some(logs(1, true)) })).await.expect("the agent listens");
     let data = within(calls.up.recv()).await.and_then(|reply| reply.body);
     assert_eq!(data, Some(call_reply::Body::Data(b"hello from 1-2-1.1\n".to_vec())));

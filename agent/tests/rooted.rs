@@ -102,7 +102,7 @@ async fn a_server_is_ready_serves_and_ends() {
 
     let mut calls = bench.controller.calls().await;
     assert_eq!(within(calls.up.recv()).await.map(|opening| opening.id), Some(0));
-    let logs = LogsCall { replica: Some(replica(1)), follow: false, tail_lines: None };
+    let logs = LogsCall { replica: Some(replica(1)), ..LogsCall::default() };
     calls.down.send(Ok(Call { id: 1, body: Some(call::Body::Logs(logs)) })).await.expect("the agent listens");
     let data = within(calls.up.recv()).await.and_then(|reply| reply.body);
     let Some(call_reply::Body::Data(text)) = data else { panic!("a log was expected, not {data:?}") };

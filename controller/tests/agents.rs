@@ -167,7 +167,7 @@ async fn logs_come_from_the_owner() {
     agent.obey(&orders).await;
     let replica = orders[0].replica;
 
-    let asked = wire::LogsRequest { replica, follow: false, tail_lines: Some(10) };
+    let asked = wire::LogsRequest { replica, tail_lines: Some(10), ..wire::LogsRequest::default() };
     let refusal = operator.logs(asked).await.expect_err("no line to the agent");
     assert_eq!(refusal.code(), Code::Unavailable);
 
@@ -180,9 +180,13 @@ async fn logs_come_from_the_owner() {
     let Some(node::call::Body::Logs(body)) = call.body else { panic!("no logs call") };
     assert_eq!((body.replica, body.tail_lines), (replica, Some(10)));
     for body in [node::call_reply::Body::Data(b"one\n".to_vec()), node::call_reply::Body::Data(b"two\n".to_vec())] {
-        replies.send(node::CallReply { id: call.id, body: Some(body) }).await.expect("open");
+        replies
+            .send(node::CallReply { id: call.id, body: Some(body), ..node::CallReply::default() })
+            .await
+            .expect("open");
     }
-    let done = node::CallReply { id: call.id, body: Some(node::call_reply::Body::Done(node::Done {})) };
+    let body = Some(node::call_reply::Body::Done(node::Done {}));
+    let done = node::CallReply { id: call.id, body, ..node::CallReply::default() };
     replies.send(done).await.expect("open");
     let text: Vec<u8> = collect(logs).await.into_iter().flat_map(|chunk| chunk.data).collect();
     assert_eq!(text, b"one\ntwo\n");

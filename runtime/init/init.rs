@@ -24,6 +24,9 @@ const NO_CHILD: isize = -10;
 const LINE: usize = 4096;
 /// Stamp, stream and tag: 20 digits and ` stdout F `, with room.
 const PREFIX: usize = 40;
+/// The first line of each file: `#`, its number, a space, the bytes of lines in the files before it; the other side is `handle/log.rs`.
+const HEADER: usize = 43;
+const DIGITS: usize = 20;
 /// A line without an end is written after this time in parts.
 const PATIENCE_NS: usize = 200_000_000;
 
@@ -38,7 +41,10 @@ struct State {
     chunk: [u8; 8192],
     text: [u8; PREFIX + LINE + 1],
     half_bytes: usize,
+    /// Into the present file, its first line included.
     written: usize,
+    /// Bytes of lines in the files before.
+    start: u64,
     /// Rotations, then lost bytes, as they stand in the record.
     log: [u64; 2],
     status: Option<i32>,
@@ -51,6 +57,7 @@ static mut STATE: State = State {
     text: [0; PREFIX + LINE + 1],
     half_bytes: 0,
     written: 0,
+    start: 0,
     log: [0; 2],
     status: None,
 };
@@ -224,19 +231,55 @@ fn write_line(state: &mut State, stream: usize, tag: u8) {
 }
 
 fn write_log(state: &mut State, length: usize) {
-    if state.written + length > state.half_bytes {
+    if state.written > 0 && state.written + length > state.half_bytes {
         state.log[0] += 1;
+        state.start += (state.written - HEADER) as u64;
         state.written = 0;
         call(nr::FTRUNCATE, LOGS[(state.log[0] % 2) as usize], 0, 0);
         save_log(state);
     }
     let fd = LOGS[(state.log[0] % 2) as usize];
-    let n = call(nr::WRITE, fd, &raw const state.text as usize, length).max(0) as usize;
-    state.written += n;
-    if n < length {
-        state.log[1] += (length - n) as u64;
+    if state.written == 0 {
+        let header = header(state.log[0], state.start);
+        append(state, fd, &raw const header as usize, HEADER);
+    }
+    // A file that cannot even be begun takes nothing.
+    if state.written == 0 || !append(state, fd, &raw const state.text as usize, length) {
+        state.log[1] += length as u64;
         save_log(state);
     }
+}
+
+/// All or nothing: of a line that does not fit on the disk no part stays.
+fn append(state: &mut State, fd: usize, from: usize, length: usize) -> bool {
+    let n = call(nr::WRITE, fd, from, length);
+    let whole = n == length as isize;
+    if whole {
+        state.written += length;
+    } else if n > 0 {
+        call(nr::FTRUNCATE, fd, state.written, 0);
+    }
+    whole
+}
+
+fn header(number: u64, start: u64) -> [u8; HEADER] {
+    let mut bytes = [b' '; HEADER];
+    bytes[0] = b'#';
+    bytes[HEADER - 1] = b'\n';
+    let numbers = [number, start];
+    let mut which = 0;
+    while which < 2 {
+        let (mut value, mut at) = (numbers[which], (which + 1) * (DIGITS + 1));
+        let mut left = DIGITS;
+        while left > 0 {
+            at -= 1;
+            left -= 1;
+            bytes[at.min(HEADER - 1)] = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+        which += 1;
+    }
+    bytes
 }
 
 fn save_log(state: &State) {

@@ -83,6 +83,7 @@ impl Containers for MemoryContainers {
             _ => (Some(writer), Exit::Unknown),
         };
         let mut log = std::fs::File::create(self.logs.join(spec.id.as_str())).expect("a log file");
+        writeln!(log, "#{:020} {:020}", 0, 0).expect("written");
         writeln!(log, "1 stdout F hello from {}", spec.id).expect("written");
         self.lock().insert(spec.id.clone(), Container { spec: spec.clone(), reader, alive, exit });
         Ok(told)

@@ -26,7 +26,13 @@ const PIECES_WAITING: usize = 64;
 /// A reader that takes nothing for so long loses its call: behind it wait the others of that node.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
 
-type Piece = Result<LogChunk, Status>;
+/// What an agent says to one call.
+enum Piece {
+    Chunk(LogChunk),
+    Failed(String),
+    /// That was all of it.
+    Done,
+}
 
 /// All agents that take calls. Cheap to clone.
 #[derive(Clone, Default)]
@@ -71,7 +77,8 @@ impl CallHub {
 
     /// The log of a replica on this node.
     pub(super) fn logs(&self, node: NodeId, asked: LogsRequest) -> Result<Answers<LogChunk>, Status> {
-        let body = wire::LogsCall { replica: asked.replica, follow: asked.follow, tail_lines: asked.tail_lines };
+        let LogsRequest { replica, follow, tail_lines, from, since_unix_ms, previous } = asked;
+        let body = wire::LogsCall { replica, follow, tail_lines, from, since_unix_ms, previous };
         let mut table = self.table();
         table.last += 1;
         let id = table.last;
@@ -83,21 +90,23 @@ impl CallHub {
         line.asks.try_send(Ok(wire::Call { id, body: Some(Ask::Logs(body)) })).map_err(busy)?;
         let (pieces, taken) = mpsc::channel(PIECES_WAITING);
         line.open.insert(id, pieces);
-        Ok(Box::pin(OpenCall { hub: self.clone(), node, id, pieces: taken }))
+        Ok(Box::pin(OpenCall { hub: self.clone(), node, id, pieces: taken, ended: false }))
     }
 
     /// An agent's answer goes to whoever asked.
     pub(super) async fn reply(&self, node: NodeId, line: u64, reply: wire::CallReply) {
         let id = reply.id;
+        let wire::CallReply { position, notice, .. } = reply;
         let piece = match reply.body {
-            Some(Reply::Data(data)) => Ok(LogChunk { data }),
-            Some(Reply::Failed(why)) => Err(Status::failed_precondition(why)),
-            Some(Reply::Done(_)) | None => return self.finish(node, id),
+            Some(Reply::Data(data)) => Piece::Chunk(LogChunk { data, position, notice }),
+            Some(Reply::Failed(why)) => Piece::Failed(why),
+            None if !notice.is_empty() => Piece::Chunk(LogChunk { data: Vec::new(), position, notice }),
+            Some(Reply::Done(_)) | None => Piece::Done,
         };
-        let failed = piece.is_err();
+        let last = !matches!(piece, Piece::Chunk(_));
         let Some(reader) = self.reader(node, line, id) else { return };
         let sent = reader.send_timeout(piece, READER_PATIENCE).await;
-        if failed {
+        if last {
             self.finish(node, id);
         } else if sent.is_err() {
             self.cancel(node, id);
@@ -138,13 +147,32 @@ struct OpenCall {
     node: NodeId,
     id: u64,
     pieces: mpsc::Receiver<Piece>,
+    ended: bool,
 }
 
 impl Stream for OpenCall {
-    type Item = Piece;
+    type Item = Result<LogChunk, Status>;
 
+    /// An answer that breaks off is told from one that is complete, so that its reader may ask for the rest.
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.pieces.poll_recv(context)
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let piece = match self.pieces.poll_recv(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(piece) => piece,
+        };
+        self.ended = !matches!(piece, Some(Piece::Chunk(_)));
+        Poll::Ready(match piece {
+            Some(Piece::Chunk(chunk)) => Some(Ok(chunk)),
+            Some(Piece::Failed(why)) => Some(Err(Status::failed_precondition(why))),
+            Some(Piece::Done) => None,
+            None => Some(Err(Status::unavailable(format!(
+                "the answer of node {} broke off: its agent went away, or its reader took nothing for {} s",
+                self.node,
+                READER_PATIENCE.as_secs()
+            )))),
+        })
     }
 }
 

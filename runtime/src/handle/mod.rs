@@ -7,6 +7,7 @@ mod devices;
 mod error;
 mod folders;
 mod launchers;
+mod log;
 mod machine;
 mod record;
 mod slots;
@@ -16,6 +17,7 @@ pub use config::{Capacity, Ipv4Subnet, LauncherCommand, PoolSizes, RuntimeConfig
 pub(crate) use devices::layer as device_layer;
 pub use error::Error;
 pub use launchers::LauncherError;
+pub use log::{LogPart, LogReader};
 pub use slots::SlotError;
 pub use types::{Adopted, Ended, Exit, Feature, LogFiles, NodeUsage, Pressure, Running, Timings, Usage};
 

@@ -107,14 +107,15 @@ pub struct NodeUsage {
 }
 
 /// Where a container's output is. Each line is `UNIX_MS STREAM TAG TEXT`, stream `stdout` or `stderr`, tag `F` for a whole line and `P` for a part
-/// of one that continues in the next line of the same stream (longer than 4 KiB, or unfinished for a while).
+/// of one that continues in the next line of the same stream (longer than 4 KiB, or unfinished for a while). The first line of each file begins with
+/// `#` and says where in the log it stands; `LogReader` reads both files while they are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFiles {
     /// Older lines; may be empty.
     pub older: PathBuf,
     /// Newer lines.
     pub newer: PathBuf,
-    /// How often the files changed roles; a reader that sees it change reopens both.
+    /// How often the files changed roles.
     pub rotations: u64,
     /// Output that could not be written (disk full), in bytes.
     pub lost_bytes: u64,

@@ -140,6 +140,7 @@ pub fn lines(runtime: &Runtime, name: &str) -> Vec<Line> {
     let read = |path: &Path| fs::read_to_string(path).expect("text");
     let all = read(&files.older) + &read(&files.newer);
     all.lines()
+        .filter(|line| !line.starts_with('#'))
         .map(|line| {
             let parts: Vec<&str> = line.splitn(4, ' ').collect();
             let unix_ms = parts[0].parse().expect("a time");

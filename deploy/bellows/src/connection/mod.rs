@@ -34,6 +34,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LEADER: &str = "bellows-leader";
 
 /// A controller that we may talk to.
+#[derive(Clone)]
 pub struct Connection {
     credential: Credential,
     address: String,

@@ -1,22 +1,32 @@
 //! `bellows logs`.
 
+mod stream;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bellows_core::ids::ReplicaId;
-use bellows_proto::operator::{ListReplicasRequest, LogChunk, LogsRequest};
+use bellows_proto::operator::{ListReplicasRequest, LogsRequest};
 use bellows_proto::types;
 use clap::Args;
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
 
-use crate::connection::{self, Connection};
+use self::stream::LogStream;
+use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::globals::Globals;
 use crate::output::{self, views};
+use crate::units;
 
 const AFTER: &str = "\
 Examples:
   bellows logs 1-2-57                    one replica, also one that ended and is still remembered
   bellows logs web --tail 20             every copy of an app, each line after its replica's id
+  bellows logs web --since 10m           what they wrote in the last ten minutes
   bellows logs web -f                    and what they write from now on, until Ctrl-C
+  bellows logs 1-2-57 --previous         the attempt before the latest: why it crashed
+
+With -f it goes on across rotations, with the next attempt after a crash, and after a restart of the controller or an agent, no line \
+lost and none twice; a reader too slow for what its app writes is told on stderr how many bytes were rotated away.
 
 The output is what the app wrote, as it wrote it, also with --output json.";
 
@@ -38,6 +48,14 @@ pub struct Arguments {
     /// Begin with so many last lines of each
     #[arg(long, value_name = "LINES")]
     tail: Option<u32>,
+
+    /// Leave out what was written longer ago
+    #[arg(long, value_name = "DURATION", value_parser = units::duration_ms)]
+    since: Option<u64>,
+
+    /// The attempt before the latest
+    #[arg(short, long, conflicts_with = "follow")]
+    previous: bool,
 }
 
 /// Prints it.
@@ -46,12 +64,25 @@ pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure>
     let replicas = replicas(&mut connection, &arguments, globals).await?;
     let mut streams = Vec::new();
     for replica in replicas {
-        let request = LogsRequest { replica: Some(replica), follow: arguments.follow, tail_lines: arguments.tail };
-        streams.push((replica, connection.ask(async |client| client.logs(request).await).await?));
+        let request = request(replica, &arguments);
+        streams.push((replica, LogStream::open(connection.clone(), request).await?));
     }
     match <[_; 1]>::try_from(streams) {
         Ok([(_, stream)]) => alone(stream).await,
         Err(streams) => together(streams).await,
+    }
+}
+
+fn request(replica: types::ReplicaId, arguments: &Arguments) -> LogsRequest {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let now = u64::try_from(now).unwrap_or(u64::MAX);
+    LogsRequest {
+        replica: Some(replica),
+        follow: arguments.follow,
+        tail_lines: arguments.tail,
+        from: None,
+        since_unix_ms: arguments.since.map_or(0, |since| now.saturating_sub(since)),
+        previous: arguments.previous,
     }
 }
 
@@ -76,32 +107,32 @@ async fn replicas(
 }
 
 /// One replica: byte for byte.
-async fn alone(mut stream: Streaming<LogChunk>) -> Result<(), Failure> {
-    while let Some(chunk) = stream.message().await.map_err(|status| connection::failure(&status))? {
-        output::bytes(&chunk.data)?;
+async fn alone(mut stream: LogStream) -> Result<(), Failure> {
+    while let Some(data) = stream.next().await? {
+        output::bytes(&data)?;
     }
     Ok(())
 }
 
 /// Several: whole lines, each after its replica's id.
-async fn together(streams: Vec<(types::ReplicaId, Streaming<LogChunk>)>) -> Result<(), Failure> {
-    let (sender, mut lines) = mpsc::channel::<Result<Vec<u8>, Status>>(WAITING_CHUNKS);
+async fn together(streams: Vec<(types::ReplicaId, LogStream)>) -> Result<(), Failure> {
+    let (sender, mut lines) = mpsc::channel::<Result<Vec<u8>, Failure>>(WAITING_CHUNKS);
     for (id, stream) in streams {
         tokio::spawn(prefixed(views::replica_id(&id), stream, sender.clone()));
     }
     drop(sender);
     while let Some(lines) = lines.recv().await {
-        output::bytes(&lines.map_err(|status| connection::failure(&status))?)?;
+        output::bytes(&lines?)?;
     }
     Ok(())
 }
 
-async fn prefixed(id: String, mut stream: Streaming<LogChunk>, sender: mpsc::Sender<Result<Vec<u8>, Status>>) {
+async fn prefixed(id: String, mut stream: LogStream, sender: mpsc::Sender<Result<Vec<u8>, Failure>>) {
     let mut rest = Vec::new();
     loop {
-        let lines = match stream.message().await {
-            Ok(Some(chunk)) => {
-                rest.extend_from_slice(&chunk.data);
+        let lines = match stream.next().await {
+            Ok(Some(data)) => {
+                rest.extend_from_slice(&data);
                 Ok(whole_lines(&id, &mut rest))
             }
             Ok(None) if rest.is_empty() => return,
@@ -109,7 +140,7 @@ async fn prefixed(id: String, mut stream: Streaming<LogChunk>, sender: mpsc::Sen
                 rest.push(b'\n');
                 Ok(whole_lines(&id, &mut rest))
             }
-            Err(status) => Err(status),
+            Err(failure) => Err(failure),
         };
         let last = lines.is_err();
         // A closed channel means that printing has ended; so has this.

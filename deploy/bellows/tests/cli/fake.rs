@@ -243,7 +243,7 @@ impl Operator for Heard {
 
     async fn logs(&self, request: Request<LogsRequest>) -> Answer<Self::LogsStream> {
         self.hear("Logs", request.get_ref())?;
-        let chunks = ["one\ntw", "o\n"].map(|text| LogChunk { data: text.as_bytes().to_vec() });
+        let chunks = ["one\ntw", "o\n"].map(|text| LogChunk { data: text.as_bytes().to_vec(), ..LogChunk::default() });
         Ok(Response::new(streamed(chunks.to_vec())))
     }
 
