@@ -37,6 +37,9 @@ pub struct Arguments {
     /// How many at once in the burst
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     parallel: u32,
+    /// How often a virtual machine is booted beside them; 0 for not at all
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
+    vm_runs: u32,
     /// Also print where the time of a launch goes, moment by moment
     #[arg(long)]
     moments: bool,
@@ -66,7 +69,19 @@ pub fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
         payloads.iter().map(|payload| measure(&runtime, payload, arguments, floor)).collect::<Result<Vec<_>, _>>();
     let ended = runtime.shutdown().map_err(|error| Failure::from_error(&error));
     let floor = Row::new("kernel floor: seven namespaces, overlay, exec, wait; median", floor, "ms");
-    measured.and_then(|rows| ended.map(|()| [floor].into_iter().chain(rows.into_iter().flatten()).collect()))
+    let rows =
+        measured.and_then(|rows| ended.map(|()| [floor].into_iter().chain(rows.into_iter().flatten()).collect()))?;
+    beside_a_machine(rows, &payloads[0], arguments.vm_runs)
+}
+
+/// The comparison for which Bellows exists.
+fn beside_a_machine(mut rows: Vec<Row>, tiny: &Payload, runs: u32) -> Result<Vec<Row>, Failure> {
+    let container = rows.iter().find(|row| row.name == "tiny: order to cleaned up, in a row, median");
+    let container_ms = container.map_or(0.0, |row| row.value);
+    if runs > 0 {
+        rows.push(super::vm::row(&tiny.tree.join("bin/payload"), runs, container_ms)?);
+    }
+    Ok(rows)
 }
 
 fn payloads(folder: &Path, count: usize) -> Result<Vec<Payload>, Failure> {

@@ -6,6 +6,7 @@ mod payload;
 mod place;
 mod rows;
 mod scale;
+mod vm;
 
 use clap::{Args, Subcommand};
 

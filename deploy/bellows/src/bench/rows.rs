@@ -63,6 +63,7 @@ pub fn print(rows: &[Row], globals: &Globals) -> Result<(), Failure> {
 /// Three significant places or so: more would claim what one run does not know.
 fn number(value: f64) -> String {
     match value.abs() {
+        v if v.is_nan() => "-".to_owned(),
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
         v if v >= 1.0 => format!("{value:.2}"),

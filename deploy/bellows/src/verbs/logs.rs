@@ -9,6 +9,7 @@ use bellows_proto::operator::{ListReplicasRequest, LogsRequest};
 use bellows_proto::types;
 use clap::Args;
 use tokio::sync::mpsc;
+use tokio::task::LocalSet;
 
 use self::stream::LogStream;
 use crate::connection::Connection;
@@ -117,14 +118,19 @@ async fn alone(mut stream: LogStream) -> Result<(), Failure> {
 /// Several: whole lines, each after its replica's id.
 async fn together(streams: Vec<(types::ReplicaId, LogStream)>) -> Result<(), Failure> {
     let (sender, mut lines) = mpsc::channel::<Result<Vec<u8>, Failure>>(WAITING_CHUNKS);
+    // Asking anew is not something to send to another thread, and this process has one anyway.
+    let tasks = LocalSet::new();
     for (id, stream) in streams {
-        tokio::spawn(prefixed(views::replica_id(&id), stream, sender.clone()));
+        tasks.spawn_local(prefixed(views::replica_id(&id), stream, sender.clone()));
     }
     drop(sender);
-    while let Some(lines) = lines.recv().await {
-        output::bytes(&lines?)?;
-    }
-    Ok(())
+    let print = async {
+        while let Some(lines) = lines.recv().await {
+            output::bytes(&lines?)?;
+        }
+        Ok(())
+    };
+    tasks.run_until(print).await
 }
 
 async fn prefixed(id: String, mut stream: LogStream, sender: mpsc::Sender<Result<Vec<u8>, Failure>>) {

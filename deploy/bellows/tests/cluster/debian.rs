@@ -17,6 +17,9 @@ const NO_NETWORK: i32 = 75;
 /// Installing and removing a package, and reading all files again, on a loaded machine.
 const INSIDE: Duration = Duration::from_secs(120);
 
+/// Of the answer; more than the script says.
+const LINES_AHEAD: usize = 1024;
+
 /// The last line of the script inside.
 const END: &str = "the end";
 
@@ -120,7 +123,7 @@ fn debian() -> String {
 fn answer(dev: &Dev) -> Vec<String> {
     let mut follower = dev.cli.command(&["logs", "debian", "-f"]).spawn().expect("the executable was built");
     let out = BufReader::new(follower.stdout.take().expect("stdout is piped"));
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(LINES_AHEAD);
     let reader = std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
     let deadline = Instant::now() + INSIDE;
     let mut lines = Vec::new();

@@ -6,7 +6,7 @@ use cargo_metadata::Package;
 pub const PURE: [&str; 3] = ["bellows-core", "bellows-member", "bellows-agent-core"];
 
 /// Every crate of ours and those of ours that it may name.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("bellows-proto", &[]),
     ("bellows-core", &[]),
     ("bellows-member", &[]),
@@ -14,6 +14,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("bellows-runtime", &[]),
     ("bellows-controller", &["bellows-proto", "bellows-core", "bellows-member"]),
     ("bellows-agent", &["bellows-proto", "bellows-agent-core", "bellows-runtime"]),
+    ("bellows-vm", &[]),
     ("bellows-sim", &["bellows-core", "bellows-member", "bellows-agent-core"]),
     ("bellows-local", &[]),
     (
@@ -28,6 +29,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
             "bellows-agent",
             "bellows-sim",
             "bellows-local",
+            "bellows-vm",
         ],
     ),
 ];
