@@ -10,6 +10,7 @@ mod kill;
 mod life;
 mod loaded;
 mod local;
+mod logs;
 mod scaling;
 
 use std::collections::BTreeSet;
