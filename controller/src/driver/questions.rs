@@ -159,7 +159,8 @@ impl Driver {
     fn owner(&self, replica: ReplicaId) -> Answered<NodeId> {
         self.led()?;
         self.core.view().node_of(replica).ok_or_else(|| {
-            Status::not_found(format!("no copy {replica} is alive; `bellows replicas` lists those that are"))
+            let text = format!("no copy {replica} is known; `bellows replicas --ended` lists those that are");
+            Status::not_found(text)
         })
     }
 

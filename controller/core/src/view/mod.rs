@@ -76,10 +76,12 @@ impl<'a> View<'a> {
         seen.unwrap_or_else(|| app.to_string())
     }
 
-    /// Where a copy is, when it lives.
+    /// Where a copy is; where it was, as long as its end is remembered.
     pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
         let world = self.world()?;
-        world.replicas.find(replica).map(|slot| world.replicas.at(slot).node)
+        let mut gone = world.apps.values().flat_map(|seen| &seen.gone);
+        let living = world.replicas.find(replica).map(|slot| world.replicas.at(slot).node);
+        living.or_else(|| gone.find(|gone| gone.id == replica).map(|gone| gone.node))
     }
 
     /// The planner's own eyes: explanations use the same filters and words as decisions.
