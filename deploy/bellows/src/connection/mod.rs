@@ -116,9 +116,9 @@ impl Connection {
     }
 }
 
-/// No controller's word: nobody was there, or the connection broke before the answer. A status that came over the wire has no source here.
+/// Nobody was there, or the connection broke before the answer.
 fn unanswered(status: &Status) -> bool {
-    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+    status.code() == Code::Unavailable || status::broken(status)
 }
 
 /// Did the handshake fail for a certificate, ours or theirs? Patience would not mend that.

@@ -4,8 +4,20 @@ use tonic::{Code, Status};
 
 use crate::failure::{Failure, Kind, chain};
 
-/// A refusal as a failure with its exit code.
+/// Not a controller's word but the connection's end: what comes over the wire has no source here.
+pub fn broken(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// A refusal, or an answer that broke off, as a failure with its exit code.
 pub fn failure(status: &Status) -> Failure {
+    if broken(status) {
+        return Failure::new(
+            Kind::Unreachable,
+            format!("the connection to the controller broke: {}", sentence(status)),
+        )
+        .mend("it may have ended or been started anew: ask again");
+    }
     let kind = match status.code() {
         Code::InvalidArgument | Code::OutOfRange => Kind::Usage,
         Code::NotFound => Kind::NotFound,
