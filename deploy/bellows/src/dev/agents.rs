@@ -38,10 +38,10 @@ fn labels(plan: &NodePlan) -> BTreeMap<String, String> {
     BTreeMap::from([("zone".to_owned(), zone.to_owned())])
 }
 
-/// Ends it with all its replicas.
-pub async fn end(agent: Agent) -> Result<(), Failure> {
+/// Ends it with all its replicas; says what could not be ended.
+pub async fn end(agent: Agent) -> Result<(), String> {
     let name = agent.name().to_owned();
-    agent.shutdown(Replicas::End).await.map_err(|error| Failure::failed(format!("{name}: {}", chain(&error))))
+    agent.shutdown(Replicas::End).await.map_err(|error| format!("{name}: {}", chain(&error)))
 }
 
 /// Waits until some agent cannot go on by itself; says which and why.

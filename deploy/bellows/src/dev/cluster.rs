@@ -92,16 +92,18 @@ impl Cluster {
     }
 
     /// Ends all parts: the agents first, which end their sessions before their replicas, so that the controller hears of no ended copy that
-    /// it would replace. Every part is ended, whatever another one says.
-    pub async fn stop(self) -> Result<(), Failure> {
-        let ends = self.agents.into_iter().map(|agent| tokio::spawn(agents::end(agent))).collect::<Vec<_>>();
+    /// it would replace. Every part is ended, whatever another one says; what an agent could not end is ended without it.
+    pub async fn stop(self, wishes: &Wishes) -> Result<(), Failure> {
+        let end = |agent: Agent| (agent.name().to_owned(), tokio::spawn(agents::end(agent)));
+        let ends: Vec<_> = self.agents.into_iter().map(end).collect();
         let mut problems = Vec::new();
-        for end in ends {
-            match end.await {
-                Ok(Ok(())) => {}
-                Ok(Err(failure)) => problems.push(failure.to_string()),
-                Err(panic) => problems.push(panic.to_string()),
-            }
+        for (name, end) in ends {
+            let problem = match end.await {
+                Ok(Ok(())) => continue,
+                Ok(Err(problem)) => problem,
+                Err(panic) => format!("{name}: {panic}"),
+            };
+            problems.extend(end_without_agent(wishes, &name, problem).await);
         }
         if let Some(controller) = self.controller {
             controller.shutdown().await;
@@ -111,6 +113,20 @@ impl Cluster {
         } else {
             Err(Failure::failed(format!("not everything ended: {}", problems.join("; "))))
         }
+    }
+}
+
+/// After the agent's end had this problem: tries again on what it left. Says what remains wrong.
+async fn end_without_agent(wishes: &Wishes, name: &str, problem: String) -> Option<String> {
+    let plan = wishes.nodes.iter().find(|plan| plan.name == name)?.clone();
+    let program = wishes.program.clone();
+    match tokio::task::spawn_blocking(move || leftovers::end_all(&plan, &program)).await {
+        Ok(Ok(())) => {
+            tracing::warn!(problem, "an agent did not end well; what it left was ended afterwards");
+            None
+        }
+        Ok(Err(error)) => Some(format!("{problem}; and again: {}", chain(&error))),
+        Err(panic) => Some(format!("{problem}; and again: {panic}")),
     }
 }
 

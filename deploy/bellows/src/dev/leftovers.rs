@@ -20,7 +20,8 @@ pub fn remove_node(plan: &NodePlan, program: &Path) -> Result<(), Failure> {
     std::fs::remove_dir_all(&plan.state).map_err(|error| failed(error.to_string()))
 }
 
-fn end_all(plan: &NodePlan, program: &Path) -> Result<(), bellows_runtime::handle::Error> {
+/// Ends everything that runs for this node, of which no agent runs.
+pub fn end_all(plan: &NodePlan, program: &Path) -> Result<(), bellows_runtime::handle::Error> {
     let runtime = Runtime::start(runtime_config(plan, program))?;
     runtime.adopt()?;
     runtime.shutdown()

@@ -114,7 +114,7 @@ async fn serve(wishes: Wishes, globals: &Globals) -> Result<(), Failure> {
         Err(failure) => Err(failure),
     };
     let stopped = tokio::select! {
-        stopped = cluster.stop() => stopped,
+        stopped = cluster.stop(&wishes) => stopped,
         () = signals.next() => Err(impatient(&wishes.folders)),
     };
     served.and(stopped)

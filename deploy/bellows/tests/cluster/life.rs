@@ -49,6 +49,30 @@ fn fewer_nodes_than_before_leave_nothing_of_the_others() {
 }
 
 #[test]
+fn replicas_end_also_when_their_agent_does_not_end_well() {
+    let Some(_machine) = machine(&["busybox"]) else { return };
+    let mut bench = with_busybox(&["--nodes", "1"]);
+    bench.dev.cli.apply(&sleeper("web", 3), &["--wait"]);
+    let cgroups = bench.census().cgroups;
+    let node = cgroups.iter().find(|cgroup| is_node(cgroup)).expect("the node has a cgroup");
+    let foreign = node.join("foreign");
+    std::fs::create_dir(&foreign).expect("cgroups can be made");
+    let status = bench.dev.interrupt();
+    let left = bench.census();
+    let removed = std::fs::remove_dir(&foreign);
+    assert_eq!((status.code(), left.processes.len()), (Some(1), 0), "it says that a cgroup is left: {left:#?}");
+    removed.expect("nothing was in it");
+    // The next one can end it all.
+    let dev = Dev::start_again(&bench.dev, bench.state.path(), &["--nodes", "1"]);
+    Bench { dev, state: bench.state }.end();
+}
+
+/// Not one of a replica.
+fn is_node(cgroup: &std::path::Path) -> bool {
+    cgroup.file_name().is_some_and(|name| name.to_string_lossy().starts_with("bellows-"))
+}
+
+#[test]
 fn the_second_dev_in_a_folder_is_told_of_the_first() {
     let Some(_machine) = machine(&[]) else { return };
     let state = tempfile::tempdir().expect("a temporary folder");
