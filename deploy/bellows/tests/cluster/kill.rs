@@ -35,6 +35,8 @@ const APPS: [&str; 2] = ["web", "seven"];
 const MOST_COPIES: u64 = 20;
 /// Ends with code 7 when it is asked to end.
 const SEVEN: &str = "[sh, -c, \"trap 'exit 7' TERM; while :; do sleep 100000 & wait; done\"]";
+/// More than the logs and records that are made ahead.
+const FILES_AHEAD: usize = 100;
 /// More than one slot costs: cgroup files, sockets, namespaces.
 const SLOT_DESCRIPTORS: usize = 32;
 /// From the restart until all is as declared.
@@ -145,6 +147,7 @@ struct Sent {
 #[derive(Debug)]
 struct Told {
     program: Program,
+    attempt: u64,
     seen: bool,
 }
 
@@ -155,6 +158,8 @@ struct Killing {
     parts: Parts,
     launchers: usize,
     declared: BTreeMap<&'static str, Declared>,
+    /// Of each copy, when all was settled last.
+    attempts: BTreeMap<String, u64>,
     holds: BTreeMap<u32, Holds>,
 }
 
@@ -166,8 +171,8 @@ impl Killing {
         parts.cli.json(&["image", "load", layout.to_str().expect("temporary paths are text"), "--name", "busybox"]);
         let launchers = parts.copies().launchers.len();
         assert!(launchers >= AGENTS.into(), "the launchers are seen from outside");
-        let (declared, holds) = (BTreeMap::new(), BTreeMap::new());
-        let mut killing = Self { variant, seed, patience, parts, launchers, declared, holds };
+        let (declared, attempts, holds) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut killing = Self { variant, seed, patience, parts, launchers, declared, attempts, holds };
         for (app, yaml) in APPS.into_iter().zip([sleeper("web", 20), app("seven", SEVEN, "replicas: 20")]) {
             let answers = killing.parts.cli.apply(&yaml, &[]);
             killing.declare(app, 20, &answers[0]);
@@ -223,6 +228,7 @@ impl Killing {
         }
         self.check_survivors(if self.variant == Variant::Controller { &at_kill } else { &before }, &told, &rows);
         self.check_exit_codes(&told, &rows);
+        self.attempts = rows.iter().map(|row| (field(row, "id"), attempt(row))).collect();
         let ended = told.len();
         println!(
             "  round {round}: {sent:?}, killed {:?}, {ended} ended by itself, ready after {took:.2?}",
@@ -254,7 +260,8 @@ impl Killing {
         let program = before.programs_of("seven").filter(free).find(|program| lives(program.process))?;
         wanted.then(|| {
             signal(program.process, Signal::SIGTERM);
-            Told { program: program.clone(), seen: false }
+            let attempt = self.attempts.get(&program.replica).copied().unwrap_or(1);
+            Told { program: program.clone(), attempt, seen: false }
         })
     }
 
@@ -373,6 +380,11 @@ impl Killing {
                 assert!(self.variant != Variant::Agents, "{told:?} is not remembered: {ended:?}");
                 continue;
             };
+            if attempt(row) > told.attempt + 1 {
+                // The next attempt had begun, and ended with its init.
+                assert_eq!(self.variant, Variant::Everything, "{told:?} was started more than once: {row}");
+                continue;
+            }
             let known = [&row["ended"]["exit_code"], &row["last_exit"]["exit_code"]].into_iter().any(|code| *code == 7);
             assert!(known, "{told:?} ended with code 7: {row}{}", self.parts.complaints());
         }
@@ -391,8 +403,17 @@ impl Killing {
                 assert!(now.descriptors <= most, "process {pid} has {now:?}, at the beginning {before:?}");
             }
         }
+        for (pid, now) in &holds {
+            // One of each slot, and the machine's own. No copy runs.
+            assert!(now.networks <= now.slots + 1 && now.files <= FILES_AHEAD, "process {pid} has {now:?}");
+        }
         self.parts.end();
     }
+}
+
+/// Of those that ended it is not told.
+fn attempt(row: &Value) -> u64 {
+    row["attempt"].as_u64().unwrap_or_default()
 }
 
 fn is_init_of(copies: &Copies, pid: u32) -> bool {

@@ -99,7 +99,12 @@ fn spawn(arguments: &[OsString], log: &Path) -> Child {
 /// What one process holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Holds {
+    /// Other than these.
     pub descriptors: usize,
+    /// Logs and records of containers: of those that run, and those made ahead.
+    pub files: usize,
+    /// Network namespaces among them.
+    pub networks: usize,
     /// Made ahead, or kept for the next copy; each costs descriptors.
     pub slots: usize,
 }
@@ -147,8 +152,12 @@ impl Parts {
                 cgroup.parent().is_some_and(|node| node.to_string_lossy().ends_with(&format!("-{}", part.name)))
             };
             let slots: BTreeSet<_> = cgroups.iter().filter(of_node).filter_map(|cgroup| cgroup.file_name()).collect();
-            let descriptors = std::fs::read_dir(format!("/proc/{}/fd", part.pid())).map_or(0, Iterator::count);
-            (part.pid(), Holds { descriptors, slots: slots.len() })
+            let folder = std::fs::read_dir(format!("/proc/{}/fd", part.pid())).into_iter().flatten().flatten();
+            let open: Vec<PathBuf> = folder.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+            let networks: BTreeSet<_> = open.iter().filter(|to| to.to_string_lossy().starts_with("net:[")).collect();
+            let files = open.iter().filter(|to| to.to_string_lossy().contains("/runtime/containers/")).count();
+            let (descriptors, networks, slots) = (open.len() - files, networks.len(), slots.len());
+            (part.pid(), Holds { descriptors, files, networks, slots })
         };
         self.agents.iter().chain([&self.controller]).map(count).collect()
     }
