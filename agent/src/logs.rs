@@ -92,10 +92,10 @@ impl AttemptLog {
             Err(source) => return Err(LogError::Find { id, source: Box::new(source) }),
         };
         let growth = Growth::of(&files);
-        let opened = (|| match begin {
+        let opened = match begin {
             Begin::At(at) => LogReader::open(&files, at),
             Begin::Last(lines) => last_lines(&files, lines),
-        })();
+        };
         match opened {
             Ok(reader) => Ok(Some((Self { id, reader, since_unix_ms }, growth))),
             Err(source) => Err(LogError::Read { id, source }),

@@ -43,7 +43,7 @@ fn blob(bytes: &[u8]) -> String {
 }
 
 /// As Docker since 25: an OCI layout, and beside it a `manifest.json` that points into it.
-fn new(images: &[(&Blobs, &[&str])]) -> Layer {
+fn new(images: &[Named<'_>]) -> Layer {
     let mut archive = Layer::default().file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
     let (mut index, mut list) = (Vec::new(), Vec::new());
     for (image, tags) in images {
@@ -100,7 +100,10 @@ fn new_archives_have_the_digests_of_their_layouts_and_the_names_people_gave() ->
     Ok(())
 }
 
-fn several(make: fn(&[(&Blobs, &[&str])]) -> Layer) -> Outcome {
+/// An image with its names.
+type Named<'a> = (&'a Blobs, &'a [&'a str]);
+
+fn several(make: fn(&[Named<'_>]) -> Layer) -> Outcome {
     let place = Place::new()?;
     let (one, two) = (image("one"), image("two"));
     let path = written(&place, make(&[(&one, &["web:1"]), (&two, &["shop/db:1"])]))?;

@@ -21,7 +21,7 @@ echo that is all
 
 fn machine(init: &str) -> Option<Machine> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().map(Path::new).find(|path| path.is_file());
-    let found = (|| Ok::<_, bellows_vm::Missing>((qemu()?, kernel()?)))();
+    let found = qemu().and_then(|qemu| Ok((qemu, kernel()?)));
     let (busybox, (qemu, kernel)) = match (busybox, found) {
         (Some(busybox), Ok(found)) => (busybox, found),
         (None, _) => {

@@ -151,7 +151,7 @@ mod tests {
             }
             let file = &mut self.files[(self.number % 2) as usize];
             if self.written == 0 {
-                write!(file, "#{:020} {:020}\n", self.number, self.start).expect("written");
+                writeln!(file, "#{:020} {:020}", self.number, self.start).expect("written");
                 self.written = HEADER_BYTES;
             }
             file.write_all(line.as_bytes()).expect("written");
