@@ -57,7 +57,7 @@ pub enum Error {
 /// Makes `below` and everything above it in each hierarchy that hosts join. Is the first part new, or was it there before?
 pub fn make(below: &str) -> Result<bool, Error> {
     let mut new = false;
-    for root in joined()? {
+    for root in joined(Path::new(ROOT))? {
         let mut path = root;
         for (depth, part) in below.split('/').enumerate() {
             path.push(part);
@@ -73,7 +73,7 @@ pub fn make(below: &str) -> Result<bool, Error> {
 
 /// Moves this process there.
 pub fn join(below: &str) -> Result<(), Error> {
-    for root in joined()? {
+    for root in joined(Path::new(ROOT))? {
         let path = root.join(below);
         fs::write(path.join("cgroup.procs"), "0").map_err(|source| Error::Join { path, source })?;
     }
@@ -82,18 +82,18 @@ pub fn join(below: &str) -> Result<(), Error> {
 
 /// Is there such a directory in any hierarchy?
 pub fn exists(below: &str) -> bool {
-    roots().iter().any(|root| root.join(below).is_dir())
+    roots(Path::new(ROOT)).iter().any(|root| root.join(below).is_dir())
 }
 
 /// Names of the directories directly below the root of any hierarchy that begin with `prefix`, without it.
 pub fn with_prefix(prefix: &str) -> BTreeSet<String> {
-    let all = roots().into_iter().flat_map(|root| children(&root));
+    let all = roots(Path::new(ROOT)).into_iter().flat_map(|root| children(&root));
     all.filter_map(|path| path.file_name()?.to_str()?.strip_prefix(prefix).map(str::to_owned)).collect()
 }
 
 /// All processes in the directory and below it, in any hierarchy.
 pub fn members(below: &str) -> BTreeSet<Pid> {
-    let directories = roots().into_iter().flat_map(|root| subtree(&root.join(below)));
+    let directories = roots(Path::new(ROOT)).into_iter().flat_map(|root| subtree(&root.join(below)));
     let lists = directories.filter_map(|path| fs::read_to_string(path.join("cgroup.procs")).ok());
     lists.flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<Pid>>()).collect()
 }
@@ -105,7 +105,7 @@ pub fn end(below: &str) -> Result<(), Error> {
         thaw(below);
         let members = members(below);
         processes::kill_and_wait(&members, deadline.saturating_duration_since(Instant::now()));
-        let removed = roots().into_iter().map(|root| remove(&root.join(below))).find_map(Result::err);
+        let removed = roots(Path::new(ROOT)).into_iter().map(|root| remove(&root.join(below))).find_map(Result::err);
         match removed {
             None => return Ok(()),
             Some((path, source)) if Instant::now() >= deadline => {
@@ -119,7 +119,7 @@ pub fn end(below: &str) -> Result<(), Error> {
 
 /// Frozen processes of a v1 hierarchy do not even die.
 fn thaw(below: &str) {
-    for directory in roots().into_iter().flat_map(|root| subtree(&root.join(below))) {
+    for directory in roots(Path::new(ROOT)).into_iter().flat_map(|root| subtree(&root.join(below))) {
         let state = directory.join("freezer.state");
         if fs::read_to_string(&state).is_ok_and(|state| state.trim() != "THAWED") {
             // It may end by itself at this moment; what stays frozen is seen by `end`, which does not get rid of it.
@@ -158,18 +158,17 @@ fn children(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// All hierarchies: one at the root (v2), or one in each directory below it (v1).
-fn roots() -> Vec<PathBuf> {
-    let root = PathBuf::from(ROOT);
+fn roots(root: &Path) -> Vec<PathBuf> {
     if root.join("cgroup.procs").exists() {
-        return vec![root];
+        return vec![root.to_owned()];
     }
-    children(&root).into_iter().filter(|path| path.join("cgroup.procs").exists()).collect()
+    children(root).into_iter().filter(|path| path.join("cgroup.procs").exists()).collect()
 }
 
 /// Those that hosts join; controllers that are mounted together are one.
-fn joined() -> Result<Vec<PathBuf>, Error> {
-    let all = roots();
-    if all == [PathBuf::from(ROOT)] {
+fn joined(root: &Path) -> Result<Vec<PathBuf>, Error> {
+    let all = roots(root);
+    if all == [root] {
         return Ok(all);
     }
     let named = |path: &PathBuf| {
@@ -178,4 +177,52 @@ fn joined() -> Result<Vec<PathBuf>, Error> {
     };
     let found: Vec<PathBuf> = all.into_iter().filter(named).collect();
     if found.is_empty() { Err(Error::NotMounted) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hierarchies(names: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        for name in names {
+            fs::create_dir_all(root.path().join(name)).expect("writable");
+            fs::write(root.path().join(name).join("cgroup.procs"), "").expect("writable");
+        }
+        root
+    }
+
+    fn names(root: &Path) -> BTreeSet<String> {
+        let joined = joined(root).expect("there are some");
+        joined.iter().map(|path| path.strip_prefix(root).expect("below the root").display().to_string()).collect()
+    }
+
+    #[test]
+    fn one_tree_for_all_is_joined_at_its_root() {
+        let root = hierarchies(&["", "system.slice"]);
+        assert_eq!(names(root.path()), BTreeSet::from([String::new()]));
+    }
+
+    #[test]
+    fn of_one_tree_each_those_are_joined_that_make_a_size() {
+        let root = hierarchies(&["cpu,cpuacct", "memory", "pids", "freezer", "devices", "unified", "net_cls"]);
+        fs::create_dir(root.path().join("no-hierarchy")).expect("writable");
+        let expected = ["cpu,cpuacct", "memory", "pids", "freezer"].map(str::to_owned);
+        assert_eq!(names(root.path()), BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn nothing_mounted_is_an_error() {
+        assert!(matches!(joined(hierarchies(&[]).path()), Err(Error::NotMounted)));
+    }
+
+    #[test]
+    fn what_is_below_goes_first() {
+        let top = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir_all(top.path().join("a/n1/s1")).expect("writable");
+        fs::create_dir_all(top.path().join("a/n2")).expect("writable");
+        remove(&top.path().join("a")).expect("nothing but directories");
+        assert!(!top.path().join("a").exists());
+        remove(&top.path().join("a")).expect("who is gone is gone");
+    }
 }
