@@ -264,6 +264,25 @@ fn program_and_init_may_use_every_cpu_though_their_launcher_keeps_to_one() {
 }
 
 #[test]
+fn hidden_directories_are_empty_and_stay_so() {
+    let Some(place) = place() else { return };
+    let Some(image) = place.busybox() else { return };
+    if fs::read_dir("/sys/firmware").is_ok_and(|mut entries| entries.next().is_none()) {
+        println!("skipped: this machine has nothing in /sys/firmware");
+        return;
+    }
+    let runtime = place.start();
+    let script = "[ -d /sys/firmware ] && [ -z \"$(ls /sys/firmware)\" ] || exit 1
+        touch /sys/firmware/x 2>/dev/null && exit 2; grep -q ' /sys/firmware [a-z]* ro' /proc/mounts || exit 3";
+    let mut spec = place.spec("hidden", &["sh", "-c", script]);
+    spec.root = image;
+    runtime.launch(&spec).expect("launched");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(0));
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
 fn a_user_is_a_user() {
     let Some(place) = place() else { return };
     let Some(image) = place.busybox() else { return };

@@ -143,8 +143,7 @@ fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
             call(libc::SYS_mount, [at(c"dev/null"), at(path), 0, libc::MS_BIND as usize, 0, 0])
         }
         ChildStep::HideDirectory(path) => {
-            let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-            call(libc::SYS_mount, [at(c"tmpfs"), at(path), at(c"tmpfs"), flags as usize, at(c"size=4k,nr_inodes=1"), 0])
+            call(libc::SYS_mount, [at(c"/empty"), at(path), 0, libc::MS_BIND as usize, 0, 0])
         }
         ChildStep::ReadOnly(path) => read_only(path),
         ChildStep::Pivot => call(libc::SYS_pivot_root, [at(c"."), at(c"."), 0, 0, 0, 0]),

@@ -13,8 +13,8 @@ use bellows_runtime::image::Store;
 use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
 use clap::Args;
 
-use super::payload;
-use super::rows::{Row, quantile};
+use super::rows::{Reference, Row, quantile};
+use super::{crun, payload, waiting};
 use crate::failure::Failure;
 
 /// Of busybox: it returns at once.
@@ -43,6 +43,9 @@ pub struct Arguments {
     /// Also print where the time of a launch goes, moment by moment
     #[arg(long)]
     moments: bool,
+    /// Also launch beside this many containers that are alive
+    #[arg(long, value_parser = clap::value_parser!(u32).range(20..=4000))]
+    alive: Option<u32>,
 }
 
 /// A program that is measured.
@@ -52,6 +55,16 @@ struct Payload {
     args: [&'static str; 3],
     /// Milliseconds of the same as a plain process.
     plain: f64,
+}
+
+impl Payload {
+    fn words(&self) -> Vec<&'static str> {
+        self.args.into_iter().filter(|word| !word.is_empty()).collect()
+    }
+
+    fn is_tiny(&self) -> bool {
+        self.name == "tiny"
+    }
 }
 
 /// The floor first: it is measured from a process without threads.
@@ -136,7 +149,9 @@ fn measure(runtime: &Runtime, payload: &Payload, arguments: &Arguments, floor: f
     let count = arguments.count as usize;
     let parallel = arguments.parallel as usize;
     lives(runtime, payload, "warm", WARM_UP, parallel)?;
+    let before_us = cpu_us(runtime)?;
     let row = lives(runtime, payload, "row", count, 1)?;
+    let cpu_ms = (cpu_us(runtime)? - before_us) as f64 / 1e3 / count as f64;
     let burst = lives(runtime, payload, "burst", count, parallel)?;
     let mut launched: Vec<_> = row.lives.iter().map(|life| milliseconds(life.launched_ns)).collect();
     let mut cleaned: Vec<_> = row.lives.iter().map(|life| milliseconds(life.cleaned_ns)).collect();
@@ -149,17 +164,39 @@ fn measure(runtime: &Runtime, payload: &Payload, arguments: &Arguments, floor: f
         Row::new(name("order to cleaned up, in a row, p99"), quantile(&mut cleaned, 990), "ms"),
         Row::new(name(&format!("containers, {parallel} at once")), count as f64 / (burst.wall_ns as f64 / 1e9), "1/s"),
     ];
+    let beside = beside_others(payload, arguments, quantile(&mut cleaned, 500))?;
+    rows.extend(beside.into_iter().map(|row| Row { name: name(&row.name), ..row }));
+    rows.push(Row::new(name("CPU of the whole machine, per container in a row"), cpu_ms, "ms"));
+    if payload.is_tiny() {
+        rows.extend(waiting::after_idleness(runtime, &payload.tree, (count / 10).clamp(1, 50))?);
+        let many =
+            arguments.alive.map(|many| waiting::beside_many(runtime, &payload.tree, many as usize, count.min(200)));
+        rows.extend(many.transpose()?.into_iter().flatten());
+    }
     if arguments.moments {
         rows.extend(moments(payload.name, &row));
     }
     Ok(rows)
 }
 
+/// The same payload by another runtime, in the same run.
+fn beside_others(payload: &Payload, arguments: &Arguments, cleaned: f64) -> Result<Vec<Row>, Failure> {
+    let crun = crun::mean_ms(&payload.tree, &payload.words(), arguments.count.min(50))?;
+    Ok(crun
+        .into_iter()
+        .map(|ms| Row::new("order to cleaned up beside crun run", cleaned, "ms").beside("crun run, mean", ms))
+        .collect())
+}
+
+/// Of all CPUs, whoever used them.
+fn cpu_us(runtime: &Runtime) -> Result<u64, Failure> {
+    runtime.node_usage().map(|usage| usage.cpu_us).map_err(|error| Failure::from_error(&error))
+}
+
 fn lives(runtime: &Runtime, payload: &Payload, name: &str, count: usize, parallel: usize) -> Result<Run, Failure> {
     let id = ContainerId::new(format!("{}-{name}", payload.name.replace(' ', "-")))
         .map_err(|error| Failure::from_error(&error))?;
-    let args: Vec<_> = payload.args.into_iter().filter(|word| !word.is_empty()).collect();
-    let spec = ContainerSpec::new(id, &payload.tree, &args);
+    let spec = ContainerSpec::new(id, &payload.tree, &payload.words());
     let run = bench::launch(runtime, &spec, count, parallel).map_err(|error| Failure::from_error(&error))?;
     match run.lives.iter().find(|life| life.exit != Exit::Code(0)) {
         None => Ok(run),
@@ -170,14 +207,19 @@ fn lives(runtime: &Runtime, payload: &Payload, name: &str, count: usize, paralle
     }
 }
 
-/// Medians of the moments of a launch, after the order.
+/// Medians of the moments of a launch, after the order, each beside how long it was after the moment before.
 fn moments(name: &str, run: &Run) -> Vec<Row> {
     let first = run.lives.first().map(|life| life.timings.moments_ns.clone()).unwrap_or_default();
-    let median = |index: usize| {
-        let at = run.lives.iter().filter_map(|life| life.timings.moments_ns.get(index));
-        quantile(&mut at.map(|(_, ns)| milliseconds(*ns)).collect::<Vec<_>>(), 500)
+    let median = |of: &dyn Fn(&bellows_runtime::bench::Life) -> Option<u64>| {
+        quantile(&mut run.lives.iter().filter_map(of).map(milliseconds).collect::<Vec<_>>(), 500)
     };
     let rows = first.iter().enumerate();
-    rows.map(|(index, (moment, _))| Row::new(format!("{name}: after the order, {moment}"), median(index), "ms"))
-        .collect()
+    rows.map(|(index, (moment, _))| {
+        let at = |life: &bellows_runtime::bench::Life, index: usize| Some(life.timings.moments_ns.get(index)?.1);
+        let before = |life: &_| if index == 0 { Some(0) } else { at(life, index - 1) };
+        let step = median(&|life| Some(at(life, index)?.saturating_sub(before(life)?)));
+        let row = Row::new(format!("{name}: after the order, {moment}"), median(&|life| at(life, index)), "ms");
+        Row { reference: Some(Reference { name: "this step".to_owned(), value: step }), ..row }
+    })
+    .collect()
 }

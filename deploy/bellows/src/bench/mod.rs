@@ -1,12 +1,14 @@
 //! `bellows bench`: how fast, measured here and now, as rows of {name, value, unit, reference?, ratio?}.
 
 mod cluster;
+mod crun;
 mod launch;
 mod payload;
 mod place;
 mod rows;
 mod scale;
 mod vm;
+mod waiting;
 
 use clap::{Args, Subcommand};
 
