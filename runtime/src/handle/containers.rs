@@ -217,7 +217,10 @@ pub fn conclude(file: &File, oom_kills: Option<u64>) -> io::Result<Ended> {
     let oom = oom_kills.is_some_and(|kills| kills > record.oom_kills_before);
     let exit = record.exit.unwrap_or_else(|| record::exit_of(record.end.map(|(status, _)| status), oom));
     let ended = record.ended(exit, now);
-    Record::set_exit(file, exit, ended.ended_unix_ms)?;
+    // What the init wrote says a code for good; anything else depends on a cgroup that the next container uses.
+    if !(matches!(exit, Exit::Code(_)) && record.end.is_some()) {
+        Record::set_exit(file, exit, ended.ended_unix_ms)?;
+    }
     Ok(ended)
 }
 

@@ -11,6 +11,7 @@ use rustix::mount::{
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::scratch::Spare;
 use crate::kernel::seccomp::{self, Instruction};
 use crate::kernel::{mount, namespace};
 use crate::steps::{HIDDEN_DIRECTORIES, HIDDEN_FILES, READ_ONLY};
@@ -26,6 +27,8 @@ pub struct Home {
     pub proc: OwnedFd,
     /// The host's network.
     pub network: OwnedFd,
+    /// A writable layer made ahead.
+    pub scratch: Spare,
     /// The init's executable.
     pub init: OwnedFd,
     /// The system call filter.
@@ -75,6 +78,7 @@ impl Home {
             own: own.map_err(|error| step("open a pidfd of its own")(error.into()))?,
             proc,
             network,
+            scratch: Spare::default(),
             init,
             filter: seccomp::default_filter(),
             present,

@@ -7,6 +7,7 @@ mod child;
 mod codec;
 mod home;
 mod moments;
+mod scratch;
 mod server;
 mod setup;
 pub mod wire;

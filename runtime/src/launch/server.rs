@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::home::Home;
 use super::setup::{self, Descriptors};
 use super::wire::{self, Failure, Reply, Request};
@@ -33,8 +35,17 @@ fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
     let mut buffer = Vec::new();
     while let Some((request, fds)) = wire::receive::<Request>(socket, &mut buffer)? {
         answer(&home, socket, &request, fds)?;
+        if !is_waited_for(socket) {
+            home.scratch.refill(request.spec.limits.scratch_bytes);
+        }
     }
     Ok(())
+}
+
+/// Whether the next request is there already.
+fn is_waited_for(socket: BorrowedFd<'_>) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::from_borrowed_fd(socket, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 fn answer(home: &Home, socket: BorrowedFd<'_>, request: &Request, fds: Vec<OwnedFd>) -> io::Result<()> {

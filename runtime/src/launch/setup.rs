@@ -130,16 +130,7 @@ impl<'a> UnderWay<'a> {
     }
 
     fn scratch(&self, size_bytes: u64) -> io::Result<OwnedFd> {
-        let size = size_bytes.to_string();
-        // One inode for each page and a few for what every container has.
-        let inodes = (size_bytes / 4096 + 64).to_string();
-        let settings =
-            [Setting::Text("mode", "0755"), Setting::Text("size", &size), Setting::Text("nr_inodes", &inodes)];
-        let scratch =
-            mount::detached("tmpfs", &settings, MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID)?;
-        for dir in [c"upper", c"work", c"upper/etc"] {
-            rustix::fs::mkdirat(&scratch, dir, Mode::from_raw_mode(0o755))?;
-        }
+        let scratch = self.home.scratch.take(size_bytes)?;
         for dir in [c"upper", c"upper/etc"] {
             self.give(&scratch, dir)?;
         }

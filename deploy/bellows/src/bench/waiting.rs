@@ -15,6 +15,7 @@ const IDLE: Duration = Duration::from_millis(200);
 const FEW: usize = 10;
 
 /// How long a launch takes on a node that was idle, median and p99.
+#[expect(clippy::disallowed_methods, reason = "idleness itself is what is measured")]
 pub fn after_idleness(runtime: &Runtime, tree: &Path, count: usize) -> Result<Vec<Row>, Failure> {
     let mut samples = Vec::with_capacity(count);
     for number in 0..count {
@@ -31,24 +32,31 @@ pub fn after_idleness(runtime: &Runtime, tree: &Path, count: usize) -> Result<Ve
 /// How long a launch takes beside `many` containers that are alive, against a few; and how long it took to start them all.
 pub fn beside_many(runtime: &Runtime, tree: &Path, many: usize, count: usize) -> Result<Vec<Row>, Failure> {
     let mut alive = Vec::with_capacity(many);
-    let began = Instant::now();
-    let done = (|| {
-        add(runtime, tree, &mut alive, FEW)?;
-        let few = medians(runtime, tree, count)?;
-        let began = Instant::now();
-        add(runtime, tree, &mut alive, many)?;
-        let seconds = began.elapsed().as_secs_f64();
-        Ok((few, medians(runtime, tree, count)?, seconds))
-    })();
+    let measured = measure_beside(runtime, tree, many, count, &mut alive);
     let ended = alive.iter().map(|id| end(runtime, id)).fold(Ok(()), Result::and);
-    tracing::debug!(elapsed = ?began.elapsed(), "launched beside many");
-    let (few, beside, seconds) = done?;
+    let (few, beside, seconds) = measured?;
     ended?;
     Ok(vec![
         Row::new(format!("tiny: order to exec beside {many} alive, median"), beside, "ms")
             .beside(format!("beside {FEW}"), few),
         Row::new(format!("tiny: {FEW} -> {many} alive, one after the other"), seconds, "s"),
     ])
+}
+
+/// Medians beside a few and beside many, and the seconds between.
+fn measure_beside(
+    runtime: &Runtime,
+    tree: &Path,
+    many: usize,
+    count: usize,
+    alive: &mut Vec<ContainerId>,
+) -> Result<(f64, f64, f64), Failure> {
+    add(runtime, tree, alive, FEW)?;
+    let few = medians(runtime, tree, count)?;
+    let began = Instant::now();
+    add(runtime, tree, alive, many)?;
+    let seconds = began.elapsed().as_secs_f64();
+    Ok((few, medians(runtime, tree, count)?, seconds))
 }
 
 fn add(runtime: &Runtime, tree: &Path, alive: &mut Vec<ContainerId>, wanted: usize) -> Result<(), Failure> {
