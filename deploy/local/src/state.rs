@@ -63,15 +63,14 @@ pub fn make_folder(path: &Path) -> Result<(), Error> {
 /// Removes the cluster's folder with all that is in it. Was it there?
 pub fn remove(cluster: &ClusterName) -> Result<bool, Error> {
     let path = cluster.folder();
-    match fs::remove_dir_all(&path) {
-        Ok(()) => {
-            // The folder of all clusters goes with the last one, and is refused to who is not the last.
-            let _ = path.parent().map(fs::remove_dir);
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(failed("remove", &path)(error)),
-    }
+    let was_there = match fs::remove_dir_all(&path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(failed("remove", &path)(error)),
+    };
+    // The folder of all clusters goes with the last one, and is refused to who is not the last.
+    let _ = path.parent().map(fs::remove_dir);
+    Ok(was_there)
 }
 
 /// Keeps the plan.
