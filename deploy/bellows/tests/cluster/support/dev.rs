@@ -1,10 +1,12 @@
 //! A running `bellows dev` of its own: state folder, ports, addresses.
 
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -17,11 +19,30 @@ use super::cli::{BELLOWS, Cli};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Every cluster has addresses of its own, so that what one test leaves behind is not blamed on the next.
-static NEXT_RANGE: AtomicU8 = AtomicU8::new(200);
+static NEXT_RANGE: AtomicU8 = AtomicU8::new(FIRST_RANGE);
 
-/// The first address of a /16 that no other cluster of this run has.
+/// 10.140 to 10.249, without those that other tests and the measurements have for themselves.
+const FIRST_RANGE: u8 = 140;
+const LAST_RANGE: u8 = 249;
+const TAKEN: [u8; 8] = [194, 195, 196, 197, 198, 199, 211, 212];
+
+/// Kept locked to the end of this process: another one that runs these tests on the same machine takes other addresses.
+static LOCKS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// The first address of a /16 that no other cluster has.
 pub fn next_range() -> String {
-    format!("10.{}.0.0", NEXT_RANGE.fetch_add(1, Ordering::Relaxed))
+    let candidates = std::iter::from_fn(|| Some(NEXT_RANGE.fetch_add(1, Ordering::Relaxed)));
+    let mut candidates = candidates.take_while(|number| *number <= LAST_RANGE).filter(|number| !TAKEN.contains(number));
+    let number = candidates.find(|number| lock(*number)).expect("fewer clusters than ranges on this machine");
+    format!("10.{number}.0.0")
+}
+
+fn lock(number: u8) -> bool {
+    let path = std::env::temp_dir().join(format!("bellows-test-range-{number}"));
+    let file = OpenOptions::new().create(true).append(true).open(path).expect("writable");
+    let free = file.try_lock().is_ok();
+    LOCKS.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+    free
 }
 
 /// Ended with the test, also when that fails.
