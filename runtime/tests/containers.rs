@@ -64,6 +64,29 @@ fn what_cannot_be_executed_names_the_step_and_leaves_nothing() {
 }
 
 #[test]
+fn a_state_folder_that_went_away_is_named_and_nothing_is_left() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let folder = runtime.config().state.join("containers");
+    // The runtime makes folders ahead at the same time.
+    wait_until("the folder is gone", || fs::remove_dir_all(&folder).is_ok() || !folder.exists());
+    // Those made ahead still serve; then it shows.
+    let refused = (0..100).find_map(|n| {
+        let spec = place.spec(&format!("n{n}"), &["/bin/payload", "exit", "0"]);
+        let launched = runtime.launch(&spec);
+        launched.and_then(|_| runtime.reap(&spec.id)).and_then(|_| runtime.forget(&spec.id)).err()
+    });
+    match refused {
+        Some(Error::State { path, .. }) => assert!(path.starts_with(&folder), "{}", path.display()),
+        other => panic!("{other:?}"),
+    }
+    fs::create_dir_all(&folder).expect("mended");
+    assert_eq!(run(&place, &runtime, "after", &["/bin/payload", "exit", "4"]), Exit::Code(4));
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
 fn names_are_unique_until_forgotten() {
     let Some(place) = place() else { return };
     let runtime = place.start();
