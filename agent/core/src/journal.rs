@@ -62,7 +62,7 @@ pub enum Record {
         attempt: u32,
         /// Crashes in a row before it.
         crashes: u32,
-        /// How the attempt before it ended.
+        /// How the last one before it ended whose end was seen.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last_exit: Option<Exit>,
     },

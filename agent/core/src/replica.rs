@@ -49,7 +49,7 @@ pub(crate) struct Seen {
     pub(crate) phase: Phase,
     pub(crate) address: String,
     pub(crate) ready: bool,
-    /// How the attempt before the present one ended.
+    /// How the last attempt before this one ended whose end was seen; unknown when there was none but attempts were lost.
     pub(crate) last_exit: Option<Exit>,
     /// Start of the present attempt.
     pub(crate) since: Instant,

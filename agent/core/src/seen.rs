@@ -113,7 +113,9 @@ impl AgentCore {
     fn next_attempt(&mut self, id: ReplicaId, exit: Exit, until: Instant) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         replica.seen.attempt += 1;
-        replica.seen.last_exit = Some(exit);
+        // An end that nobody saw hides none that was seen.
+        replica.seen.last_exit =
+            Some(exit).filter(|exit| *exit != Exit::Unknown).or(replica.seen.last_exit).or(Some(exit));
         replica.seen.phase = Phase::Waiting(until);
         replica.seen.ready = false;
         replica.seen.address = String::new();

@@ -274,7 +274,7 @@ pub struct ReplicaReport {
     pub obeyed: (SessionId, OrderSequence),
     /// Counts from 1.
     pub attempt: u32,
-    /// How the attempt before the present one ended.
+    /// How the last attempt before this one ended whose end was seen; unknown when there was none but attempts were lost.
     #[serde(default)]
     pub last_exit: Option<Exit>,
     /// Of the present attempt.

@@ -165,7 +165,7 @@ impl Turn<'_> {
         }
         if advanced && attempt > 0 {
             let text = match last_exit {
-                Some(exit) => format!("attempt {now_attempt}; the one before: {}", exit_text(exit)),
+                Some(exit) => format!("attempt {now_attempt}; the last end seen: {}", exit_text(exit)),
                 None => format!("attempt {now_attempt} after a crash"),
             };
             self.tell(EventKind::Restarted, about, Reason::new("crashed", text));

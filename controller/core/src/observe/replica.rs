@@ -84,7 +84,7 @@ pub enum Sight {
 pub struct Seen {
     /// Counts from 1; 0 before the first report.
     pub attempt: u32,
-    /// How the attempt before it ended.
+    /// How the last one before it ended whose end was seen.
     pub last_exit: Option<Exit>,
     /// Of that attempt.
     pub lifecycle: Lifecycle,

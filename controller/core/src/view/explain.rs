@@ -86,7 +86,7 @@ impl View<'_> {
         ];
         if let Some(exit) = replica.seen.last_exit {
             let (attempt, how) = (replica.seen.attempt, exit_text(exit));
-            lines.push(format!("attempt {attempt}, in place, because the one before ended: {how}"));
+            lines.push(format!("attempt {attempt}, in place; the last end seen: {how}"));
         }
         if let Some(order) = replica.ordered {
             lines.push(format!("its start order {order} has not been acknowledged yet; its resources are set aside"));

@@ -82,7 +82,7 @@ pub struct ReplicaRow {
     pub address: String,
     /// Runs of its process.
     pub attempt: u32,
-    /// How the run before the present one ended.
+    /// How the last run before it ended whose end was seen.
     pub last_exit: Option<Exit>,
     /// Age of the attempt.
     pub running_for: Millis,

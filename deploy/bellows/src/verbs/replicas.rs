@@ -20,8 +20,8 @@ Examples:
   bellows replicas web -o json | jq -r '.[] | select(.ready) | .address'
 
 JSON: a list of {id, app, tenant, node, state, ready, parked, unknown, activity: busy|idle|null, requests, idle_ms, address, \
-revision, attempt, last_exit: {exit: code|signal|out_of_memory|not_started|unknown, exit_code, signal} of the attempt before, \
-running_ms, cpu_milli, memory_bytes, reason: {code, text}, ended: {exit, exit_code, signal, reason, at_unix_ms}}";
+revision, attempt, last_exit: {exit: code|signal|out_of_memory|not_started|unknown, exit_code, signal} of the last attempt before whose \
+end was seen, running_ms, cpu_milli, memory_bytes, reason: {code, text}, ended: {exit, exit_code, signal, reason, at_unix_ms}}";
 
 /// List replicas: where each copy runs, and why there
 #[derive(Args, Debug)]
