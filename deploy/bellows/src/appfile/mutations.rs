@@ -199,7 +199,7 @@ const SLIPS: [&str; 24] = [
     "\u{0}", "\u{feff}", "é",
 ];
 
-/// Bugs were looked for with 20,000; these see that none comes back.
+/// Bugs were looked for with 10,000; these see that none comes back.
 const CASES: u32 = 100;
 
 proptest! {

@@ -209,9 +209,8 @@ fn nobody_lets_this_server_join() {
     let token = expired["token"].as_str().expect("a token");
     check(&join(&address, &["--token", token]), 1, &["wrong or has expired", "`bellows token`"]);
 
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let nobody = silent.local_addr().expect("a bound socket").to_string();
-    drop(silent);
+    let (_held, nobody) = crate::network::silent();
+    let nobody = nobody.to_string();
     let unreachable = join(&nobody, &["--token", &good, "--join-timeout", "1s"]);
     check(
         &unreachable,

@@ -10,7 +10,7 @@ use crate::run::bellows;
 use crate::verbs::key;
 
 /// A port of ours on which nobody listens: bound, but not listening, so that nobody else can take it.
-fn silent() -> (std::os::fd::OwnedFd, SocketAddr) {
+pub fn silent() -> (std::os::fd::OwnedFd, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("a bound socket");
     nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&listener), nix::sys::socket::Shutdown::Both)
