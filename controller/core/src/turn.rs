@@ -44,6 +44,9 @@ pub struct Scene<'a> {
 impl<'a> Scene<'a> {
     /// A node as people call it.
     pub fn node_name(&self, node: NodeId) -> Cow<'a, str> {
+        if let Some(seen) = self.world.node(node) {
+            return seen.name.as_str().into();
+        }
         self.model.nodes.get(&node).map_or_else(|| node.to_string().into(), |known| known.name.as_str().into())
     }
 }
@@ -93,14 +96,16 @@ impl Turn<'_> {
         let session = self.world.node_mut(node)?.session.as_mut().filter(|session| session.live)?;
         session.sent.0 += 1;
         let sequence = session.sent;
-        self.world.outbox.entry(node).or_default().push(Order { sequence, replica, action, reason });
+        self.world.post(node, Order { sequence, replica, action, reason });
         Some(sequence)
     }
 
     /// Orders of this step leave, one batch per node.
     pub fn send_orders(&mut self) {
         let fence = self.world.fence;
-        for (node, orders) in std::mem::take(&mut self.world.outbox) {
+        let mut batches = std::mem::take(&mut self.world.outbox);
+        batches.sort_unstable_by_key(|(node, _)| *node);
+        for (node, orders) in batches {
             let session = self.world.node(node).and_then(|seen| seen.session.as_ref()).map(|session| session.id);
             if let Some(session) = session {
                 self.effects.push(Effect::Orders { node, session, fence, orders });

@@ -63,7 +63,7 @@ impl Turn<'_> {
             open.acknowledged = open.acknowledged.max(report.acknowledged);
         }
         if heartbeat || was_late {
-            self.world.touch(node);
+            self.world.touch_figures(node);
         }
         for refused in report.refused {
             self.refused(node, refused);

@@ -15,7 +15,8 @@ use crate::units::Millis;
 impl Turn<'_> {
     /// A node of the model that is not watched yet.
     pub fn begin_to_watch(&mut self, node: NodeId) {
-        self.world.add_node(node, NodeSeen::unheard(self.now));
+        let name = self.scene().node_name(node).into_owned();
+        self.world.add_node(node, NodeSeen::unheard(name, self.now));
         self.watch(node);
     }
 

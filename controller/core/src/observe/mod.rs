@@ -4,5 +4,6 @@ pub mod inventory;
 pub mod liveness;
 pub mod node;
 pub mod replica;
+pub mod roster;
 pub mod session;
 pub mod world;

@@ -1,11 +1,9 @@
 //! What the leader knows of one server.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
-use super::replica::Slot;
-use crate::ids::{OrderSequence, ReplicaId, SessionId};
+use super::roster::Roster;
+use crate::ids::{OrderSequence, SessionId};
 use crate::input::{NodeFacts, NodeUse};
 use crate::time::Instant;
 use crate::units::{Permille, Resources};
@@ -41,6 +39,13 @@ pub struct Session {
 /// One server as seen by this leader.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeSeen {
+    /// As people call it. Names never change.
+    pub name: String,
+    /// Counts changes of what decides whether it serves at all: labels, state, liveness. See `World::touch`.
+    pub shape: u32,
+    /// Its place among this step's batches of orders, if it has one there.
+    #[serde(skip)]
+    pub batch: u32,
     /// Is it there?
     pub liveness: Liveness,
     /// When it was last heard; before the first time, when waiting began.
@@ -60,8 +65,7 @@ pub struct NodeSeen {
     /// Use that its counters cannot show yet.
     pub unmeasured: Resources,
     /// What is on it.
-    #[serde(with = "crate::pairs")]
-    pub replicas: BTreeMap<ReplicaId, Slot>,
+    pub replicas: Roster,
     /// How often it was lost lately, and until when that counts against it; then the level is set to 0.
     pub flaps: (u32, Instant),
     /// Silent for longer than heartbeats explain, but not lost yet.
@@ -74,8 +78,11 @@ pub struct NodeSeen {
 
 impl NodeSeen {
     /// A server that was not heard yet.
-    pub fn unheard(since: Instant) -> Self {
+    pub fn unheard(name: String, since: Instant) -> Self {
         Self {
+            name,
+            shape: 0,
+            batch: 0,
             liveness: Liveness::Unknown,
             heard: since,
             ever_heard: false,
@@ -85,7 +92,7 @@ impl NodeSeen {
             measured_at: None,
             reserved: Resources::default(),
             unmeasured: Resources::default(),
-            replicas: BTreeMap::new(),
+            replicas: Roster::default(),
             flaps: (0, Instant(0)),
             late: false,
             draws: 0,
@@ -121,6 +128,10 @@ fn permille(part: u64, whole: u64) -> u32 {
     if whole == 0 {
         return if part == 0 { 0 } else { 1_000 };
     }
-    let share = u128::from(part) * 1_000 / u128::from(whole);
+    // In 64 bits as far as they reach: this is asked for each copy placed, and a division in 128 bits is a call.
+    let share = match part.checked_mul(1_000) {
+        Some(thousands) => thousands / whole,
+        None => u64::try_from(u128::from(part) * 1_000 / u128::from(whole)).unwrap_or(u64::MAX),
+    };
     u32::try_from(share).unwrap_or(u32::MAX)
 }

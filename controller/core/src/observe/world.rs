@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::node::NodeSeen;
 use super::replica::{Gone, Replica, Slot, Tally};
+use super::roster::Roster;
 use crate::autoscale::Elasticity;
 use crate::effect::Order;
 use crate::ids::{AppId, Fence, NodeId, ReplicaId};
@@ -29,8 +30,7 @@ pub enum Timer {
 pub struct Replicas {
     slots: Vec<Option<Replica>>,
     free: Vec<Slot>,
-    #[serde(with = "crate::pairs")]
-    by_id: BTreeMap<ReplicaId, Slot>,
+    by_id: Roster,
 }
 
 /// What the leader knows of one app.
@@ -43,8 +43,7 @@ pub struct AppSeen {
     /// A parked copy that never goes idle is stopped after this.
     pub drain_deadline: Millis,
     /// Every copy, lost ones too.
-    #[serde(with = "crate::pairs")]
-    pub replicas: BTreeMap<ReplicaId, Slot>,
+    pub replicas: Roster,
     /// Copies per node.
     pub on_node: BTreeMap<NodeId, u32>,
     /// The figures.
@@ -78,6 +77,8 @@ pub struct World {
     pub since: Instant,
     /// Every node that might hide copies from a new leader has been heard or given up.
     pub accounted: bool,
+    /// All nodes below this one have been: who was accounted for once stays so.
+    accounted_below: u32,
     /// Did a quorum answer lately?
     pub quorum: bool,
     /// The last replica counter given out.
@@ -103,8 +104,8 @@ pub struct World {
     pub classes: Classes,
     /// Deadlines.
     pub timers: BTreeSet<(Instant, Timer)>,
-    /// Orders of this step.
-    pub outbox: BTreeMap<NodeId, Vec<Order>>,
+    /// Orders of this step: one batch per node, in no order.
+    pub outbox: Vec<(NodeId, Vec<Order>)>,
     /// Bounds replacement when the network is the likelier culprit.
     pub brake: Brake,
     /// When wanted counts were last given to raft.
@@ -169,6 +170,7 @@ impl World {
             fence,
             since: now,
             accounted: false,
+            accounted_below: 0,
             quorum: true,
             counter: 0,
             nodes: Vec::new(),
@@ -181,7 +183,7 @@ impl World {
             retried: now,
             classes: Classes::default(),
             timers: BTreeSet::new(),
-            outbox: BTreeMap::new(),
+            outbox: Vec::new(),
             brake: Brake::default(),
             recorded: Instant(0),
             full_window,
@@ -227,9 +229,29 @@ impl World {
         self.touch(id);
     }
 
-    /// What a node can take, or how it ranks, has changed.
+    /// Whether a node serves, or to which part of a spread it belongs, may have changed: labels, state, liveness, session.
     pub fn touch(&mut self, id: NodeId) {
+        if let Some(node) = self.node_mut(id) {
+            node.shape = node.shape.wrapping_add(1);
+        }
+        self.touch_figures(id);
+    }
+
+    /// What a node can take, or how it ranks, has changed, and nothing else did.
+    pub fn touch_figures(&mut self, id: NodeId) {
         self.classes.touch(id, self.nodes.len());
+    }
+
+    /// Puts an order into the node's batch of this step.
+    pub fn post(&mut self, id: NodeId, order: Order) {
+        let Some(node) = self.nodes.get_mut(id.0 as usize).and_then(Option::as_deref_mut) else { return };
+        match self.outbox.get_mut(node.batch as usize) {
+            Some((whose, orders)) if *whose == id => orders.push(order),
+            _ => {
+                node.batch = u32::try_from(self.outbox.len()).expect("there are as many batches as nodes at most");
+                self.outbox.push((id, vec![order]));
+            }
+        }
     }
 
     /// Begins to watch a copy.
@@ -247,7 +269,7 @@ impl World {
             node.reserved += resources;
             node.unmeasured += unmeasured;
         }
-        self.touch(at);
+        self.touch_figures(at);
         slot
     }
 
@@ -271,7 +293,7 @@ impl World {
             node.reserved = node.reserved - replica.resources;
             node.unmeasured = node.unmeasured - unmeasured;
         }
-        self.touch(replica.node);
+        self.touch_figures(replica.node);
         self.dirty.insert(replica.app);
         self.room_changed = true;
         replica
@@ -290,7 +312,7 @@ impl World {
             && let Some(node) = self.node_mut(at)
         {
             node.unmeasured = node.unmeasured + next_unmeasured - unmeasured;
-            self.touch(at);
+            self.touch_figures(at);
         }
         if tally == next_tally && retiring == next_retiring {
             return result;
@@ -318,11 +340,17 @@ impl World {
 
     /// Looks once, when something was heard; nodes that join later hide nothing.
     pub fn note_accounted(&mut self) {
-        self.accounted = self.accounted || self.find_unaccounted().is_none();
+        if !self.accounted {
+            let first = self.find_unaccounted();
+            self.accounted = first.is_none();
+            self.accounted_below = first.map_or(self.accounted_below, |id| id.0);
+        }
     }
 
     fn find_unaccounted(&self) -> Option<NodeId> {
         let heard = |node: &NodeSeen| node.ever_heard || node.liveness == super::node::Liveness::Lost;
-        self.nodes().find(|(_, node)| !heard(node)).map(|(id, _)| id)
+        let nodes = self.nodes.iter().zip(0..).skip(self.accounted_below as usize);
+        let mut unheard = nodes.filter(|(node, _)| node.as_deref().is_some_and(|node| !heard(node)));
+        unheard.next().map(|(_, id)| NodeId(id))
     }
 }

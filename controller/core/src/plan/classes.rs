@@ -8,7 +8,7 @@ use super::score::Rank;
 use super::tree::{DEAD, Key, Tree};
 use crate::ids::{AppId, NodeId};
 use crate::model::spec::{AppSpec, Constraint};
-use crate::observe::node::Liveness;
+use crate::observe::node::{Liveness, NodeSeen};
 use crate::turn::Scene;
 
 /// What the requests of a class have in common.
@@ -18,6 +18,13 @@ pub struct ClassKey {
     /// The label that copies are spread over; not "node", which the count per node answers.
     by: Option<String>,
     app: Option<AppId>,
+}
+
+impl ClassKey {
+    /// Must the class know how many nodes have how many copies?
+    fn keeps_levels(&self, spec: &AppSpec) -> bool {
+        self.app.is_some() && spec.spread.as_ref().is_some_and(|spread| spread.by == "node")
+    }
 }
 
 /// The nodes of a class.
@@ -31,15 +38,19 @@ pub struct Class {
     spots: Vec<Option<Spot>>,
     /// One per value of the spread's label, and one for nodes without it.
     pub zones: Vec<Zone>,
-    values: BTreeMap<Option<String>, usize>,
-    /// In the class of one app: nodes in service by how many copies they have.
+    values: BTreeMap<String, usize>,
+    /// The zone of the nodes without the label.
+    unlabelled: Option<usize>,
+    /// In the class of one app that is spread over nodes: nodes in service by how many copies they have.
     levels: BTreeMap<u32, u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Spot {
-    zone: usize,
-    leaf: usize,
+    zone: u32,
+    leaf: u32,
+    /// The node's, when its zone and service were looked up.
+    shape: u32,
     in_service: bool,
     copies: u32,
 }
@@ -107,6 +118,12 @@ impl Classes {
         (key, class)
     }
 
+    /// Keeps a class that was told of every change since it was taken.
+    pub fn keep_current(&mut self, key: ClassKey, mut class: Class) {
+        class.position = self.base + self.changed.len() as u64;
+        self.keep(key, class);
+    }
+
     /// Keeps a class for the next request; drops those that were asked longest ago when there are too many.
     pub fn keep(&mut self, key: ClassKey, class: Class) {
         let leaves = class.spots.len().max(1);
@@ -119,26 +136,97 @@ impl Classes {
 }
 
 impl Class {
-    /// Puts a node where it belongs now.
+    /// Puts a node where it belongs now. What seldom changes is looked at only when the node's shape has changed.
     fn refresh(&mut self, scene: &Scene<'_>, spec: &AppSpec, key: &ClassKey, node: NodeId) {
-        let value = key.by.as_ref().and_then(|by| scene.label(node, by));
-        let spot = self.spot(node, value);
-        let in_service = scene.out_of_service(node, spec).is_none();
-        let seen = scene.world.node(node);
+        let Some(seen) = scene.world.node(node) else {
+            self.forget(node);
+            return;
+        };
+        let spot = match self.spot(node) {
+            Some(spot) if spot.shape == seen.shape => spot,
+            old => self.settle(scene, spec, key, (node, seen), old),
+        };
         let here = key.app.map_or(0, |app| scene.copies_on(app, node));
-        let counted = if seen.is_some_and(|seen| seen.liveness != Liveness::Lost) { here } else { 0 };
-        if key.app.is_some() {
-            self.move_level(spot.in_service.then_some(spot.copies), in_service.then_some(counted));
+        let counted = if seen.liveness == Liveness::Lost { 0 } else { here };
+        self.put(scene, (spec, key), (node, seen), Spot { copies: counted, ..spot }, here);
+    }
+
+    /// One more copy was placed on a node that serves; nothing else about it has changed.
+    pub fn placed(&mut self, scene: &Scene<'_>, spec: &AppSpec, key: &ClassKey, node: NodeId) {
+        let (Some(seen), Some(spot)) = (scene.world.node(node), self.spot(node)) else { return };
+        let copies = spot.copies + u32::from(key.app.is_some());
+        self.put(scene, (spec, key), (node, seen), Spot { copies, ..spot }, copies);
+    }
+
+    /// Writes a node's spot, with the app's copies `here`, lost ones too.
+    fn put(
+        &mut self,
+        scene: &Scene<'_>,
+        (spec, key): (&AppSpec, &ClassKey),
+        (node, seen): (NodeId, &NodeSeen),
+        spot: Spot,
+        here: u32,
+    ) {
+        let at = node.0 as usize;
+        let before = self.spots[at].map_or(0, |old| old.copies);
+        if spot.copies != before && key.keeps_levels(spec) {
+            self.move_level(spot.in_service.then_some(before), spot.in_service.then_some(spot.copies));
         }
-        let zone = &mut self.zones[spot.zone];
-        zone.open = zone.open + u32::from(in_service) - u32::from(spot.in_service);
-        zone.copies = zone.copies + counted - spot.copies;
+        let zone = &mut self.zones[spot.zone as usize];
+        zone.copies = zone.copies + spot.copies - before;
         let crowded = key.app.is_some() && spec.max_per_node.is_some_and(|most| here >= most);
-        match seen.filter(|_| in_service && !crowded) {
-            Some(seen) => zone.tree.set(spot.leaf, scene.node_rank(node, seen, here).key(), seen.room()),
-            None => zone.tree.set(spot.leaf, DEAD, Default::default()),
+        if spot.in_service && !crowded {
+            zone.tree.set(spot.leaf as usize, scene.node_rank(node, seen, here).key(), seen.room());
+        } else {
+            zone.tree.set(spot.leaf as usize, DEAD, Default::default());
         }
-        self.spots[node.0 as usize] = Some(Spot { in_service, copies: counted, ..spot });
+        self.spots[at] = Some(spot);
+    }
+
+    /// Looks up whether the node serves, and its zone; it gets a new leaf when its label changed.
+    fn settle(
+        &mut self,
+        scene: &Scene<'_>,
+        spec: &AppSpec,
+        key: &ClassKey,
+        (node, seen): (NodeId, &NodeSeen),
+        old: Option<Spot>,
+    ) -> Spot {
+        let zone = self.zone_of_value(key.by.as_ref().and_then(|by| scene.label(node, by)));
+        if old.is_some_and(|old| old.zone != zone) {
+            self.forget(node);
+        }
+        let at = node.0 as usize;
+        if self.spots.len() <= at {
+            self.spots.resize(at + 1, None);
+        }
+        let (zones, shape) = (&mut self.zones[zone as usize], seen.shape);
+        let spot = self.spots[at].unwrap_or_else(|| {
+            let leaf = u32::try_from(zones.tree.push(node)).expect("there are as many leaves as nodes");
+            Spot { zone, leaf, shape, in_service: false, copies: 0 }
+        });
+        let in_service = scene.out_of_service(node, spec).is_none();
+        zones.open = zones.open + u32::from(in_service) - u32::from(spot.in_service);
+        if key.keeps_levels(spec) {
+            self.move_level(spot.in_service.then_some(spot.copies), in_service.then_some(spot.copies));
+        }
+        let spot = Spot { shape, in_service, ..spot };
+        self.spots[at] = Some(spot);
+        spot
+    }
+
+    /// The node is not there any more, or not where it was.
+    fn forget(&mut self, node: NodeId) {
+        let Some(spot) = self.spots.get_mut(node.0 as usize).and_then(Option::take) else { return };
+        let left = &mut self.zones[spot.zone as usize];
+        left.open -= u32::from(spot.in_service);
+        left.copies -= spot.copies;
+        left.tree.set(spot.leaf as usize, DEAD, Default::default());
+        self.move_level(spot.in_service.then_some(spot.copies), None);
+    }
+
+    fn spot(&self, node: NodeId) -> Option<Spot> {
+        self.spots.get(node.0 as usize).copied().flatten()
     }
 
     fn move_level(&mut self, from: Option<u32>, to: Option<u32>) {
@@ -161,43 +249,31 @@ impl Class {
         self.levels.first_key_value().map(|(copies, _)| *copies)
     }
 
-    /// The node's place; a new one when its label changed.
-    fn spot(&mut self, node: NodeId, value: Option<&str>) -> Spot {
-        let at = node.0 as usize;
-        if self.spots.len() <= at {
-            self.spots.resize(at + 1, None);
-        }
-        let zone = self.zone_of_value(value);
-        match self.spots[at] {
-            Some(spot) if spot.zone == zone => spot,
-            old => {
-                if let Some(spot) = old {
-                    self.move_level(spot.in_service.then_some(spot.copies), None);
-                    let left = &mut self.zones[spot.zone];
-                    left.open -= u32::from(spot.in_service);
-                    left.copies -= spot.copies;
-                    left.tree.set(spot.leaf, DEAD, Default::default());
-                }
-                let leaf = self.zones[zone].tree.push(node);
-                Spot { zone, leaf, in_service: false, copies: 0 }
+    fn zone_of_value(&mut self, value: Option<&str>) -> u32 {
+        let known = match value {
+            Some(value) => self.values.get(value).copied(),
+            None => self.unlabelled,
+        };
+        let zone = known.unwrap_or_else(|| {
+            let next = self.zones.len();
+            self.zones.push(Zone { labelled: value.is_some(), ..Zone::default() });
+            match value {
+                Some(value) => drop(self.values.insert(value.to_owned(), next)),
+                None => self.unlabelled = Some(next),
             }
-        }
-    }
-
-    fn zone_of_value(&mut self, value: Option<&str>) -> usize {
-        // Most classes have one zone, and most values are known: look before anything is copied.
-        let key = value.map(str::to_owned);
-        if let Some(zone) = self.values.get(&key) {
-            return *zone;
-        }
-        self.zones.push(Zone { labelled: key.is_some(), ..Zone::default() });
-        self.values.insert(key, self.zones.len() - 1);
-        self.zones.len() - 1
+            next
+        });
+        u32::try_from(zone).expect("there are as many zones as nodes at most")
     }
 
     /// The zone of a node.
     pub fn zone_of(&self, node: NodeId) -> Option<usize> {
-        self.spots.get(node.0 as usize).copied().flatten().map(|spot| spot.zone)
+        self.spot(node).map(|spot| spot.zone as usize)
+    }
+
+    /// In the class of one app: its copies on a node, lost ones not.
+    pub fn copies_on(&self, node: NodeId) -> u32 {
+        self.spot(node).map_or(0, |spot| spot.copies)
     }
 
     /// Nodes in service.

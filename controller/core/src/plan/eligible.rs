@@ -60,6 +60,21 @@ pub struct Zones {
 }
 
 impl Zones {
+    /// One more copy of the app was placed on this node.
+    fn placed(&mut self, class: &Class, node: NodeId) {
+        let count = class.zone_of(node).and_then(|zone| self.counts.get_mut(zone)).and_then(Option::as_mut);
+        let Some(count) = count else { return };
+        *count += 1;
+        if *count == self.floor + 1 {
+            self.find_floor(class);
+        }
+    }
+
+    fn find_floor(&mut self, class: &Class) {
+        let open = class.zones.iter().zip(&self.counts).filter(|(zone, _)| zone.open > 0);
+        self.floor = open.filter_map(|(_, count)| *count).min().unwrap_or(0);
+    }
+
     /// By how much one more copy beside `there` others exceeds the skew.
     pub fn excess(&self, there: u32) -> u32 {
         (there + 1).saturating_sub(self.floor + self.max_skew)
@@ -110,8 +125,17 @@ impl Scene<'_> {
                 }
             }
         }
-        let open = class.zones.iter().zip(&zones.counts).filter(|(zone, _)| zone.open > 0);
-        zones.floor = open.filter_map(|(_, count)| *count).min().unwrap_or(0);
+        zones.find_floor(class);
+    }
+
+    /// Takes note of a copy that was just placed for this request.
+    pub fn note_placed(&self, request: &mut Request<'_>, class: &Class, node: NodeId) {
+        let Request { app, spec, .. } = *request;
+        match &mut request.zones {
+            Some(zones) if zones.by_node => zones.floor = self.emptiest_node(app, spec, class),
+            Some(zones) => zones.placed(class, node),
+            None => {}
+        }
     }
 
     /// Copies on the emptiest node in service: 0 unless every one has some.

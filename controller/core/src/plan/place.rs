@@ -3,12 +3,14 @@
 use super::classes::{Class, FEW};
 use super::eligible::Request;
 use super::score::{Choice, Rank, Why, draw};
-use super::tree::{Judge, Key};
+use super::tree::{Judge, Key, Tree};
 use crate::effect::{Action, EventKind};
 use crate::ids::{AppId, NodeId, ReplicaId};
 use crate::limits::Planted;
+use crate::model::App;
 use crate::observe::node::NodeSeen;
 use crate::observe::replica::{Placed, Replica, Seen, Sight, Standing};
+use crate::observe::world::AppSeen;
 use crate::reason::Reason;
 use crate::turn::{About, Scene, Turn};
 use crate::units::Resources;
@@ -18,21 +20,22 @@ impl Turn<'_> {
     pub fn start_copies(&mut self, app: AppId, count: u32, why: Why) -> u32 {
         let Some(known) = self.model.apps.get(&app).filter(|_| count > 0) else { return 0 };
         let spec = known.current.spec.as_ref();
-        let own_class = self.deserves_own_class(app, count);
-        let of = own_class.then_some(app);
+        let of = self.deserves_own_class(app, count).then_some(app);
+        let mut classes = std::mem::take(&mut self.world.classes);
+        let (key, mut class) = classes.take(&self.scene(), spec, of);
+        self.world.classes = classes;
+        let mut request = self.scene().request(app, spec, &class, of.is_some());
         let (mut placed, mut last) = (0, None);
         while placed < count {
-            // The class is taken anew for each copy: it catches up with what the last one changed.
-            let mut classes = std::mem::take(&mut self.world.classes);
-            let (key, class) = classes.take(&self.scene(), spec, of);
-            let mut request = self.scene().request(app, spec, &class, own_class);
-            let choice = self.choose(&mut request, &class, own_class, why);
-            classes.keep(key, class);
-            self.world.classes = classes;
-            let Some(choice) = choice else { break };
-            last = self.start(app, choice).or(last);
+            let Some(choice) = self.scene().choose(&request, &class, of.is_some(), why) else { break };
+            let node = choice.rank.node;
+            last = self.start(known, choice).map(|id| (id, node)).or(last);
             placed += 1;
+            // Nothing else changes meanwhile, so the class stays up to date.
+            class.placed(&self.scene(), spec, &key, node);
+            self.scene().note_placed(&mut request, &class, node);
         }
+        self.world.classes.keep_current(key, class);
         self.tell_placed(app, placed, last);
         placed
     }
@@ -47,9 +50,9 @@ impl Turn<'_> {
         walks > 4 * nodes.max(FEW) || there > (nodes / 8).max(FEW)
     }
 
-    fn start(&mut self, app: AppId, choice: Choice) -> Option<(ReplicaId, NodeId)> {
-        let known = self.model.apps.get(&app)?;
-        let (revision, digest, resources) = (known.current.number, known.current.digest, known.current.spec.resources);
+    fn start(&mut self, known: &App, choice: Choice) -> Option<ReplicaId> {
+        let (app, revision, digest) = (known.id, known.current.number, known.current.digest);
+        let resources = known.current.spec.resources;
         let node = choice.rank.node;
         self.world.counter += 1;
         let id = ReplicaId { fence: self.world.fence, counter: self.world.counter };
@@ -77,7 +80,7 @@ impl Turn<'_> {
         if let Some(seen) = self.world.node_mut(node) {
             seen.draws = seen.draws.wrapping_add(1);
         }
-        Some((id, node))
+        Some(id)
     }
 
     fn set_aside(&self, resources: Resources) -> Resources {
@@ -100,8 +103,9 @@ impl Turn<'_> {
 
 /// The two best so far.
 struct Podium<'a> {
-    scene: Scene<'a>,
+    scene: &'a Scene<'a>,
     request: &'a Request<'a>,
+    app: Option<&'a AppSeen>,
     skew: u32,
     own_class: bool,
     /// The tree knows it all: its keys hold this app's copies, and nothing speaks against any node.
@@ -117,24 +121,67 @@ impl Judge for Podium<'_> {
 
     fn judge(&mut self, node: NodeId, key: Key) -> Option<Key> {
         let (skew, key) = self.full_key(node, key)?;
+        self.admit(skew, key, node);
+        Some(key)
+    }
+}
+
+impl Podium<'_> {
+    fn admit(&mut self, skew: u32, key: Key, node: NodeId) {
         let entry = Some((skew, key, node));
         if self.best.is_none_or(|(best_skew, best, _)| (skew, key) < (best_skew, best)) {
             self.second = std::mem::replace(&mut self.best, entry);
         } else if self.second.is_none_or(|(second_skew, second, _)| (skew, key) < (second_skew, second)) {
             self.second = entry;
         }
-        Some(key)
     }
-}
 
-impl Podium<'_> {
+    /// Looks at all zones, the most promising first.
+    fn look_around(&mut self, class: &Class) {
+        let zones = self.request.zones.as_ref();
+        let skew_of = |at: usize| zones.map_or(Some(0), |zones| zones.skew_of(at));
+        let first = match &class.zones[..] {
+            [_] => Some(0),
+            many => (0..many.len())
+                .filter_map(|at| Some((skew_of(at)?, many[at].tree.best_key(), at)))
+                .min()
+                .map(|(.., at)| at),
+        };
+        let Some(first) = first else { return };
+        let others = (0..class.zones.len()).filter(|at| *at != first);
+        for at in std::iter::once(first).chain(others) {
+            if let Some(skew) = skew_of(at) {
+                self.skew = skew;
+                self.look_into(&class.zones[at].tree);
+            }
+        }
+    }
+
+    /// Mostly the two best by their keys are the two best indeed; else a search tells.
+    fn look_into(&mut self, tree: &Tree) {
+        if !self.interested(tree.best_key()) {
+            return;
+        }
+        let need = &self.request.spec.resources;
+        let plain = |(node, key): (NodeId, Key)| self.all_in_tree || self.full_key(node, key) == Some((self.skew, key));
+        match tree.first_two(need) {
+            Some((first, second)) if plain(first) && second.is_none_or(plain) => {
+                let skew = self.skew;
+                for (node, key) in std::iter::once(first).chain(second) {
+                    self.admit(skew, key, node);
+                }
+            }
+            _ => tree.search(need, self),
+        }
+    }
+
     /// What the tree does not know: this app's copies and bad experience there. It can only make a node worse.
     fn full_key(&self, node: NodeId, key: Key) -> Option<(u32, Key)> {
         if self.all_in_tree {
             return Some((self.skew, key));
         }
-        let (scene, request) = (&self.scene, self.request);
-        let Some(app) = scene.world.apps.get(&request.app) else { return Some((self.skew, key)) };
+        let (scene, request) = (self.scene, self.request);
+        let Some(app) = self.app else { return Some((self.skew, key)) };
         let here = app.on_node.get(&node).copied().unwrap_or(0);
         if request.spec.max_per_node.is_some_and(|most| here >= most) || app.backoff.said_full(node, scene.now) {
             return None;
@@ -150,33 +197,28 @@ impl Podium<'_> {
         if distrust == 0 && (self.own_class || here == 0) {
             return Some((skew, key));
         }
-        Some((skew, scene.rank(node, request).key()))
+        Some((skew, scene.rank(node, here, distrust).key()))
     }
 }
 
-impl Turn<'_> {
+impl Scene<'_> {
     /// The best node, and the next best for the record.
-    pub fn choose(&mut self, request: &mut Request<'_>, class: &Class, own_class: bool, why: Why) -> Option<Choice> {
-        let scene = self.scene();
-        let need = &request.spec.resources;
-        let clean = scene.world.apps.get(&request.app).is_none_or(|app| app.backoff.is_clean());
+    pub fn choose(&self, request: &Request<'_>, class: &Class, own_class: bool, why: Why) -> Option<Choice> {
+        let app = self.world.apps.get(&request.app);
+        let clean = app.is_none_or(|app| app.backoff.is_clean());
         let by_node = request.zones.as_ref().is_some_and(|zones| zones.by_node);
         let all_in_tree = own_class && clean && !by_node;
-        let mut podium = Podium { scene, request, skew: 0, own_class, all_in_tree, best: None, second: None };
-        let mut order: Vec<(u32, usize)> = (0..class.zones.len())
-            .filter_map(|at| Some((request.zones.as_ref().map_or(Some(0), |zones| zones.skew_of(at))?, at)))
-            .collect();
-        order.sort_unstable();
-        for (skew, at) in order {
-            podium.skew = skew;
-            class.zones[at].tree.search(need, &mut podium);
-        }
+        let (best, second) = (None, None);
+        let mut podium = Podium { scene: self, request, app, skew: 0, own_class, all_in_tree, best, second };
+        podium.look_around(class);
         let (skew, _, node) = podium.best?;
         let runner_up = podium.second.map(|(_, _, node)| node);
-        let seen = scene.world.node(node)?;
-        let load_of = |node: NodeId| scene.world.node(node).map(|seen| (node, seen.load()));
-        let age = scene.now - seen.measured_at.unwrap_or(scene.now);
-        let rank = Rank { skew, ..scene.rank(node, request) };
+        let seen = self.world.node(node)?;
+        let here = if all_in_tree { class.copies_on(node) } else { self.copies_on(request.app, node) };
+        let distrust = app.map_or(0, |app| app.backoff.distrust(node, self.now));
+        let load_of = |node: NodeId| self.world.node(node).map(|seen| (node, seen.load()));
+        let age = self.now - seen.measured_at.unwrap_or(self.now);
+        let rank = Rank { skew, ..self.rank(node, here, distrust) };
         Some(Choice { rank, why, load: seen.load(), age, runner_up: runner_up.and_then(load_of) })
     }
 }
@@ -187,12 +229,10 @@ impl Scene<'_> {
         self.world.apps.get(&app).and_then(|app| app.on_node.get(&node)).copied().unwrap_or(0)
     }
 
-    /// How a node compares, but for the spread.
-    pub fn rank(&self, node: NodeId, request: &Request<'_>) -> Rank {
-        let app = self.world.apps.get(&request.app);
-        let distrust = app.map_or(0, |app| app.backoff.distrust(node, self.now));
+    /// How a node compares, but for the spread: with so many copies of the app, and crashes of it, there.
+    pub fn rank(&self, node: NodeId, here: u32, distrust: u32) -> Rank {
         let Some(seen) = self.world.node(node) else { return Rank::worst(node) };
-        let rank = self.node_rank(node, seen, self.copies_on(request.app, node));
+        let rank = self.node_rank(node, seen, here);
         Rank { distrust: rank.distrust + distrust, ..rank }
     }
 

@@ -19,25 +19,35 @@ const NOTHING: Sum =
     Sum { key: DEAD, room: Resources { cpu: crate::units::CpuMilli(0), memory: crate::units::Bytes(0) } };
 
 impl Sum {
-    fn over(left: Self, right: Self) -> Self {
+    fn over([left, right]: [Self; 2]) -> Self {
         Self { key: left.key.min(right.key), room: left.room.max(right.room) }
     }
 }
 
+/// The two children of an inner node: whoever looks at one looks at the other, so they share one line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Pair([Sum; 2]);
+
 /// Members with their keys and rooms.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    /// A power of two; leaves are at `size..2 * size`.
+    /// A power of two. Numbered as in a heap: the root is 1, the children of `at` are `2 * at` and `2 * at + 1`, and the leaves
+    /// are `size..2 * size`.
     size: usize,
-    sums: Vec<Sum>,
+    /// By inner node: the sums of its children. The first is not used.
+    pairs: Vec<Pair>,
     members: Vec<NodeId>,
 }
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { size: 1, sums: vec![NOTHING; 2], members: Vec::new() }
+        Self { size: 2, pairs: vec![Pair([NOTHING; 2]); 2], members: Vec::new() }
     }
 }
+
+/// A member that fits, and its key.
+pub type Found = (NodeId, Key);
 
 /// Says how good a member is for the request at hand, or that it will not do.
 pub trait Judge {
@@ -58,32 +68,65 @@ impl Tree {
     }
 
     fn grow(&mut self) {
-        let mut sums = vec![NOTHING; 4 * self.size];
-        sums[2 * self.size..3 * self.size].copy_from_slice(&self.sums[self.size..]);
+        let old = self.size;
         self.size *= 2;
-        for at in (1..self.size).rev() {
-            sums[at] = Sum::over(sums[2 * at], sums[2 * at + 1]);
+        let mut pairs = vec![Pair([NOTHING; 2]); self.size];
+        pairs[old..old + old / 2].copy_from_slice(&self.pairs[old / 2..]);
+        for at in (1..old).rev() {
+            pairs[at] = Pair([Sum::over(pairs[2 * at].0), Sum::over(pairs[2 * at + 1].0)]);
         }
-        self.sums = sums;
+        self.pairs = pairs;
     }
 
     /// Sets a member's key and room.
     pub fn set(&mut self, leaf: usize, key: Key, room: Resources) {
         let mut at = self.size + leaf;
         let mut sum = if key == DEAD { NOTHING } else { Sum { key, room } };
-        while self.sums[at] != sum {
-            self.sums[at] = sum;
-            if at == 1 {
+        while at > 1 {
+            let pair = &mut self.pairs[at / 2].0;
+            if pair[at % 2] == sum {
                 return;
             }
+            pair[at % 2] = sum;
+            sum = Sum::over(*pair);
             at /= 2;
-            sum = Sum::over(self.sums[2 * at], self.sums[2 * at + 1]);
         }
     }
 
     /// The best key of all; `DEAD` when there is none.
     pub fn best_key(&self) -> Key {
-        self.sums[1].key
+        Sum::over(self.pairs[1].0).key
+    }
+
+    /// The best member and the next best, by two walks down; `None` when one of them lacks the room, so that only a search can tell.
+    pub fn first_two(&self, need: &Resources) -> Option<(Found, Option<Found>)> {
+        let (mut beside, mut beside_at) = (DEAD, 0);
+        let first = self.descend(1, |key, at| {
+            if key < beside {
+                (beside, beside_at) = (key, at);
+            }
+        });
+        let second = if beside == DEAD { None } else { Some(self.descend(beside_at, |_, _| ())) };
+        let fits = |leaf: usize| {
+            let sum = self.pairs[leaf / 2].0[leaf % 2];
+            (sum.key != DEAD && need.fits(&sum.room)).then(|| (self.members[leaf - self.size], sum.key))
+        };
+        match second {
+            Some(second) => Some((fits(first)?, Some(fits(second)?))),
+            None => Some((fits(first)?, None)),
+        }
+    }
+
+    /// From an inner node or leaf to the best leaf below it; tells what was left aside.
+    fn descend(&self, from: usize, mut aside: impl FnMut(Key, usize)) -> usize {
+        let mut at = from;
+        while at < self.size {
+            let [left, right] = &self.pairs[at].0;
+            let right_first = right.key < left.key;
+            aside(if right_first { left.key } else { right.key }, 2 * at + usize::from(!right_first));
+            at = 2 * at + usize::from(right_first);
+        }
+        at
     }
 
     /// Shows the judge whoever fits and may matter, the most promising first.
@@ -92,17 +135,79 @@ impl Tree {
     }
 
     fn search_below(&self, at: usize, need: &Resources, judge: &mut impl Judge) {
-        let sum = &self.sums[at];
-        if sum.key == DEAD || !need.fits(&sum.room) || !judge.interested(sum.key) {
-            return;
+        let pair = &self.pairs[at].0;
+        let first = usize::from(pair[1].key < pair[0].key);
+        for side in [first, 1 - first] {
+            let (sum, child) = (&pair[side], 2 * at + side);
+            if sum.key == DEAD || !need.fits(&sum.room) || !judge.interested(sum.key) {
+                continue;
+            }
+            if child < self.size {
+                self.search_below(child, need, judge);
+            } else {
+                let _ = judge.judge(self.members[child - self.size], sum.key);
+            }
         }
-        if at >= self.size {
-            let _ = judge.judge(self.members[at - self.size], sum.key);
-            return;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{Bytes, CpuMilli};
+
+    fn room(cpu: u64) -> Resources {
+        Resources { cpu: CpuMilli(cpu), memory: Bytes(cpu) }
+    }
+
+    struct Two(Vec<Found>);
+
+    impl Judge for Two {
+        fn judge(&mut self, node: NodeId, key: Key) -> Option<Key> {
+            self.0.push((node, key));
+            self.0.sort_by_key(|found| found.1);
+            self.0.truncate(2);
+            Some(key)
         }
-        let (left, right) = (2 * at, 2 * at + 1);
-        let (first, second) = if self.sums[right].key < self.sums[left].key { (right, left) } else { (left, right) };
-        self.search_below(first, need, judge);
-        self.search_below(second, need, judge);
+
+        fn interested(&self, at_least: Key) -> bool {
+            self.0.get(1).is_none_or(|found| at_least < found.1)
+        }
+    }
+
+    /// Members come, change and go; both ways to look agree with a look at all of them.
+    #[test]
+    fn both_ways_find_the_best_two() {
+        let (mut tree, mut known, mut dice) = (Tree::default(), Vec::<(Key, u64)>::new(), 1u64);
+        let mut roll = |sides: u64| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) % sides
+        };
+        let mut quick = 0;
+        for round in 0..20_000u64 {
+            if known.len() < 300 && roll(4) == 0 {
+                tree.push(NodeId(known.len() as u32));
+                known.push((DEAD, 0));
+            }
+            let Some(last) = (known.len() as u64).checked_sub(1) else { continue };
+            let leaf = roll(last + 1) as usize;
+            // Distinct by the round, as real keys are by the node.
+            let key = if roll(5) == 0 { DEAD } else { Key::from(roll(100) << 32 | round) };
+            known[leaf] = (key, roll(8));
+            tree.set(leaf, key, room(known[leaf].1));
+            let need = room(roll(3));
+            let able = known.iter().enumerate().filter(|(_, (key, cpu))| *key != DEAD && need.fits(&room(*cpu)));
+            let mut all: Vec<Found> = able.map(|(at, (key, _))| (NodeId(at as u32), *key)).collect();
+            all.sort_by_key(|found| found.1);
+            all.truncate(2);
+            let mut two = Two(Vec::new());
+            tree.search(&need, &mut two);
+            assert_eq!(two.0, all);
+            if let Some((first, second)) = tree.first_two(&need) {
+                assert_eq!([Some(first), second].into_iter().flatten().collect::<Vec<_>>(), all);
+                quick += 1;
+            }
+        }
+        assert!(quick > 1_000, "the quick way was open {quick} times only");
     }
 }
