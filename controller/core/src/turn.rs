@@ -103,9 +103,7 @@ impl Turn<'_> {
     /// Orders of this step leave, one batch per node.
     pub fn send_orders(&mut self) {
         let fence = self.world.fence;
-        let mut batches = std::mem::take(&mut self.world.outbox);
-        batches.sort_unstable_by_key(|(node, _)| *node);
-        for (node, orders) in batches {
+        for (node, orders) in self.world.outbox.take() {
             let session = self.world.node(node).and_then(|seen| seen.session.as_ref()).map(|session| session.id);
             if let Some(session) = session {
                 self.effects.push(Effect::Orders { node, session, fence, orders });

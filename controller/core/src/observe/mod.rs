@@ -3,6 +3,7 @@
 pub mod inventory;
 pub mod liveness;
 pub mod node;
+pub mod outbox;
 pub mod replica;
 pub mod roster;
 pub mod session;

@@ -36,42 +36,44 @@ pub struct Session {
     pub since: Instant,
 }
 
-/// One server as seen by this leader.
+/// One server as seen by this leader. A placement or a heartbeat needs what stands first, and 10,000 of these are more than a cache
+/// holds: hence the order.
 #[derive(Clone, Debug, Serialize)]
+#[repr(C)]
 pub struct NodeSeen {
-    /// As people call it. Names never change.
-    pub name: String,
+    /// Is it there?
+    pub liveness: Liveness,
+    /// Silent for longer than heartbeats explain, but not lost yet.
+    pub late: bool,
+    /// Did this leader ever hear it?
+    pub ever_heard: bool,
+    /// Counts what was placed, so that equals are drawn anew.
+    pub draws: u32,
     /// Counts changes of what decides whether it serves at all: labels, state, liveness. See `World::touch`.
     pub shape: u32,
     /// Its place among this step's batches of orders, if it has one there.
     #[serde(skip)]
     pub batch: u32,
-    /// Is it there?
-    pub liveness: Liveness,
-    /// When it was last heard; before the first time, when waiting began.
-    pub heard: Instant,
-    /// Did this leader ever hear it?
-    pub ever_heard: bool,
-    /// Its connection.
-    pub session: Option<Session>,
-    /// From its last hello.
-    pub facts: NodeFacts,
-    /// From its last heartbeat.
-    pub measured: NodeUse,
-    /// When that was read; absent before the first heartbeat of a session.
-    pub measured_at: Option<Instant>,
     /// Declared resources of everything on it, ordered or running.
     pub reserved: Resources,
     /// Use that its counters cannot show yet.
     pub unmeasured: Resources,
+    /// From its last heartbeat.
+    pub measured: NodeUse,
+    /// When that was read; absent before the first heartbeat of a session.
+    pub measured_at: Option<Instant>,
+    /// When it was last heard; before the first time, when waiting began.
+    pub heard: Instant,
+    /// From its last hello.
+    pub facts: NodeFacts,
     /// What is on it.
     pub replicas: Roster,
+    /// Its connection.
+    pub session: Option<Session>,
+    /// As people call it. Names never change.
+    pub name: String,
     /// How often it was lost lately, and until when that counts against it; then the level is set to 0.
     pub flaps: (u32, Instant),
-    /// Silent for longer than heartbeats explain, but not lost yet.
-    pub late: bool,
-    /// Counts what was placed, so that equals are drawn anew.
-    pub draws: u32,
     /// Reconnects of one machine while its older connection was alive, in a row.
     pub clashes: u32,
 }

@@ -9,22 +9,31 @@ use crate::ids::ReplicaId;
 /// Entries in one piece: 8 KiB, moved within a microsecond.
 const PIECE: usize = 256;
 
+type Entry = (ReplicaId, Slot);
+
 /// Ids with their places in the slab.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
-    /// None is empty, none holds more than `PIECE`.
-    pieces: Vec<Vec<(ReplicaId, Slot)>>,
+    /// All but the last piece; none is empty, none holds more than `PIECE`.
+    older: Vec<Vec<Entry>>,
+    /// The last piece: the only one of most nodes. Empty only when there is nothing.
+    newest: Vec<Entry>,
     len: usize,
 }
 
 impl Roster {
     /// Adds a copy, or gives it another place.
     pub fn insert(&mut self, id: ReplicaId, slot: Slot) {
-        let at = self.piece_for(id);
-        let Some(piece) = self.pieces.get_mut(at) else {
-            self.append(id, slot);
+        if self.newest.last().is_none_or(|(last, _)| *last < id) {
+            if self.newest.len() == PIECE {
+                self.older.push(std::mem::take(&mut self.newest));
+            }
+            self.newest.push((id, slot));
+            self.len += 1;
             return;
-        };
+        }
+        let at = self.piece_for(id);
+        let piece = self.older.get_mut(at).unwrap_or(&mut self.newest);
         match piece.binary_search_by_key(&id, |entry| entry.0) {
             Ok(found) => piece[found].1 = slot,
             Err(place) => {
@@ -32,45 +41,42 @@ impl Roster {
                 self.len += 1;
                 if piece.len() > PIECE {
                     let rest = piece.split_off(PIECE / 2);
-                    self.pieces.insert(at + 1, rest);
+                    let first = std::mem::replace(piece, rest);
+                    self.older.insert(at, first);
                 }
             }
-        }
-    }
-
-    fn append(&mut self, id: ReplicaId, slot: Slot) {
-        self.len += 1;
-        match self.pieces.last_mut() {
-            Some(piece) if piece.len() < PIECE => piece.push((id, slot)),
-            _ => self.pieces.push(vec![(id, slot)]),
         }
     }
 
     /// Takes a copy out.
     pub fn remove(&mut self, id: &ReplicaId) -> Option<Slot> {
         let at = self.piece_for(*id);
-        let piece = self.pieces.get_mut(at)?;
+        let piece = self.older.get_mut(at).unwrap_or(&mut self.newest);
         let found = piece.binary_search_by_key(id, |entry| entry.0).ok()?;
         let (_, slot) = piece.remove(found);
         self.len -= 1;
-        if piece.is_empty() {
-            self.pieces.remove(at);
+        if piece.is_empty() && at < self.older.len() {
+            self.older.remove(at);
+        } else if self.newest.is_empty() {
+            self.newest = self.older.pop().unwrap_or_default();
         }
         Some(slot)
     }
 
     /// Where a copy is.
     pub fn get(&self, id: &ReplicaId) -> Option<&Slot> {
-        let piece = self.pieces.get(self.piece_for(*id))?;
+        let piece = self.older.get(self.piece_for(*id)).unwrap_or(&self.newest);
         let found = piece.binary_search_by_key(id, |entry| entry.0).ok()?;
         Some(&piece[found].1)
     }
 
-    /// The first piece whose last id is not below this one.
+    /// The first piece whose last id is not below this one; the newest comes after all others.
     fn piece_for(&self, id: ReplicaId) -> usize {
-        match self.pieces.last().and_then(|piece| piece.last()) {
-            Some((last, _)) if id > *last => self.pieces.len(),
-            _ => self.pieces.partition_point(|piece| piece.last().is_some_and(|(last, _)| *last < id)),
+        match self.newest.first() {
+            Some((first, _)) if id < *first => {
+                self.older.partition_point(|piece| piece.last().is_some_and(|(last, _)| *last < id))
+            }
+            _ => self.older.len(),
         }
     }
 
@@ -81,7 +87,7 @@ impl Roster {
 
     /// All of them, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (&ReplicaId, &Slot)> {
-        self.pieces.iter().flatten().map(|(id, slot)| (id, slot))
+        self.older.iter().flatten().chain(&self.newest).map(|(id, slot)| (id, slot))
     }
 
     /// Their ids, in order.
@@ -144,7 +150,7 @@ mod tests {
             assert_eq!(roster.len(), tree.len());
             if round % 500 == 0 {
                 assert!(roster.iter().eq(&tree));
-                assert!(roster.pieces.iter().all(|piece| !piece.is_empty() && piece.len() <= PIECE));
+                assert!(roster.older.iter().all(|piece| !piece.is_empty() && piece.len() <= PIECE));
             }
         }
         tree.iter().for_each(|(id, slot)| assert_eq!(roster.remove(id), Some(*slot)));

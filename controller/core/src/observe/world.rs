@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::Serialize;
 
 use super::node::NodeSeen;
+use super::outbox::Outbox;
 use super::replica::{Gone, Replica, Slot, Tally};
 use super::roster::Roster;
 use crate::autoscale::Elasticity;
@@ -104,8 +105,9 @@ pub struct World {
     pub classes: Classes,
     /// Deadlines.
     pub timers: BTreeSet<(Instant, Timer)>,
-    /// Orders of this step: one batch per node, in no order.
-    pub outbox: Vec<(NodeId, Vec<Order>)>,
+    /// Orders of this step.
+    #[serde(skip)]
+    pub outbox: Outbox,
     /// Bounds replacement when the network is the likelier culprit.
     pub brake: Brake,
     /// When wanted counts were last given to raft.
@@ -183,7 +185,7 @@ impl World {
             retried: now,
             classes: Classes::default(),
             timers: BTreeSet::new(),
-            outbox: Vec::new(),
+            outbox: Outbox::default(),
             brake: Brake::default(),
             recorded: Instant(0),
             full_window,
@@ -242,15 +244,10 @@ impl World {
         self.classes.touch(id, self.nodes.len());
     }
 
-    /// Puts an order into the node's batch of this step.
+    /// Puts an order into the outbox.
     pub fn post(&mut self, id: NodeId, order: Order) {
-        let Some(node) = self.nodes.get_mut(id.0 as usize).and_then(Option::as_deref_mut) else { return };
-        match self.outbox.get_mut(node.batch as usize) {
-            Some((whose, orders)) if *whose == id => orders.push(order),
-            _ => {
-                node.batch = u32::try_from(self.outbox.len()).expect("there are as many batches as nodes at most");
-                self.outbox.push((id, vec![order]));
-            }
+        if let Some(node) = self.nodes.get_mut(id.0 as usize).and_then(Option::as_deref_mut) {
+            self.outbox.post(id, &mut node.batch, order);
         }
     }
 

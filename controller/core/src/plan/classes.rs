@@ -271,6 +271,11 @@ impl Class {
         self.spot(node).map(|spot| spot.zone as usize)
     }
 
+    /// Its leaf in the tree of its zone. Only nodes that a tree named are asked for.
+    pub fn leaf_of(&self, node: NodeId) -> usize {
+        self.spot(node).expect("whoever is in a tree has a spot").leaf as usize
+    }
+
     /// In the class of one app: its copies on a node, lost ones not.
     pub fn copies_on(&self, node: NodeId) -> u32 {
         self.spot(node).map_or(0, |spot| spot.copies)

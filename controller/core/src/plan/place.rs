@@ -152,19 +152,19 @@ impl Podium<'_> {
         for at in std::iter::once(first).chain(others) {
             if let Some(skew) = skew_of(at) {
                 self.skew = skew;
-                self.look_into(&class.zones[at].tree);
+                self.look_into(class, &class.zones[at].tree);
             }
         }
     }
 
     /// Mostly the two best by their keys are the two best indeed; else a search tells.
-    fn look_into(&mut self, tree: &Tree) {
+    fn look_into(&mut self, class: &Class, tree: &Tree) {
         if !self.interested(tree.best_key()) {
             return;
         }
         let need = &self.request.spec.resources;
         let plain = |(node, key): (NodeId, Key)| self.all_in_tree || self.full_key(node, key) == Some((self.skew, key));
-        match tree.first_two(need) {
+        match tree.first_two(need, |node| class.leaf_of(node)) {
             Some((first, second)) if plain(first) && second.is_none_or(plain) => {
                 let skew = self.skew;
                 for (node, key) in std::iter::once(first).chain(second) {

@@ -1,7 +1,6 @@
 //! What people are told: why a copy is where it is, what found no room and what would help, how a rollout goes.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use serde::Serialize;
 
@@ -16,6 +15,7 @@ use crate::observe::replica::{Placed, Replica};
 use crate::reason::{Reason, count};
 use crate::time::Instant;
 use crate::turn::{About, Scene, Turn};
+use crate::units::{Millis, Permille};
 
 /// Copies that found no room: a report, not an error.
 #[derive(Clone, Debug, Serialize)]
@@ -47,19 +47,35 @@ impl Scene<'_> {
             Why::TakeOver => ("take_over", "to take over from an older copy"),
         };
         let Choice { rank, load, age, runner_up, .. } = choice;
-        // Written in place: a burst makes 100,000 of these. Writing to a string cannot fail.
-        let mut text = String::with_capacity(160);
-        let _ = write!(text, "{cause}; {} had load {load} (read {age} ago)", self.node_name(rank.node));
+        // Put together by hand: a burst makes 100,000 of these, and formatting took longer than choosing.
+        let name = self.node_name(rank.node);
+        let mut text = String::with_capacity(128 + name.len());
+        text.push_str(cause);
+        text.push_str("; ");
+        text.push_str(&name);
+        text.push_str(" had load ");
+        push_permille(&mut text, *load);
+        text.push_str(" (read ");
+        push_millis(&mut text, *age);
+        text.push_str(" ago)");
         if rank.same_app > 0 {
-            let noun = if rank.same_app == 1 { "copy" } else { "copies" };
-            let _ = write!(text, " and {} {noun} of this app", rank.same_app);
+            text.push_str(" and ");
+            push_number(&mut text, u64::from(rank.same_app));
+            text.push_str(if rank.same_app == 1 { " copy of this app" } else { " copies of this app" });
         }
-        let _ = match runner_up {
-            Some((node, load)) => write!(text, ", next best {} at {load}", self.node_name(*node)),
-            None => write!(text, ", no other node could take it"),
-        };
+        match runner_up {
+            Some((node, load)) => {
+                text.push_str(", next best ");
+                text.push_str(&self.node_name(*node));
+                text.push_str(" at ");
+                push_permille(&mut text, *load);
+            }
+            None => text.push_str(", no other node could take it"),
+        }
         if rank.skew > 0 {
-            let _ = write!(text, "; the spread is exceeded by {}, as its rule allows", rank.skew);
+            text.push_str("; the spread is exceeded by ");
+            push_number(&mut text, u64::from(rank.skew));
+            text.push_str(", as its rule allows");
         }
         Reason::new(code, text)
     }
@@ -191,6 +207,30 @@ impl Turn<'_> {
             let command = Command { at: self.now, by: "leader".to_owned(), key: String::new(), change };
             self.effects.push(Effect::Propose { token: None, command });
         }
+    }
+}
+
+/// As its `Display` says it, but at once.
+fn push_number(text: &mut String, number: u64) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from(b'0' + (number % 10) as u8));
+}
+
+fn push_permille(text: &mut String, share: Permille) {
+    push_number(text, u64::from(share.0));
+    text.push('‰');
+}
+
+fn push_millis(text: &mut String, length: Millis) {
+    match length.0 {
+        // Most readings are younger than a second; the rest is rare enough to be formatted.
+        millis @ 0..1_000 => {
+            push_number(text, millis);
+            text.push_str(" ms");
+        }
+        _ => text.push_str(&length.to_string()),
     }
 }
 

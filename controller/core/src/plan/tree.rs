@@ -6,6 +6,12 @@ use crate::units::Resources;
 
 /// Smaller is better; `DEAD` never wins.
 pub type Key = u128;
+
+/// The last word of every key is the node's own id.
+pub fn node_of(key: Key) -> NodeId {
+    NodeId((key & Key::from(u32::MAX)) as u32)
+}
+
 /// The key of a node that takes nothing.
 pub const DEAD: Key = Key::MAX;
 
@@ -98,35 +104,25 @@ impl Tree {
         Sum::over(self.pairs[1].0).key
     }
 
-    /// The best member and the next best, by two walks down; `None` when one of them lacks the room, so that only a search can tell.
-    pub fn first_two(&self, need: &Resources) -> Option<(Found, Option<Found>)> {
-        let (mut beside, mut beside_at) = (DEAD, 0);
-        let first = self.descend(1, |key, at| {
-            if key < beside {
-                (beside, beside_at) = (key, at);
-            }
-        });
-        let second = if beside == DEAD { None } else { Some(self.descend(beside_at, |_, _| ())) };
-        let fits = |leaf: usize| {
-            let sum = self.pairs[leaf / 2].0[leaf % 2];
-            (sum.key != DEAD && need.fits(&sum.room)).then(|| (self.members[leaf - self.size], sum.key))
+    /// The best member and the next best, without a search: the best key names its node, and the next best is the best of those
+    /// beside its way up. `None` when one of them lacks the room, so that only a search can tell.
+    pub fn first_two(&self, need: &Resources, leaf_of: impl Fn(NodeId) -> usize) -> Option<(Found, Option<Found>)> {
+        let fits = |key: Key| {
+            let node = node_of(key);
+            let at = self.size + leaf_of(node);
+            need.fits(&self.pairs[at / 2].0[at % 2].room).then_some((node, key))
         };
-        match second {
-            Some(second) => Some((fits(first)?, Some(fits(second)?))),
-            None => Some((fits(first)?, None)),
+        let best = self.best_key();
+        if best == DEAD {
+            return None;
         }
-    }
-
-    /// From an inner node or leaf to the best leaf below it; tells what was left aside.
-    fn descend(&self, from: usize, mut aside: impl FnMut(Key, usize)) -> usize {
-        let mut at = from;
-        while at < self.size {
-            let [left, right] = &self.pairs[at].0;
-            let right_first = right.key < left.key;
-            aside(if right_first { left.key } else { right.key }, 2 * at + usize::from(!right_first));
-            at = 2 * at + usize::from(right_first);
+        let first = fits(best)?;
+        let (mut at, mut beside) = (self.size + leaf_of(first.0), DEAD);
+        while at > 1 {
+            beside = beside.min(self.pairs[at / 2].0[1 - at % 2].key);
+            at /= 2;
         }
-        at
+        if beside == DEAD { Some((first, None)) } else { Some((first, Some(fits(beside)?))) }
     }
 
     /// Shows the judge whoever fits and may matter, the most promising first.
@@ -184,15 +180,14 @@ mod tests {
             (dice >> 33) % sides
         };
         let mut quick = 0;
-        for round in 0..20_000u64 {
+        for _ in 0..20_000 {
             if known.len() < 300 && roll(4) == 0 {
                 tree.push(NodeId(known.len() as u32));
                 known.push((DEAD, 0));
             }
             let Some(last) = (known.len() as u64).checked_sub(1) else { continue };
             let leaf = roll(last + 1) as usize;
-            // Distinct by the round, as real keys are by the node.
-            let key = if roll(5) == 0 { DEAD } else { Key::from(roll(100) << 32 | round) };
+            let key = if roll(5) == 0 { DEAD } else { Key::from(roll(100) << 32 | leaf as u64) };
             known[leaf] = (key, roll(8));
             tree.set(leaf, key, room(known[leaf].1));
             let need = room(roll(3));
@@ -203,7 +198,7 @@ mod tests {
             let mut two = Two(Vec::new());
             tree.search(&need, &mut two);
             assert_eq!(two.0, all);
-            if let Some((first, second)) = tree.first_two(&need) {
+            if let Some((first, second)) = tree.first_two(&need, |node| node.0 as usize) {
                 assert_eq!([Some(first), second].into_iter().flatten().collect::<Vec<_>>(), all);
                 quick += 1;
             }
