@@ -99,9 +99,13 @@ fn check_model(model: &Model) -> Vec<Violation> {
     if model.apps.keys().any(|id| *id > model.last_app) || model.nodes.keys().any(|id| *id > model.last_node) {
         fail("an id lies beyond the last one given out".to_owned());
     }
-    let names: BTreeSet<&str> = model.nodes.values().map(|node| node.name.as_str()).collect();
-    if names.len() != model.nodes.len() {
-        fail("two nodes bear one name".to_owned());
+    for (name, id) in &model.node_names {
+        if model.nodes.get(id).is_none_or(|node| node.name != *name) {
+            fail(format!("node name {name} leads to {id}, which is not it"));
+        }
+    }
+    if model.node_names.len() != model.nodes.len() {
+        fail(format!("{} nodes but {} names", model.nodes.len(), model.node_names.len()));
     }
     found
 }

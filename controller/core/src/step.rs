@@ -187,10 +187,9 @@ impl Core {
     }
 
     fn node_named(&self, name: &str) -> Result<crate::ids::NodeId, Refusal> {
-        let found = self.model.nodes.values().find(|node| node.name == name);
-        found.map(|node| node.id).ok_or_else(|| Refusal::UnknownNode {
+        self.model.node_names.get(name).copied().ok_or_else(|| Refusal::UnknownNode {
             name: name.to_owned(),
-            nearest: nearest(name, self.model.nodes.values().map(|node| &node.name)),
+            nearest: nearest(name, self.model.node_names.keys()),
         })
     }
 }

@@ -6,6 +6,7 @@ use crate::effect::{Action, Effect, Event, EventKind, Order};
 use crate::ids::{AppId, NodeId, OrderSequence, ReplicaId};
 use crate::limits::Limits;
 use crate::model::Model;
+use crate::observe::outbox::Pending;
 use crate::observe::world::{Timer, World};
 use crate::reason::Reason;
 use crate::time::Instant;
@@ -51,6 +52,20 @@ impl<'a> Scene<'a> {
     }
 }
 
+impl Scene<'_> {
+    fn write(&self, order: Pending) -> Order {
+        match order {
+            Pending::Written(order) => *order,
+            Pending::Start { slot, sequence, resources } => {
+                let copy = self.world.replicas.at(slot);
+                let (app, revision, digest) = (copy.app, copy.revision, copy.digest);
+                let action = Action::Start { app, revision, digest, resources };
+                Order { sequence, replica: copy.id, action, reason: self.placed_reason(copy) }
+            }
+        }
+    }
+}
+
 /// What an event is about.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct About {
@@ -93,18 +108,20 @@ impl Turn<'_> {
 
     /// Puts an order into the outbox. `None` when the node has no live session: then nothing can be ordered.
     pub fn order(&mut self, node: NodeId, replica: ReplicaId, action: Action, reason: Reason) -> Option<OrderSequence> {
-        let session = self.world.node_mut(node)?.session.as_mut().filter(|session| session.live)?;
-        session.sent.0 += 1;
-        let sequence = session.sent;
-        self.world.post(node, Order { sequence, replica, action, reason });
+        let sequence = self.world.next_sequence(node)?;
+        self.world.post(node, Pending::Written(Box::new(Order { sequence, replica, action, reason })));
         Some(sequence)
     }
 
     /// Orders of this step leave, one batch per node.
     pub fn send_orders(&mut self) {
-        let fence = self.world.fence;
-        for (node, orders) in self.world.outbox.take() {
-            let session = self.world.node(node).and_then(|seen| seen.session.as_ref()).map(|session| session.id);
+        let outbox = std::mem::take(&mut self.world.outbox);
+        let scene = Scene { now: self.now, limits: self.limits, seed: self.seed, model: self.model, world: self.world };
+        let fence = scene.world.fence;
+        let batches = outbox.take(|order| scene.write(order));
+        self.effects.reserve(batches.len());
+        for (node, orders) in batches {
+            let session = scene.world.node(node).and_then(|seen| seen.session.as_ref()).map(|session| session.id);
             if let Some(session) = session {
                 self.effects.push(Effect::Orders { node, session, fence, orders });
             }

@@ -250,6 +250,7 @@ fn model() -> impl Strategy<Value = Model> {
     (counters, parts).prop_map(|((cluster, (incarnation, observing, last_app, last_node)), parts)| {
         let (apps, nodes, images, tokens, keys) = parts;
         let apps = named_apart(apps);
+        let nodes: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.id, node)).collect();
         let name_of = |app: &App| ((app.current.spec.tenant.clone(), app.current.spec.name.clone()), app.id);
         Model {
             cluster,
@@ -259,7 +260,8 @@ fn model() -> impl Strategy<Value = Model> {
             last_node: NodeId(last_node),
             app_names: apps.values().map(name_of).collect(),
             apps,
-            nodes: nodes.into_iter().map(|node| (node.id, node)).collect(),
+            node_names: nodes.values().map(|node| (node.name.clone(), node.id)).collect(),
+            nodes,
             images,
             tokens,
             keys,

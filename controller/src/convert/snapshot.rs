@@ -42,6 +42,8 @@ pub(crate) fn model_from_log(snapshot: wire::Snapshot) -> Result<Model> {
         return Err(Malformed::new("format", problem));
     }
     let apps = each("apps", snapshot.apps, app_from_log)?;
+    let nodes: BTreeMap<_, _> =
+        each("nodes", snapshot.nodes, node_from_log)?.into_iter().map(|node| (node.id, node)).collect();
     let name_of = |app: &App| ((app.current.spec.tenant.clone(), app.current.spec.name.clone()), app.id);
     Ok(Model {
         cluster: snapshot.cluster,
@@ -51,7 +53,8 @@ pub(crate) fn model_from_log(snapshot: wire::Snapshot) -> Result<Model> {
         last_node: NodeId(snapshot.last_node),
         app_names: apps.iter().map(name_of).collect(),
         apps: apps.into_iter().map(|app| (app.id, app)).collect(),
-        nodes: each("nodes", snapshot.nodes, node_from_log)?.into_iter().map(|node| (node.id, node)).collect(),
+        node_names: nodes.values().map(|node| (node.name.clone(), node.id)).collect(),
+        nodes,
         images: snapshot.images.into_iter().map(image_from_log).collect::<BTreeMap<_, _>>(),
         tokens: snapshot.tokens.into_iter().map(|token| (token.hash, Instant(token.expires_unix_ms))).collect(),
         keys: each("keys", snapshot.keys, kept_from_log)?,

@@ -276,7 +276,8 @@ impl Scribe<'_> {
         machine: &str,
         labels: std::collections::BTreeMap<String, String>,
     ) -> Result<Outcome, Refusal> {
-        if let Some(node) = self.model.nodes.values_mut().find(|node| node.name == name) {
+        let known = self.model.node_names.get(name);
+        if let Some(node) = known.and_then(|id| self.model.nodes.get_mut(id)) {
             if node.machine != machine {
                 return Err(Refusal::NodeNameTaken { name: name.to_owned() });
             }
@@ -288,6 +289,7 @@ impl Scribe<'_> {
         let (name, machine) = (name.to_owned(), machine.to_owned());
         let text = format!("node {name} joined");
         let node = Node { id, name, machine, labels, state: NodeState::Active, joined: self.command.at };
+        self.model.node_names.insert(node.name.clone(), id);
         self.model.nodes.insert(id, node);
         self.audit(EventKind::NodeChanged, None, Some(id), "joined", text);
         Ok(Outcome::Node { node: id })
@@ -306,6 +308,7 @@ impl Scribe<'_> {
 
     fn remove_node(&mut self, id: NodeId) -> Result<Outcome, Refusal> {
         let Some(node) = self.model.nodes.remove(&id) else { return Err(unknown_node(id)) };
+        self.model.node_names.remove(&node.name);
         self.audit(EventKind::NodeChanged, None, Some(id), "removed", format!("node {} removed", node.name));
         Ok(Outcome::Node { node: id })
     }

@@ -36,6 +36,8 @@ pub struct Model {
     pub app_names: BTreeMap<(String, String), AppId>,
     /// Nodes by id.
     pub nodes: BTreeMap<NodeId, Node>,
+    /// Each node's name.
+    pub node_names: BTreeMap<String, NodeId>,
     /// Images by name.
     pub images: BTreeMap<String, Image>,
     /// Join tokens: hash -> expiry.

@@ -1,20 +1,38 @@
 //! Orders of one step, on their way into one batch per node.
 
+use super::replica::Slot;
 use crate::effect::Order;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, OrderSequence};
+use crate::units::Resources;
 
-/// Written in the order of decisions and sorted once, at the end: a burst of 100,000 orders is moved twice and no more.
+/// An order that is not written yet.
+#[derive(Clone, Debug)]
+pub enum Pending {
+    /// To start a copy: all that it says is kept with the copy. A burst makes 100,000 of these.
+    Start {
+        /// The copy.
+        slot: Slot,
+        /// Place in the session.
+        sequence: OrderSequence,
+        /// As declared.
+        resources: Resources,
+    },
+    /// Anything else.
+    Written(Box<Order>),
+}
+
+/// Kept in the order of decisions, and sorted once, at the end.
 #[derive(Clone, Debug, Default)]
 pub struct Outbox {
     /// Every order, and the place of its batch.
-    orders: Vec<(u32, Order)>,
+    pending: Vec<(u32, Pending)>,
     /// Each node that has orders, and how many.
     batches: Vec<(NodeId, usize)>,
 }
 
 impl Outbox {
     /// Adds an order. `batch` is kept with the node: the place of its batch if it has one, else whatever an earlier step left there.
-    pub fn post(&mut self, node: NodeId, batch: &mut u32, order: Order) {
+    pub fn post(&mut self, node: NodeId, batch: &mut u32, order: Pending) {
         match self.batches.get_mut(*batch as usize) {
             Some((whose, count)) if *whose == node => *count += 1,
             _ => {
@@ -22,22 +40,17 @@ impl Outbox {
                 self.batches.push((node, 1));
             }
         }
-        self.orders.push((*batch, order));
+        self.pending.push((*batch, order));
     }
 
-    /// Takes all batches out, by node id; the orders of each as they were posted.
-    pub fn take(&mut self) -> Vec<(NodeId, Vec<Order>)> {
-        let batches = self.batches.drain(..);
+    /// Writes all orders and takes them out in batches, by node id; the orders of each as they were posted.
+    pub fn take(self, write: impl Fn(Pending) -> Order) -> Vec<(NodeId, Vec<Order>)> {
+        let batches = self.batches.into_iter();
         let mut batches: Vec<_> = batches.map(|(node, count)| (node, Vec::with_capacity(count))).collect();
-        for (batch, order) in self.orders.drain(..) {
-            batches[batch as usize].1.push(order);
+        for (batch, order) in self.pending {
+            batches[batch as usize].1.push(write(order));
         }
-        self.orders.shrink_to(KEPT);
-        self.batches.shrink_to(KEPT);
         batches.sort_unstable_by_key(|(node, _)| *node);
         batches
     }
 }
-
-/// Room kept from step to step: for 64 orders, which is 10 KiB.
-const KEPT: usize = 64;

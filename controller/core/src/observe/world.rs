@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::Serialize;
 
 use super::node::NodeSeen;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Pending};
 use super::replica::{Gone, Replica, Slot, Tally};
 use super::roster::Roster;
 use crate::autoscale::Elasticity;
-use crate::effect::Order;
-use crate::ids::{AppId, Fence, NodeId, ReplicaId};
+use crate::ids::{AppId, Fence, NodeId, OrderSequence, ReplicaId};
 use crate::plan::classes::Classes;
 use crate::plan::repair::{Backoff, Brake};
 use crate::plan::report::Unplaced;
@@ -244,8 +243,15 @@ impl World {
         self.classes.touch(id, self.nodes.len());
     }
 
+    /// Gives the next order of a node's session its sequence; `None` when no order can reach it.
+    pub fn next_sequence(&mut self, id: NodeId) -> Option<OrderSequence> {
+        let session = self.node_mut(id)?.session.as_mut().filter(|session| session.live)?;
+        session.sent.0 += 1;
+        Some(session.sent)
+    }
+
     /// Puts an order into the outbox.
-    pub fn post(&mut self, id: NodeId, order: Order) {
+    pub fn post(&mut self, id: NodeId, order: Pending) {
         if let Some(node) = self.nodes.get_mut(id.0 as usize).and_then(Option::as_deref_mut) {
             self.outbox.post(id, &mut node.batch, order);
         }

@@ -151,14 +151,25 @@ impl Class {
         self.put(scene, (spec, key), (node, seen), Spot { copies: counted, ..spot }, here);
     }
 
-    /// One more copy was placed on a node that serves; nothing else about it has changed.
-    pub fn placed(&mut self, scene: &Scene<'_>, spec: &AppSpec, key: &ClassKey, node: NodeId) {
+    /// One more copy of the app was placed on a node that serves; nothing else about it has changed. For the rest of the request
+    /// the node's key counts that app's copies, in a class of many apps too: else each further copy would search past it.
+    pub fn placed(&mut self, scene: &Scene<'_>, spec: &AppSpec, key: &ClassKey, app: AppId, node: NodeId) {
         let (Some(seen), Some(spot)) = (scene.world.node(node), self.spot(node)) else { return };
-        let copies = spot.copies + u32::from(key.app.is_some());
-        self.put(scene, (spec, key), (node, seen), Spot { copies, ..spot }, copies);
+        if key.app.is_some() {
+            let copies = spot.copies + 1;
+            self.put(scene, (spec, key), (node, seen), Spot { copies, ..spot }, copies);
+        } else {
+            self.put(scene, (spec, key), (node, seen), spot, scene.copies_on(app, node));
+        }
     }
 
-    /// Writes a node's spot, with the app's copies `here`, lost ones too.
+    /// The request is over: in a class of many apps the node's key counts no app's copies again.
+    pub fn restore(&mut self, scene: &Scene<'_>, spec: &AppSpec, key: &ClassKey, node: NodeId) {
+        let (Some(seen), Some(spot)) = (scene.world.node(node), self.spot(node)) else { return };
+        self.put(scene, (spec, key), (node, seen), spot, 0);
+    }
+
+    /// Writes a node's spot. The key is made with the app's copies `here`, lost ones too.
     fn put(
         &mut self,
         scene: &Scene<'_>,
@@ -167,20 +178,19 @@ impl Class {
         spot: Spot,
         here: u32,
     ) {
-        let at = node.0 as usize;
-        let before = self.spots[at].map_or(0, |old| old.copies);
+        let before = self.spots[node.0 as usize].map_or(0, |old| old.copies);
         if spot.copies != before && key.keeps_levels(spec) {
             self.move_level(spot.in_service.then_some(before), spot.in_service.then_some(spot.copies));
         }
         let zone = &mut self.zones[spot.zone as usize];
         zone.copies = zone.copies + spot.copies - before;
-        let crowded = key.app.is_some() && spec.max_per_node.is_some_and(|most| here >= most);
+        let crowded = here > 0 && spec.max_per_node.is_some_and(|most| here >= most);
         if spot.in_service && !crowded {
             zone.tree.set(spot.leaf as usize, scene.node_rank(node, seen, here).key(), seen.room());
         } else {
             zone.tree.set(spot.leaf as usize, DEAD, Default::default());
         }
-        self.spots[at] = Some(spot);
+        self.spots[node.0 as usize] = Some(spot);
     }
 
     /// Looks up whether the node serves, and its zone; it gets a new leaf when its label changed.

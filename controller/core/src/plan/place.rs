@@ -4,11 +4,12 @@ use super::classes::{Class, FEW};
 use super::eligible::Request;
 use super::score::{Choice, Rank, Why, draw};
 use super::tree::{Judge, Key, Tree};
-use crate::effect::{Action, EventKind};
+use crate::effect::EventKind;
 use crate::ids::{AppId, NodeId, ReplicaId};
 use crate::limits::Planted;
 use crate::model::App;
 use crate::observe::node::NodeSeen;
+use crate::observe::outbox::Pending;
 use crate::observe::replica::{Placed, Replica, Seen, Sight, Standing};
 use crate::observe::world::AppSeen;
 use crate::reason::Reason;
@@ -25,16 +26,21 @@ impl Turn<'_> {
         let (key, mut class) = classes.take(&self.scene(), spec, of);
         self.world.classes = classes;
         let mut request = self.scene().request(app, spec, &class, of.is_some());
-        let (mut placed, mut last) = (0, None);
+        let (mut placed, mut last, mut nodes) = (0, None, Vec::new());
         while placed < count {
             let Some(choice) = self.scene().choose(&request, &class, of.is_some(), why) else { break };
             let node = choice.rank.node;
             last = self.start(known, choice).map(|id| (id, node)).or(last);
             placed += 1;
             // Nothing else changes meanwhile, so the class stays up to date.
-            class.placed(&self.scene(), spec, &key, node);
+            class.placed(&self.scene(), spec, &key, app, node);
             self.scene().note_placed(&mut request, &class, node);
+            if of.is_none() {
+                nodes.push(node);
+            }
         }
+        // The next request of the class may be another app's.
+        nodes.into_iter().for_each(|node| class.restore(&self.scene(), spec, &key, node));
         self.world.classes.keep_current(key, class);
         self.tell_placed(app, placed, last);
         placed
@@ -56,12 +62,11 @@ impl Turn<'_> {
         let node = choice.rank.node;
         self.world.counter += 1;
         let id = ReplicaId { fence: self.world.fence, counter: self.world.counter };
-        let action = Action::Start { app, revision, digest, resources };
-        let reason = self.scene().choice_reason(&choice);
-        let ordered = Some(self.order(node, id, action, reason)?);
+        let sequence = self.world.next_sequence(node)?;
+        let ordered = Some(sequence);
         let (placed, seen, since) = (Placed::Chosen(choice), Seen::default(), self.now);
         let (standing, fresh, sight, retire) = (Standing::Known, true, Sight::Clear, None);
-        self.world.insert(Replica {
+        let slot = self.world.insert(Replica {
             id,
             app,
             revision,
@@ -80,6 +85,7 @@ impl Turn<'_> {
         if let Some(seen) = self.world.node_mut(node) {
             seen.draws = seen.draws.wrapping_add(1);
         }
+        self.world.post(node, Pending::Start { slot, sequence, resources });
         Some(id)
     }
 
