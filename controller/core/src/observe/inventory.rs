@@ -26,7 +26,9 @@ impl Turn<'_> {
         seen.measured = NodeUse { used: used.fold(Resources::default(), |sum, next| sum + next), ..NodeUse::default() };
         seen.measured_at = Some(now);
         self.rise(node);
+        let accounted = self.world.accounted;
         self.world.note_accounted();
+        let all_are_now = self.world.accounted && !accounted;
         let told: BTreeSet<ReplicaId> = inventory.iter().map(|report| report.id).collect();
         self.forget_except(
             node,
@@ -41,7 +43,13 @@ impl Turn<'_> {
                 self.resume_retirement(slot);
             }
         }
-        self.plan_all();
+        // Once nothing can hide any more, every app may start what it held back. Else only who has copies here is concerned: 10,000
+        // nodes that say hello to a new leader do not plan all apps 10,000 times. (What waits for room hears of it by itself.)
+        if all_are_now {
+            self.plan_all();
+        }
+        let here: Vec<AppId> = self.copies_on(node).iter().map(|slot| self.world.replicas.at(*slot).app).collect();
+        self.world.dirty.extend(here);
     }
 
     /// A heartbeat, or news.
@@ -121,7 +129,9 @@ impl Turn<'_> {
     }
 
     fn merge(&mut self, node: NodeId, report: ReplicaReport) {
-        match self.world.replicas.find(report.id) {
+        // Its node's own list is short and at hand; the list of all is neither.
+        let here = self.world.node(node).and_then(|seen| seen.replicas.get(&report.id)).copied();
+        match here.or_else(|| self.world.replicas.find(report.id)) {
             Some(slot) if self.world.replicas.at(slot).node == node => self.update(slot, report),
             Some(_) => {
                 let about = About::replica(report.app, report.id, node);

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{LogIndex, NodeId, OrderSequence, SessionId, SpecDigest};
-use crate::input::{Input, NodeFacts, NodeUse, Report};
+use crate::ids::{LogIndex, NodeId, SessionId, SpecDigest};
+use crate::input::{Input, Lifecycle, NodeFacts, NodeUse, ReplicaReport, Report};
 use crate::model::command::{Change, Command};
 use crate::model::spec::{AppSpec, Scale, Spread, WhenCutOff, WhenFull};
+use crate::observe::replica::Slot;
+use crate::step::Core;
 use crate::time::Instant;
 use crate::units::{Bytes, CpuMilli, Millis, Resources};
 
@@ -33,6 +35,15 @@ pub struct Workload {
     pub copies: u32,
     /// What the copies demand.
     pub rule: Rule,
+}
+
+/// What a heartbeat says of the copies on its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// They are on their way.
+    Starting,
+    /// They run and answer.
+    Running,
 }
 
 /// When a workload's time begins.
@@ -76,12 +87,35 @@ impl Workload {
         })
     }
 
-    /// A heartbeat of a node that has told nothing of its copies yet: only its load.
-    pub fn heartbeat(node: u32, cpu: CpuMilli) -> Input {
-        let used = Resources { cpu, memory: Bytes(0) };
+    /// A heartbeat of a node that names all copies which were placed on it. `None` while the core does not lead.
+    pub fn heartbeat(core: &Core, node: u32, copies: Copies) -> Option<Input> {
+        let (world, node) = (core.world()?, NodeId(node));
+        let seen = world.node(node)?;
+        // No two heartbeats measure the same.
+        let used = Resources { cpu: CpuMilli(10 + core.now().0 / 1_000 % 10), memory: Bytes(8 << 20) };
+        let report = |slot: &Slot| {
+            let copy = world.replicas.at(*slot);
+            let (id, app, revision, digest, resources) =
+                (copy.id, copy.app, copy.revision, copy.digest, copy.resources);
+            let told = ReplicaReport { id, app, revision, digest, resources, attempt: 1, ..ReplicaReport::default() };
+            match copies {
+                Copies::Starting => ReplicaReport { lifecycle: Lifecycle::Starting, ..told },
+                Copies::Running => ReplicaReport {
+                    lifecycle: Lifecycle::Running,
+                    ready: true,
+                    used,
+                    address: "10.101.102.103".to_owned(),
+                    running_for: core.now() - BEGIN,
+                    ..told
+                },
+            }
+        };
+        let replicas: Vec<ReplicaReport> = seen.replicas.values().map(report).collect();
+        let used = replicas.iter().fold(Resources::default(), |sum, copy| sum + copy.used);
         let load = Some(NodeUse { used, age: Millis(0), pressure: None });
-        let report = Report { acknowledged: OrderSequence(0), load, ..Report::default() };
-        Input::Report { node: NodeId(node), session: SessionId(u64::from(node)), report }
+        let session = seen.session.as_ref()?;
+        let report = Report { acknowledged: session.sent, load, replicas, ..Report::default() };
+        Some(Input::Report { node, session: session.id, report })
     }
 
     /// Copies that all requests together want.

@@ -21,6 +21,9 @@ pub struct Row {
     /// `value / reference`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
+    /// Is the reference a bar, and is it met?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub met: Option<bool>,
 }
 
 /// What a row is compared with.
@@ -35,7 +38,19 @@ pub struct Reference {
 impl Row {
     /// A value that stands alone.
     pub fn new(name: impl Into<String>, value: f64, unit: impl Into<String>) -> Self {
-        Self { name: name.into(), value, unit: unit.into(), reference: None, ratio: None }
+        Self { name: name.into(), value, unit: unit.into(), reference: None, ratio: None, met: None }
+    }
+
+    /// The value shall be at least this.
+    pub fn at_least(self, bar: f64) -> Self {
+        let met = self.value >= bar;
+        Self { met: Some(met), ..self.beside("bar: at least", bar) }
+    }
+
+    /// The value shall be at most this.
+    pub fn at_most(self, bar: f64) -> Self {
+        let met = self.value <= bar;
+        Self { met: Some(met), ..self.beside("bar: at most", bar) }
     }
 
     /// The same value beside another's.
@@ -53,7 +68,9 @@ pub fn print(rows: &[Row], globals: &Globals) -> Result<(), Failure> {
     }
     let mut table = Table::new(&["NAME", ">VALUE", "UNIT", "REFERENCE", ">RATIO"]);
     for row in rows {
-        let reference = row.reference.as_ref().map(|r| format!("{} ({})", number(r.value), r.name)).unwrap_or_default();
+        let met = row.met.map_or("", |met| if met { ", met" } else { ", MISSED" });
+        let reference = row.reference.as_ref().map(|r| format!("{} ({}{met})", number(r.value), r.name));
+        let reference = reference.unwrap_or_default();
         let ratio = row.ratio.map(number).unwrap_or_default();
         table.row(vec![row.name.clone(), number(row.value), row.unit.clone(), reference, ratio]);
     }
