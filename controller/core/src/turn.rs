@@ -45,8 +45,8 @@ pub struct Scene<'a> {
 impl<'a> Scene<'a> {
     /// A node as people call it.
     pub fn node_name(&self, node: NodeId) -> Cow<'a, str> {
-        if let Some(seen) = self.world.node(node) {
-            return seen.name.as_str().into();
+        if let Some(name) = self.world.names.of(node) {
+            return name.into();
         }
         self.model.nodes.get(&node).map_or_else(|| node.to_string().into(), |known| known.name.as_str().into())
     }

@@ -15,8 +15,9 @@ use crate::units::Millis;
 impl Turn<'_> {
     /// A node of the model that is not watched yet.
     pub fn begin_to_watch(&mut self, node: NodeId) {
-        let name = self.scene().node_name(node).into_owned();
-        self.world.add_node(node, NodeSeen::unheard(name, self.now));
+        let name = self.model.nodes.get(&node).map_or("", |known| &known.name);
+        self.world.names.set(node, name);
+        self.world.add_node(node, NodeSeen::unheard(self.now));
         self.watch(node);
     }
 

@@ -70,8 +70,6 @@ pub struct NodeSeen {
     pub replicas: Roster,
     /// Its connection.
     pub session: Option<Session>,
-    /// As people call it. Names never change.
-    pub name: String,
     /// How often it was lost lately, and until when that counts against it; then the level is set to 0.
     pub flaps: (u32, Instant),
     /// Reconnects of one machine while its older connection was alive, in a row.
@@ -80,9 +78,8 @@ pub struct NodeSeen {
 
 impl NodeSeen {
     /// A server that was not heard yet.
-    pub fn unheard(name: String, since: Instant) -> Self {
+    pub fn unheard(since: Instant) -> Self {
         Self {
-            name,
             shape: 0,
             batch: 0,
             liveness: Liveness::Unknown,

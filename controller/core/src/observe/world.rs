@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
+use super::names::Names;
 use super::node::NodeSeen;
 use super::outbox::{Outbox, Pending};
 use super::replica::{Gone, Replica, Slot, Tally};
@@ -83,6 +84,8 @@ pub struct World {
     pub quorum: bool,
     /// The last replica counter given out.
     pub counter: u64,
+    /// What people call the nodes.
+    pub names: Names,
     /// By node id; ids are dense.
     nodes: Vec<Option<Box<NodeSeen>>>,
     /// All copies.
@@ -174,6 +177,7 @@ impl World {
             accounted_below: 0,
             quorum: true,
             counter: 0,
+            names: Names::default(),
             nodes: Vec::new(),
             replicas: Replicas::default(),
             apps: BTreeMap::new(),

@@ -238,7 +238,7 @@ impl<'a> View<'a> {
     /// One node.
     pub fn node(&self, id: NodeId) -> Option<NodeRow> {
         let known = self.model().nodes.get(&id)?;
-        let unheard = crate::observe::node::NodeSeen::unheard(known.name.clone(), known.joined);
+        let unheard = crate::observe::node::NodeSeen::unheard(known.joined);
         let seen = self.node_seen(id).unwrap_or(&unheard);
         let now = self.now();
         Some(NodeRow {
