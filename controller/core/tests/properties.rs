@@ -268,3 +268,22 @@ fn an_old_copy_makes_way_only_where_the_spread_lets_a_new_one_in() {
     // One part is full of other apps, and has its new copies; in the other the spread keeps the old ones.
     assert_eq!((tally.fresh_ready, tally.stale_ready), (2, 4), "one copy short for nothing");
 }
+
+/// The brake ended within a second whose share of starts was spent: what was missing waited for the next second, and nothing said why.
+#[test]
+fn the_end_of_the_brake_is_not_slept_through() {
+    lives(vec![
+        Op::Refuse { node: 1, how: 1 },
+        Op::Lead,
+        Op::Run { tenths: 3 },
+        Op::Run { tenths: 34 },
+        Op::Run { tenths: 55 },
+        Op::Silence { node: 3 },
+        Op::Run { tenths: 19 },
+        Op::Run { tenths: 28 },
+        Op::Run { tenths: 61 },
+        Op::Apply { app: 0, count: 4, image: 0, kind: 1 },
+        Op::Silence { node: 5 },
+        Op::Run { tenths: 68 },
+    ]);
+}

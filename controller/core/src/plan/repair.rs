@@ -138,7 +138,7 @@ impl Turn<'_> {
         }
     }
 
-    /// How many replacements may start now. The rest waits for the next second.
+    /// How many replacements may start now. The rest waits for the next second, or for the brake's end.
     pub fn grant_repair(&mut self, app: AppId, asked: u32) -> u32 {
         if asked == 0 || self.now >= self.world.brake.until {
             return asked;
@@ -152,7 +152,8 @@ impl Turn<'_> {
         let granted = asked.min(most.saturating_sub(brake.spent));
         brake.spent += granted;
         if granted < asked {
-            self.wake(app, Instant((second + 1) * 1_000));
+            let next = Instant((second + 1) * 1_000).min(self.world.brake.until);
+            self.wake(app, next);
         }
         granted
     }
