@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bellows_agent_core::input::{Found, FoundState};
 use bellows_agent_core::{AgentCore, Bytes, Config, CpuMilli, Fence, Input, Record, ReplicaId, Resources, units};
@@ -15,7 +16,7 @@ use tonic::transport::Channel;
 
 use crate::attempts::{Attempt, Attempts};
 use crate::calls::Calls;
-use crate::clock::{Clock, of_file};
+use crate::clock::Clock;
 use crate::config::{AgentConfig, Replicas};
 use crate::containers::{Containers, OpenRuntime, attempt_of};
 use crate::driver::{Driver, Facts, Live};
@@ -33,6 +34,9 @@ use crate::worker::{self, Queue, Worker};
 
 /// News that waits for the driver: a burst of a thousand launches brings a few thousand.
 const NEWS: usize = 65_536;
+
+/// How long a refused agent goes on for the sake of its last orders: twice the usual grace, and a margin.
+const LAST_STOPS: Duration = Duration::from_secs(30);
 
 /// Why an agent did not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +96,7 @@ pub struct Agent {
     news: mpsc::Sender<News>,
     closing: watch::Sender<bool>,
     refused: watch::Receiver<Option<String>>,
+    ending: watch::Receiver<usize>,
     failed: watch::Receiver<Option<String>>,
     sessions: tokio::task::JoinHandle<()>,
     threads: Vec<JoinHandle<()>>,
@@ -160,11 +165,19 @@ impl Agent {
         &self.state
     }
 
-    /// Waits until the agent cannot go on by itself: a controller refused it for good, or its journal failed. Says why.
+    /// Waits until the agent cannot go on by itself: a controller refused it for good, or its journal failed. Says why. A node that
+    /// was removed has been told to stop its replicas before: that is seen through first.
     pub async fn stuck(&self) -> String {
         let (mut refused, mut failed) = (self.refused.clone(), self.failed.clone());
+        let mut ending = self.ending.clone();
+        let refused = async {
+            let why = said(&mut refused).await;
+            // Whatever the outcome, it is time: whoever has not ended by then runs on, and the next agent ends it.
+            drop(tokio::time::timeout(LAST_STOPS, ending.wait_for(|count| *count == 0)).await);
+            why
+        };
         tokio::select! {
-            why = said(&mut refused) => why,
+            why = refused => why,
             why = said(&mut failed) => why,
         }
     }
@@ -284,14 +297,15 @@ impl Parts {
     fn run(self, prepared: Prepared) -> Result<Agent, StartError> {
         let Prepared { journal, specs, records, adopted, store, capacity, boot } = prepared;
         let now = self.clock.now();
-        let heard = self.folder.contact().map_or(now, of_file);
+        let heard = self.folder.contact(&boot).map_or(now, |moment| self.clock.at(moment));
         let obeyed = highest_fence(&records);
         let found = self.found(adopted, &live(&records));
-        let first = Input::Adopted { records, found, heard };
+        let first = Input::Adopted { records, found, heard, boot: boot.clone() };
         let (news, receiver) = mpsc::channel(NEWS);
         let (channel, controller) = watch::channel(None);
         let (fence, fence_seen) = watch::channel(obeyed);
         let (refused, refused_seen) = watch::channel(None);
+        let (ending, ending_seen) = watch::channel(0);
         let (failed, failed_seen) = watch::channel(None);
         let images = Arc::new(Images::new(store, controller));
         let driver = Driver {
@@ -300,7 +314,7 @@ impl Parts {
             specs,
             clock: self.clock,
             folder: self.folder.clone(),
-            facts: Facts { boot, capacity, labels: self.config.labels.clone() },
+            facts: Facts { boot: boot.clone(), capacity, labels: self.config.labels.clone() },
             queue: self.queue.clone(),
             watcher: self.watcher.clone(),
             attempts: self.attempts.clone(),
@@ -310,10 +324,12 @@ impl Parts {
             news: news.clone(),
             meter: NodeMeter::default(),
             live: Live::default(),
+            refused,
+            ending,
         };
         let mut threads = self.start_threads(&images, &news).map_err(StartError::Thread)?;
         threads.push(start_driver(driver, receiver, first, failed).map_err(StartError::Thread)?);
-        let sessions = self.start_sessions(fence_seen, &news, channel, refused);
+        let sessions = self.start_sessions(boot, fence_seen, &news, channel);
         Ok(Agent {
             name: self.config.name,
             state: self.folder.path().to_owned(),
@@ -325,6 +341,7 @@ impl Parts {
             news,
             closing: self.closing,
             refused: refused_seen,
+            ending: ending_seen,
             failed: failed_seen,
             sessions,
             threads,
@@ -350,19 +367,20 @@ impl Parts {
 
     fn start_sessions(
         &self,
+        boot: String,
         fence: watch::Receiver<Fence>,
         news: &mpsc::Sender<News>,
         channel: watch::Sender<Option<Channel>>,
-        refused: watch::Sender<Option<String>>,
     ) -> tokio::task::JoinHandle<()> {
         let sessions = Sessions {
             controllers: self.config.controllers.clone(),
             identity: self.identity.clone(),
+            boot,
+            instance: hex::encode(rand::random::<[u8; 16]>()),
             fence,
             news: news.clone(),
             channel,
             calls: Arc::new(Calls { containers: self.containers.clone(), attempts: self.attempts.clone() }),
-            refused,
         };
         tokio::spawn(sessions.run(self.closing.subscribe()))
     }

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::attempts::Attempts;
-use crate::clock::Clock;
+use crate::clock::{Clock, SinceBoot};
 use crate::convert::{Batch, run_spec, wire_fence, wire_replica_report, wire_report, wire_resources};
 use crate::images::Images;
 use crate::journal::{Journal, JournalError};
@@ -51,6 +51,10 @@ pub(crate) struct Driver {
     pub(crate) news: mpsc::Sender<News>,
     pub(crate) meter: NodeMeter,
     pub(crate) live: Live,
+    /// Set when a controller said no for good.
+    pub(crate) refused: watch::Sender<Option<String>>,
+    /// How many replicas are on their way out by order; kept up to date once refused.
+    pub(crate) ending: watch::Sender<usize>,
 }
 
 /// The connection, as far as the driver is concerned.
@@ -91,7 +95,7 @@ impl Driver {
     /// Everything that came, in one step. False when it is over.
     fn take(&mut self, news: Vec<News>) -> Result<bool, JournalError> {
         let mut inputs = vec![Input::Tick];
-        let mut open = true;
+        let (mut open, mut refused) = (true, None);
         for one in news {
             match one {
                 News::Core(input) => {
@@ -105,9 +109,14 @@ impl Driver {
                     inputs.extend(self.measured(node));
                 }
                 News::Close => open = false,
+                News::Refused(why) => refused = Some(why),
             }
         }
         self.step(inputs)?;
+        if refused.is_some() {
+            self.ending.send_replace(self.core.ending());
+            self.refused.send_replace(refused);
+        }
         self.measure_when_due();
         Ok(open)
     }
@@ -144,7 +153,7 @@ impl Driver {
             None => self.meter.recall(now),
         };
         self.core.session()?;
-        if let Err(error) = self.folder.touch_contact() {
+        if let Err(error) = self.folder.touch_contact(&self.facts.boot, SinceBoot::now()) {
             tracing::error!(error = chain(&error), "cannot note that a leader is in touch");
         }
         Some(Input::Heartbeat { load })
@@ -172,6 +181,9 @@ impl Driver {
         for effect in effects {
             self.perform(effect);
         }
+        if self.refused.borrow().is_some() {
+            self.ending.send_replace(self.core.ending());
+        }
         Ok(())
     }
 
@@ -194,7 +206,9 @@ impl Driver {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Persist(_) => {} // done before
-            Effect::Hello { fence, session, inventory } => self.hello(fence, session, inventory),
+            Effect::Hello { fence, session, inventory, remembered } => {
+                self.hello(fence, session, inventory, remembered);
+            }
             Effect::Report { fence, session, report } => {
                 self.send(fence, session, from_agent::Body::Report(wire_report(session, report)));
             }
@@ -238,8 +252,15 @@ impl Driver {
         });
     }
 
-    fn hello(&mut self, fence: Fence, session: SessionId, inventory: Vec<ReplicaReport>) {
+    fn hello(
+        &mut self,
+        fence: Fence,
+        session: SessionId,
+        inventory: Vec<ReplicaReport>,
+        remembered: Vec<ReplicaReport>,
+    ) {
         self.fence.send_replace(fence);
+        let reports = |all: Vec<ReplicaReport>| all.into_iter().map(wire_replica_report).collect();
         let hello = Hello {
             fence: Some(wire_fence(fence)),
             session: session.0,
@@ -247,7 +268,8 @@ impl Driver {
             capacity: Some(wire_resources(self.facts.capacity)),
             labels: self.facts.labels.clone().into_iter().collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            inventory: inventory.into_iter().map(wire_replica_report).collect(),
+            inventory: reports(inventory),
+            remembered: reports(remembered),
         };
         self.send(fence, session, from_agent::Body::Hello(hello));
     }

@@ -22,6 +22,8 @@ pub(crate) enum News {
     Measured { readings: Vec<Reading>, node: Option<NodeUsage> },
     /// The agent shall end.
     Close,
+    /// A controller said no for good. Told through here so that its last orders come first.
+    Refused(String),
 }
 
 /// A leader greets, and this is how to speak to it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bellows_agent_core::{Fence, Input, SessionId};
 use bellows_proto::PROTOCOL;
 use bellows_proto::node::nodes_client::NodesClient;
-use bellows_proto::node::{self as wire, FromAgent, Open, ToAgent, from_agent, to_agent};
+use bellows_proto::node::{self as wire, Alive, FromAgent, Open, Probe, ToAgent, from_agent, to_agent};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,13 +33,15 @@ const MESSAGE_BYTES: usize = 64 << 20;
 pub(crate) struct Sessions {
     pub(crate) controllers: Vec<String>,
     pub(crate) identity: Identity,
+    /// Of the server.
+    pub(crate) boot: String,
+    /// Of this agent: another one at the same time has the same identity by mistake.
+    pub(crate) instance: String,
     pub(crate) fence: watch::Receiver<Fence>,
     pub(crate) news: mpsc::Sender<News>,
     /// The channel to the leader while there is one, for images.
     pub(crate) channel: watch::Sender<Option<Channel>>,
     pub(crate) calls: Arc<Calls>,
-    /// Set when a controller said no for good.
-    pub(crate) refused: watch::Sender<Option<String>>,
 }
 
 /// How one connection ended.
@@ -112,7 +114,9 @@ impl Sessions {
                 End::Stranger(why) => tracing::debug!(%address, why, "still not of this cluster"),
                 End::Refused(why) => {
                     tracing::error!(%address, why, "the controller refuses this node for good; mend it and start the agent again. Replicas run on");
-                    self.refused.send_replace(Some(why));
+                    if self.tell(News::Refused(why)).await.is_err() {
+                        tracing::debug!("refused after the end");
+                    }
                     return;
                 }
                 End::Closed => return,
@@ -149,7 +153,8 @@ impl Sessions {
 
     fn open(&self) -> FromAgent {
         let fence = convert::wire_fence(*self.fence.borrow());
-        let open = Open { protocol: PROTOCOL, machine: self.identity.machine.clone(), fence: Some(fence) };
+        let (machine, boot, instance) = (self.identity.machine.clone(), self.boot.clone(), self.instance.clone());
+        let open = Open { protocol: PROTOCOL, machine, fence: Some(fence), boot, instance };
         FromAgent { body: Some(from_agent::Body::Open(open)) }
     }
 
@@ -170,7 +175,7 @@ impl Sessions {
         };
         let session = SessionId(greeting.session);
         let (close, closed) = oneshot::channel();
-        let stream_up = Outbound { messages, close: Some(close) };
+        let stream_up = Outbound { messages: messages.clone(), close: Some(close) };
         let fence = convert::fence(greeting.fence)?;
         let heartbeat = Duration::from_millis(greeting.heartbeat_ms);
         tracing::info!(cluster = greeting.cluster, %fence, %session, "greeted by the leader");
@@ -182,7 +187,7 @@ impl Sessions {
         let mut tasks = JoinSet::new(); // the calls end with the session
         tasks.spawn(self.calls.clone().serve(channel));
         let end = tokio::select! {
-            end = self.listen(&mut stream, session) => end,
+            end = self.listen(&mut stream, session, &messages) => end,
             why = closed => Ok(Ok(End::Lost(why.unwrap_or_else(|_| "a newer session took its place".to_owned())))),
         };
         let told = self.tell(News::Core(Input::Disconnected { session })).await;
@@ -193,6 +198,7 @@ impl Sessions {
         &self,
         stream: &mut Streaming<ToAgent>,
         session: SessionId,
+        messages: &mpsc::Sender<FromAgent>,
     ) -> Result<Result<End, Status>, Misunderstood> {
         loop {
             let body = match stream.message().await {
@@ -204,6 +210,14 @@ impl Sessions {
                 Some(to_agent::Body::Orders(orders)) => News::Orders(convert::batch(orders)?),
                 Some(to_agent::Body::Acknowledge(acknowledge)) => News::Core(acknowledged(session, acknowledge)?),
                 Some(to_agent::Body::Refusal(refusal)) => return Ok(Ok(refused(refusal))),
+                Some(to_agent::Body::Probe(Probe { nonce })) => {
+                    let alive = FromAgent { body: Some(from_agent::Body::Alive(Alive { nonce })) };
+                    // A stream that takes nothing any more is given up by the driver, and this session with it.
+                    if messages.try_send(alive).is_err() {
+                        tracing::warn!("the controller takes no answer to its probe");
+                    }
+                    continue;
+                }
                 Some(to_agent::Body::Greeting(_)) => return Err(Misunderstood { what: "a second greeting" }),
                 None => return Err(Misunderstood { what: "a message of an unknown kind" }),
             };

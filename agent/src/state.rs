@@ -5,7 +5,7 @@
 //!   lock         held while an agent runs; says which process
 //!   identity/    machine, key, certificates
 //!   journal      the sum of orders
-//!   contact      its age says when a leader was last in touch
+//!   contact      when a leader was last in touch: the boot, and milliseconds since then
 //!   runtime/     the runtime's own
 //! ```
 
@@ -13,9 +13,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
+
+use crate::clock::SinceBoot;
 
 /// The form of the folder that this program reads and writes.
 const VERSION: &str = "1";
@@ -124,16 +126,19 @@ impl StateFolder {
         Ok(path)
     }
 
-    /// A leader is in touch now. Only the file's age counts, and losing it in a power cut makes a replica end early, not late.
-    pub(crate) fn touch_contact(&self) -> Result<(), StateError> {
+    /// A leader is in touch now. Not synced: a power cut ends the replicas for which it counts.
+    pub(crate) fn touch_contact(&self, boot: &str, now: SinceBoot) -> Result<(), StateError> {
         let path = self.path.join("contact");
-        let touch = || File::create(&path)?.set_modified(SystemTime::now());
-        touch().map_err(file_error("write", &path))
+        fs::write(&path, format!("{boot} {}", now.0.as_millis())).map_err(file_error("write", &path))
     }
 
-    /// When a leader was last in touch, if ever.
-    pub(crate) fn contact(&self) -> Option<SystemTime> {
-        fs::metadata(self.path.join("contact")).and_then(|metadata| metadata.modified()).ok()
+    /// When a leader was last in touch, if ever in this boot of the server. A file that cannot be understood was being written when
+    /// the agent was killed: just then.
+    pub(crate) fn contact(&self, boot: &str) -> Option<SinceBoot> {
+        let text = fs::read_to_string(self.path.join("contact")).ok()?;
+        let (in_boot, millis) = text.split_once(' ')?;
+        let moment = SinceBoot(Duration::from_millis(millis.parse().ok()?));
+        (in_boot == boot).then_some(moment)
     }
 }
 
@@ -205,6 +210,22 @@ mod tests {
         assert!(second.contains(&format!("in use by process {}", std::process::id())), "{second}");
         drop(first);
         StateFolder::open(folder.path()).expect("it is free again");
+    }
+
+    #[test]
+    fn the_last_contact_counts_in_its_boot_only_and_by_no_date() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = StateFolder::open(folder.path()).expect("it is free");
+        assert_eq!(state.contact("boot-1"), None);
+        let then = SinceBoot(Duration::from_millis(81_234));
+        state.touch_contact("boot-1", then).expect("writable");
+        // Whatever dates the file system bears.
+        let file = File::options().write(true).open(folder.path().join("contact")).expect("it is there");
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("the date can be set");
+        assert_eq!(state.contact("boot-1"), Some(then));
+        assert_eq!(state.contact("boot-2"), None);
+        fs::write(folder.path().join("contact"), "boot-1").expect("writable");
+        assert_eq!(state.contact("boot-1"), None, "half a line");
     }
 
     #[test]

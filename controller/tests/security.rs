@@ -132,7 +132,10 @@ async fn a_removed_node_gets_nothing_for_its_certificate() {
     let house = House::new().await;
     let joined = house.join("node-a").await;
     let mut operator = house.operator().await;
-    operator.remove_node(operator::RemoveNodeRequest { node: "node-a".to_owned() }).await.expect("removed");
+    operator
+        .remove_node(operator::RemoveNodeRequest { node: "node-a".to_owned(), ..Default::default() })
+        .await
+        .expect("removed");
     let answer = support::first_answer(&house, &joined, vec![support::open_as(&joined.machine, Default::default())]);
     let Some(node::to_agent::Body::Refusal(refusal)) = answer.await else { panic!("no refusal") };
     assert!(!refusal.retry && refusal.text.contains("join again"), "{}", refusal.text);

@@ -7,13 +7,20 @@ use crate::ids::ReplicaId;
 use crate::input::{Found, FoundState};
 use crate::journal::Record;
 use crate::replica::{Phase, Replica, StopWanted};
-use crate::report::Exit;
+use crate::report::{Exit, Reason};
 use crate::units::Instant;
 
 impl AgentCore {
-    pub(crate) fn adopt(&mut self, now: Instant, records: Vec<Record>, found: Vec<Found>, heard: Instant) {
+    pub(crate) fn adopt(&mut self, now: Instant, records: Vec<Record>, found: Vec<Found>, boot: String) {
         for record in records {
             self.replay(now, record);
+        }
+        let before = std::mem::replace(&mut self.boot, boot.clone());
+        if before != boot {
+            if !before.is_empty() {
+                self.end_all_of_boot(now, &before);
+            }
+            self.persist(Record::Boot(boot));
         }
         for one in found {
             self.adopt_found(now, one);
@@ -23,14 +30,26 @@ impl AgentCore {
         for id in lost {
             self.lost(now, id);
         }
-        self.begin_cut_off(heard.min(now));
         self.touched.extend(self.replicas.keys());
+    }
+
+    /// The server started anew: no process is left, and the leader decides anew what runs where. A copy that was just ordered goes
+    /// with the others: its leader has given this node up, or is about to hear what it lost.
+    fn end_all_of_boot(&mut self, now: Instant, before: &str) {
+        let live: Vec<ReplicaId> = self.replicas.values().filter(|replica| replica.live()).map(|r| r.id).collect();
+        let text = format!("its server was restarted (boot {before}, now {})", self.boot);
+        for id in live {
+            let stop = self.replicas.get(&id).and_then(|replica| replica.wanted.stop.clone());
+            let why = stop.map_or_else(|| Reason::new("host_rebooted", &text), |stop| stop.reason);
+            self.end(now, id, Exit::Unknown, why);
+        }
     }
 
     /// One line of the journal. Lines about replicas that later lines forgot find nothing, which is right.
     fn replay(&mut self, now: Instant, record: Record) {
         match record {
             Record::Fence(fence) => self.fence = self.fence.max(fence),
+            Record::Boot(boot) => self.boot = boot,
             Record::Spec { digest, run } => {
                 self.specs.insert(digest, run);
             }
@@ -40,7 +59,9 @@ impl AgentCore {
                 self.replicas.insert(replica, ordered);
             }
             Record::Forgotten { replica } => {
-                self.replicas.remove(&replica);
+                if let Some(gone) = self.replicas.remove(&replica).filter(|replica| !replica.live()) {
+                    self.remember(gone.report(now));
+                }
             }
             Record::Parked { .. } | Record::Stop { .. } => self.replay_wanted(record),
             Record::Attempt { .. } | Record::Ended { .. } => self.replay_seen(record),

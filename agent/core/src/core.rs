@@ -1,6 +1,6 @@
 //! The loop of thought: take an input in, do what follows for every replica it touched, tell the leader once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::config::Config;
 use crate::effect::Effect;
@@ -20,6 +20,12 @@ pub struct AgentCore {
     pub(crate) cut_off_since: Option<Instant>,
     pub(crate) specs: BTreeMap<SpecDigest, RunSpec>,
     pub(crate) replicas: BTreeMap<ReplicaId, Replica>,
+    /// Ended and acknowledged, the longest ago first.
+    pub(crate) remembered: VecDeque<ReplicaReport>,
+    /// Of the server, at this agent's start.
+    pub(crate) boot: String,
+    /// The latest clock it was told: time never goes back.
+    latest: Instant,
     pub(crate) images: BTreeMap<String, ImageState>,
     /// Moments at which a replica is looked at again; stale ones do no harm.
     pub(crate) timers: BTreeSet<(Instant, ReplicaId)>,
@@ -59,6 +65,9 @@ impl AgentCore {
             cut_off_since: None,
             specs: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            remembered: VecDeque::new(),
+            boot: String::new(),
+            latest: Instant(0),
             images: BTreeMap::new(),
             timers: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -76,6 +85,8 @@ impl AgentCore {
 
     /// Takes several inputs in at one moment; the leader is told once.
     pub fn steps(&mut self, now: Instant, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
+        let now = self.latest.max(now);
+        self.latest = now;
         for input in inputs {
             let load = self.take(now, input);
             self.settle(now);
@@ -102,7 +113,12 @@ impl AgentCore {
         self.session.map(|session| session.id)
     }
 
-    /// Every replica that runs or is remembered.
+    /// How many replicas are on their way out by order.
+    pub fn ending(&self) -> usize {
+        self.replicas.values().filter(|replica| replica.live() && replica.wanted.stop.is_some()).count()
+    }
+
+    /// Every replica that runs, or whose end no leader has acknowledged.
     pub fn inventory(&self, now: Instant) -> Vec<ReplicaReport> {
         self.replicas.values().map(|replica| replica.report(now)).collect()
     }
@@ -124,12 +140,15 @@ impl AgentCore {
 
     fn take(&mut self, now: Instant, input: Input) -> Option<NodeUse> {
         match input {
-            Input::Adopted { records, found, heard } => self.adopt(now, records, found, heard),
+            Input::Adopted { records, found, heard, boot } => {
+                self.adopt(now, records, found, boot);
+                self.begin_cut_off(heard.min(now));
+            }
             Input::Tick => {}
             Input::Greeting { fence, session } => self.greeted(now, fence, session),
             Input::Disconnected { session } => self.disconnected(now, session),
             Input::Orders { fence, session, specs, orders } => self.take_orders(now, fence, session, specs, orders),
-            Input::Acknowledged { session, ended } => self.acknowledged(session, ended),
+            Input::Acknowledged { session, ended } => self.acknowledged(now, session, ended),
             Input::ImageReady { image } => self.image_ready(image),
             Input::ImageFailed { image, retry, why } => self.image_failed(now, image, retry, &why),
             Input::Launched { replica, attempt, address } => self.launched(now, replica, attempt, address),
@@ -196,13 +215,31 @@ impl AgentCore {
 
     /// The journal in its shortest form: what a new one would begin with.
     pub fn records(&self) -> Vec<Record> {
-        let mut records = vec![Record::Fence(self.fence)];
+        let mut records = vec![Record::Fence(self.fence), Record::Boot(self.boot.clone())];
         records.extend(self.specs.iter().map(|(digest, run)| Record::Spec { digest: *digest, run: run.clone() }));
         for replica in self.replicas.values() {
             replica_records(replica, &mut records);
         }
+        self.remembered.iter().for_each(|gone| memory_records(gone, &mut records));
         records
     }
+
+    /// Keeps how and why it ended, bounded.
+    pub(crate) fn remember(&mut self, gone: ReplicaReport) {
+        self.remembered.push_back(gone);
+        while self.remembered.len() > self.config.remembered_most {
+            self.remembered.pop_front();
+        }
+    }
+}
+
+fn memory_records(gone: &ReplicaReport, records: &mut Vec<Record>) {
+    let Some(ended) = gone.ended.clone() else { return };
+    let (replica, obeyed, attempt) = (gone.id, gone.obeyed, gone.attempt);
+    let (app, revision, digest, reason) = (gone.app, gone.revision, gone.digest, gone.reason.clone());
+    records.push(Record::Ordered { replica, app, revision, digest, reason, obeyed });
+    records.push(Record::Ended { replica, attempt, ended });
+    records.push(Record::Forgotten { replica });
 }
 
 fn replica_records(r: &Replica, records: &mut Vec<Record>) {

@@ -20,8 +20,10 @@ pub enum Effect {
         fence: Fence,
         /// Which connection.
         session: SessionId,
-        /// Every replica that runs or is remembered.
+        /// Every replica that runs, or whose end no leader has acknowledged.
         inventory: Vec<ReplicaReport>,
+        /// The latest ended ones that were acknowledged: for a leader who does not know them, to explain them.
+        remembered: Vec<ReplicaReport>,
     },
     /// Send a report, to this session only: a shell whose stream is another one drops it.
     Report {

@@ -87,6 +87,17 @@ impl FromStr for ReplicaId {
     }
 }
 
+/// The order that was obeyed last for a replica. Session ids are unique within a fence only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obeyed {
+    /// Of the leader that gave it.
+    pub fence: Fence,
+    /// In which session.
+    pub session: SessionId,
+    /// Its place there.
+    pub sequence: OrderSequence,
+}
+
 /// SHA-256 of a spec's canonical encoding: two revisions with one digest run the same thing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SpecDigest(pub [u8; 32]);

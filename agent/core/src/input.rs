@@ -18,6 +18,8 @@ pub enum Input {
         found: Vec<Found>,
         /// When this node was last known to have a leader: from then on it counts as cut off.
         heard: Instant,
+        /// Changes at every boot of the server: no process outlives it.
+        boot: String,
     },
     /// Time went by; see `AgentCore::wake_at`.
     Tick,

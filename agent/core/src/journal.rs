@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AppId, Fence, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
+use crate::ids::{AppId, Fence, Obeyed, ReplicaId, RevisionNumber, SpecDigest};
 use crate::input::RunSpec;
 use crate::report::{Ended, Exit, Reason};
 use crate::units::Millis;
@@ -12,6 +12,8 @@ use crate::units::Millis;
 pub enum Record {
     /// No lower fence may be obeyed from here on.
     Fence(Fence),
+    /// The boot of the server in which everything after this line happened.
+    Boot(String),
     /// What a digest stands for.
     Spec {
         /// Its name.
@@ -32,7 +34,7 @@ pub enum Record {
         /// Why here.
         reason: Reason,
         /// The order.
-        obeyed: (SessionId, OrderSequence),
+        obeyed: Obeyed,
     },
     /// In or out of rotation.
     Parked {
@@ -41,7 +43,7 @@ pub enum Record {
         /// Out of it?
         parked: bool,
         /// The order.
-        obeyed: (SessionId, OrderSequence),
+        obeyed: Obeyed,
     },
     /// It shall end.
     Stop {
@@ -52,7 +54,7 @@ pub enum Record {
         /// Why.
         reason: Reason,
         /// The order; the one obeyed before when no order did it (cut off).
-        obeyed: (SessionId, OrderSequence),
+        obeyed: Obeyed,
     },
     /// An attempt is about to be launched.
     Attempt {
@@ -75,7 +77,7 @@ pub enum Record {
         /// How and why.
         ended: Ended,
     },
-    /// The leader acknowledged the end.
+    /// The leader acknowledged the end: nothing of it is left but the memory, which serves to explain it.
     Forgotten {
         /// Who.
         replica: ReplicaId,
@@ -86,7 +88,12 @@ impl Record {
     /// Must it be on disk before the step's other effects? What people and leaders decided must; what can be observed again need only be written.
     pub fn durable(&self) -> bool {
         match self {
-            Self::Fence(_) | Self::Spec { .. } | Self::Ordered { .. } | Self::Parked { .. } | Self::Stop { .. } => true,
+            Self::Fence(_)
+            | Self::Boot(_)
+            | Self::Spec { .. }
+            | Self::Ordered { .. }
+            | Self::Parked { .. }
+            | Self::Stop { .. } => true,
             Self::Attempt { .. } | Self::Ended { .. } | Self::Forgotten { .. } => false,
         }
     }

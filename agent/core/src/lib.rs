@@ -33,7 +33,7 @@ pub mod units;
 pub use config::{Config, Planted};
 pub use core::AgentCore;
 pub use effect::Effect;
-pub use ids::{AppId, Fence, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
+pub use ids::{AppId, Fence, Obeyed, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
 pub use input::{Action, Input, Order, RunSpec, WhenCutOff};
 pub use journal::Record;
 pub use report::{

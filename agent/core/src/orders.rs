@@ -6,7 +6,7 @@ use crate::activity::Work;
 use crate::config::Planted;
 use crate::core::{AgentCore, Session};
 use crate::effect::Effect;
-use crate::ids::{AppId, Fence, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
+use crate::ids::{AppId, Fence, Obeyed, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
 use crate::input::{Action, Order, RunSpec};
 use crate::journal::Record;
 use crate::replica::{Phase, Replica, Seen, StopAsked, StopWanted, Wanted};
@@ -47,8 +47,8 @@ impl AgentCore {
         self.news.clear();
         self.refused.clear();
         self.acknowledge = false;
-        let inventory = self.inventory(now);
-        self.effects.push(Effect::Hello { fence, session, inventory });
+        let (inventory, remembered) = (self.inventory(now), self.remembered.iter().cloned().collect());
+        self.effects.push(Effect::Hello { fence, session, inventory, remembered });
         self.drop_unused_specs();
     }
 
@@ -66,20 +66,22 @@ impl AgentCore {
         }
     }
 
-    pub(crate) fn acknowledged(&mut self, session: SessionId, ended: Vec<ReplicaId>) {
+    pub(crate) fn acknowledged(&mut self, now: Instant, session: SessionId, ended: Vec<ReplicaId>) {
         if self.session() != Some(session) {
             return;
         }
         for id in ended {
             if self.replicas.get(&id).is_some_and(|replica| !replica.live()) {
-                self.forget(id);
+                self.forget(now, id);
             }
         }
     }
 
-    fn forget(&mut self, id: ReplicaId) {
+    /// Nothing of it is left here but how and why it ended.
+    fn forget(&mut self, now: Instant, id: ReplicaId) {
         let Some(replica) = self.replicas.remove(&id) else { return };
         self.news.remove(&id);
+        self.remember(replica.report(now));
         self.persist(Record::Forgotten { replica: id });
         let last = replica.seen.attempt;
         for attempt in last.saturating_sub(1).max(1)..=last {
@@ -108,7 +110,7 @@ impl AgentCore {
         }
         let mut set_aside = self.set_aside();
         for order in orders {
-            self.take_order(now, session, order, &mut set_aside);
+            self.take_order(now, (fence, session), order, &mut set_aside);
         }
         self.acknowledge = true;
     }
@@ -139,25 +141,25 @@ impl AgentCore {
         self.effects.push(Effect::Report { fence, session, report });
     }
 
-    fn take_order(&mut self, now: Instant, session: SessionId, order: Order, set_aside: &mut Resources) {
+    fn take_order(
+        &mut self,
+        now: Instant,
+        (fence, session): (Fence, SessionId),
+        order: Order,
+        set_aside: &mut Resources,
+    ) {
         let Some(live) = &mut self.session else { return };
         if order.sequence <= live.acknowledged && self.config.planted != Planted::SkipFenceCheck {
             return; // said twice
         }
         live.acknowledged = live.acknowledged.max(order.sequence);
         let (sequence, replica) = (order.sequence, order.replica);
-        if let Err((why, text)) = self.obey(now, (session, sequence), order, set_aside) {
+        if let Err((why, text)) = self.obey(now, Obeyed { fence, session, sequence }, order, set_aside) {
             self.refused.push(RefusedOrder { sequence, replica, why, text });
         }
     }
 
-    fn obey(
-        &mut self,
-        now: Instant,
-        obeyed: (SessionId, OrderSequence),
-        order: Order,
-        set_aside: &mut Resources,
-    ) -> Result<(), Refused> {
+    fn obey(&mut self, now: Instant, obeyed: Obeyed, order: Order, set_aside: &mut Resources) -> Result<(), Refused> {
         let (id, reason) = (order.replica, order.reason);
         match order.action {
             Action::Start { app, revision, digest } => {
@@ -172,7 +174,7 @@ impl AgentCore {
     fn order_start(
         &mut self,
         now: Instant,
-        obeyed: (SessionId, OrderSequence),
+        obeyed: Obeyed,
         id: ReplicaId,
         (app, revision, digest): (AppId, RevisionNumber, SpecDigest),
         reason: Reason,
@@ -181,6 +183,9 @@ impl AgentCore {
         if self.replicas.contains_key(&id) {
             self.changed(id);
             return Ok(()); // it is there already: said again what it is
+        }
+        if self.remembered.iter().any(|gone| gone.id == id) {
+            return Err((OrderRefusal::UnknownReplica, format!("replica {id} has ended"))); // ids are never reused
         }
         let unknown = || (OrderRefusal::Failed, format!("this session has not carried the spec {digest}"));
         let run = self.specs.get(&digest).cloned().ok_or_else(unknown)?;
@@ -219,12 +224,7 @@ impl AgentCore {
         self.replicas.get_mut(&id).filter(|replica| replica.live()).ok_or((OrderRefusal::UnknownReplica, text))
     }
 
-    fn order_rotation(
-        &mut self,
-        obeyed: (SessionId, OrderSequence),
-        id: ReplicaId,
-        parked: bool,
-    ) -> Result<(), Refused> {
+    fn order_rotation(&mut self, obeyed: Obeyed, id: ReplicaId, parked: bool) -> Result<(), Refused> {
         let replica = self.ordered_about(id)?;
         if replica.wanted.stop.is_some() && !parked {
             return Err((OrderRefusal::Failed, format!("replica {id} is being stopped")));
@@ -242,7 +242,7 @@ impl AgentCore {
 
     fn order_stop(
         &mut self,
-        obeyed: (SessionId, OrderSequence),
+        obeyed: Obeyed,
         id: ReplicaId,
         only_if_idle: bool,
         grace: Millis,
@@ -261,7 +261,7 @@ impl AgentCore {
     }
 
     /// From here on the replica ends.
-    pub(crate) fn want_stop(&mut self, id: ReplicaId, obeyed: (SessionId, OrderSequence), stop: StopWanted) {
+    pub(crate) fn want_stop(&mut self, id: ReplicaId, obeyed: Obeyed, stop: StopWanted) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         replica.wanted.obeyed = obeyed;
         replica.wanted.asked = None;
@@ -271,8 +271,13 @@ impl AgentCore {
     }
 
     pub(crate) fn refuse_stop(&mut self, id: ReplicaId, asked: &StopAsked, text: String) {
-        if self.session() == Some(asked.obeyed.0) {
-            self.refused.push(RefusedOrder { sequence: asked.obeyed.1, replica: id, why: OrderRefusal::Busy, text });
+        if self.session() == Some(asked.obeyed.session) {
+            self.refused.push(RefusedOrder {
+                sequence: asked.obeyed.sequence,
+                replica: id,
+                why: OrderRefusal::Busy,
+                text,
+            });
             self.news.insert(id);
         }
     }
@@ -286,7 +291,8 @@ impl AgentCore {
         let absent: Vec<ReplicaId> = self.replicas.values().filter(absent).map(|r| r.id).collect();
         for id in absent {
             let stop = StopWanted { grace: Millis(1_000), reason: Reason::new("absent", "nobody mentioned it") };
-            self.want_stop(id, (live.id, OrderSequence(0)), stop);
+            let obeyed = Obeyed { fence: live.fence, session: live.id, sequence: OrderSequence(0) };
+            self.want_stop(id, obeyed, stop);
         }
     }
 }
@@ -298,7 +304,7 @@ impl Replica {
         (app, revision, digest): (AppId, RevisionNumber, SpecDigest),
         run: RunSpec,
         reason: Reason,
-        obeyed: (SessionId, OrderSequence),
+        obeyed: Obeyed,
     ) -> Self {
         let wanted = Wanted { obeyed, parked: false, stop: None, asked: None };
         let seen = Seen {

@@ -1,7 +1,7 @@
 //! One replica: what is wanted of it (written by orders only) and what is seen of it (written by the runtime's news only).
 
 use crate::activity::Work;
-use crate::ids::{AppId, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
+use crate::ids::{AppId, Obeyed, ReplicaId, RevisionNumber, SpecDigest};
 use crate::input::RunSpec;
 use crate::report::{Activity, Ended, Exit, Lifecycle, Reason, ReplicaReport};
 use crate::units::{Instant, Millis};
@@ -21,7 +21,7 @@ pub(crate) struct Replica {
 /// The persisted sum of orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    pub(crate) obeyed: (SessionId, OrderSequence),
+    pub(crate) obeyed: Obeyed,
     pub(crate) parked: bool,
     pub(crate) stop: Option<StopWanted>,
     /// A conditional stop that waits for a fresh reading. Not persisted: it dies with its session.
@@ -36,7 +36,7 @@ pub(crate) struct StopWanted {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StopAsked {
-    pub(crate) obeyed: (SessionId, OrderSequence),
+    pub(crate) obeyed: Obeyed,
     pub(crate) stop: StopWanted,
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AppId, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
+use crate::ids::{AppId, Obeyed, OrderSequence, ReplicaId, RevisionNumber, SpecDigest};
 use crate::units::{Instant, Millis, Permille, Resources};
 
 /// A code for programs and a sentence for people. The sentence holds every figure that the decision was made on.
@@ -121,8 +121,8 @@ pub struct ReplicaReport {
     pub revision: RevisionNumber,
     /// Its digest.
     pub digest: SpecDigest,
-    /// The last order for it that was obeyed: its session and place.
-    pub obeyed: (SessionId, OrderSequence),
+    /// The last order for it that was obeyed.
+    pub obeyed: Obeyed,
     /// Counts from 1.
     pub attempt: u32,
     /// How the last attempt before this one ended whose end was seen; unknown when there was none but attempts were lost.

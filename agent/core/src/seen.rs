@@ -41,8 +41,8 @@ impl AgentCore {
     /// The start order is refused too when its session still lives: the leader learns the kind of failure, not only the end.
     fn refuse_start(&mut self, id: ReplicaId, text: &str) {
         let Some(obeyed) = self.replicas.get(&id).map(|replica| replica.wanted.obeyed) else { return };
-        if self.session() == Some(obeyed.0) {
-            let (sequence, why) = (obeyed.1, OrderRefusal::NoImage);
+        if self.session() == Some(obeyed.session) {
+            let (sequence, why) = (obeyed.sequence, OrderRefusal::NoImage);
             self.refused.push(RefusedOrder { sequence, replica: id, why, text: text.to_owned() });
         }
     }

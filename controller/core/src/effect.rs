@@ -61,6 +61,15 @@ pub enum Effect {
         /// Which.
         ended: Vec<ReplicaId>,
     },
+    /// Ask the agent of this connection whether it is there; answered by `Input::Alive`.
+    Probe {
+        /// Whom.
+        node: NodeId,
+        /// Which connection.
+        session: SessionId,
+        /// For whose sake: another agent with the same identity waits there.
+        newcomer: SessionId,
+    },
     /// End a connection, saying why.
     CloseSession {
         /// To whom.

@@ -71,8 +71,8 @@ pub enum Input {
         node: NodeId,
         /// Made by the shell, unique in this process's time as leader.
         session: SessionId,
-        /// The agent's random identity; another one under a live session of this node is a cloned disk.
-        machine: String,
+        /// Which one of the agents that may have this identity.
+        agent: AgentIdentity,
         /// The highest fence that the agent has obeyed.
         fence: Fence,
     },
@@ -84,8 +84,19 @@ pub enum Input {
         session: SessionId,
         /// What the server is.
         facts: NodeFacts,
-        /// All replicas it runs or remembers.
+        /// All replicas it runs, and ended ones that no leader has acknowledged.
         inventory: Vec<ReplicaReport>,
+        /// The latest ended ones that an earlier leader acknowledged: only to be explained.
+        remembered: Vec<ReplicaReport>,
+    },
+    /// The agent of a live session answers a probe: it is there.
+    Alive {
+        /// Whose.
+        node: NodeId,
+        /// Which connection.
+        session: SessionId,
+        /// For whose sake it was asked.
+        newcomer: SessionId,
     },
     /// A heartbeat, or news between two heartbeats.
     Report {
@@ -153,7 +164,7 @@ pub enum Request {
     Join {
         /// Unique name.
         name: String,
-        /// The agent's random identity.
+        /// The server's random identity.
         machine: String,
         /// Labels.
         labels: BTreeMap<String, String>,
@@ -181,6 +192,28 @@ pub enum Request {
     },
     /// Leave observe mode.
     Resume,
+}
+
+/// An agent among all that may ever show one node's certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AgentIdentity {
+    /// Random, made with the identity and kept beside it; a cloned disk has it too.
+    pub machine: String,
+    /// Changes at every boot of the server; a clone on another server has another one.
+    pub boot: String,
+    /// Random, made at every start of the agent: a reconnect has the same, every other agent another one.
+    pub instance: String,
+}
+
+/// The order that an agent obeyed last for a replica. Session ids are unique within a fence only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obeyed {
+    /// Of the leader that gave it.
+    pub fence: Fence,
+    /// In which session.
+    pub session: SessionId,
+    /// Its place there.
+    pub sequence: OrderSequence,
 }
 
 /// What a server is; told in hello.
@@ -270,8 +303,8 @@ pub struct ReplicaReport {
     pub revision: RevisionNumber,
     /// Its digest.
     pub digest: SpecDigest,
-    /// The sequence of the last order for it that the agent obeyed, and in which session.
-    pub obeyed: (SessionId, OrderSequence),
+    /// The last order for it that the agent obeyed.
+    pub obeyed: Obeyed,
     /// Counts from 1.
     pub attempt: u32,
     /// How the last attempt before this one ended whose end was seen; unknown when there was none but attempts were lost.
@@ -309,7 +342,7 @@ pub struct Ended {
     /// Not by itself: an order stopped it, perhaps of an earlier leader, or its own terms did when it was cut off.
     #[serde(default)]
     pub wanted: bool,
-    /// The agent's clock.
+    /// By the agent's clock.
     pub at: Instant,
 }
 

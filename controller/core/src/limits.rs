@@ -8,6 +8,13 @@ use crate::units::{Millis, Permille};
 /// retrying client repeats within seconds, not after a thousand other requests.
 pub const KEPT_KEYS: usize = 1_000;
 
+/// Removed nodes that are remembered: their names, and the words for one that comes back. At some 60 bytes each this is 60 KiB of a
+/// snapshot, and nobody asks for what a thousand departures have covered.
+pub const KEPT_REMOVED: usize = 1_000;
+
+/// Ends that no agent can tell of, kept for `explain`. At some 400 bytes each 200 KiB of a snapshot.
+pub const KEPT_ENDS: usize = 500;
+
 /// A request for more copies than this is a mistyped one: ten times the largest cluster aimed at (100,000 copies).
 pub const MOST_REPLICAS: u32 = 1_000_000;
 
@@ -65,6 +72,12 @@ pub struct Limits {
     pub unplaced_retry: Millis,
     /// Wanted counts of policies are recorded at most this often.
     pub record_wanted_every: Millis,
+    /// Ends that no agent can tell of are recorded at most this often, ...
+    pub record_ended_every: Millis,
+    /// ... and so many at once, the newest: a storm of refusals must not fill the log. 100/s at 400 bytes are 40 KB/s.
+    pub record_ended_most: usize,
+    /// A drain or takeover that has not advanced for this long is told as stuck: an order of magnitude above what a start takes.
+    pub stuck_after: Millis,
     /// `idle_grace` is watched in this many buckets: the window's edge is at most 1/12 of it late.
     pub window_buckets: u64,
     /// Ended copies kept per app for `explain`.
@@ -73,9 +86,9 @@ pub struct Limits {
     pub default_stop_grace: Millis,
     /// Likewise.
     pub default_drain_deadline: Millis,
-    /// A reconnect of the same machine while its older session was heard within one heartbeat, this many times within
-    /// `node_lost` each, is two machines with one identity.
-    pub identity_clashes: u32,
+    /// A second agent with a node's identity waits this long for the first one to answer a probe: a live agent answers in
+    /// milliseconds, one whose machine is in trouble within a heartbeat and a half.
+    pub probe_patience: Millis,
     /// Bugs that tests plant to see whether they are found. None in production.
     #[serde(default)]
     pub planted: Planted,
@@ -118,11 +131,14 @@ impl Default for Limits {
             cut_off_margin: Millis(9_000),
             unplaced_retry: Millis(1_000),
             record_wanted_every: Millis(10_000),
+            record_ended_every: Millis(1_000),
+            record_ended_most: 100,
+            stuck_after: Millis(30_000),
             window_buckets: 12,
             kept_ended: 100,
             default_stop_grace: Millis(10_000),
             default_drain_deadline: Millis(30_000),
-            identity_clashes: 3,
+            probe_patience: Millis(1_500),
             planted: Planted::None,
         }
     }

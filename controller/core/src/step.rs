@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
-use crate::ids::{Fence, LogIndex, Token};
+use crate::ids::{Fence, LogIndex, NodeId, Token};
 use crate::input::{Input, Request};
 use crate::limits::Limits;
 use crate::model::Model;
@@ -153,7 +153,7 @@ impl Core {
             effects.push(Effect::Unanswered { token, why: why.to_owned() });
             return;
         }
-        match self.change_for(request) {
+        match self.change_for(request, &key) {
             Ok(change) => {
                 let command = Command { at: self.now, by, key, change };
                 effects.push(Effect::Propose { token: Some(token), command });
@@ -163,7 +163,7 @@ impl Core {
     }
 
     /// The door: what can be refused without troubling the log is refused here.
-    fn change_for(&self, request: Request) -> Result<Change, Refusal> {
+    fn change_for(&self, request: Request, key: &str) -> Result<Change, Refusal> {
         Ok(match request {
             Request::Apply { spec, digest, expected } => {
                 spec.check().map_err(|faults| {
@@ -176,8 +176,8 @@ impl Core {
                 Change::ScaleApp { tenant, name, replicas, expected }
             }
             Request::Remove { tenant, name, expected } => Change::RemoveApp { tenant, name, expected },
-            Request::SetNodeState { node, state } => Change::SetNodeState { node: self.node_named(&node)?, state },
-            Request::RemoveNode { node } => Change::RemoveNode { node: self.node_named(&node)? },
+            Request::SetNodeState { node, state } => Change::SetNodeState { node: self.node_named(&node, key)?, state },
+            Request::RemoveNode { node } => Change::RemoveNode { node: self.node_named(&node, key)? },
             Request::Join { name, machine, labels } => Change::JoinNode { name, machine, labels },
             Request::RegisterImage { name, digest, size } => Change::RegisterImage { name, digest, size },
             Request::RemoveImage { name } => Change::RemoveImage { name },
@@ -186,8 +186,16 @@ impl Core {
         })
     }
 
-    fn node_named(&self, name: &str) -> Result<crate::ids::NodeId, Refusal> {
-        self.model.node_names.get(name).copied().ok_or_else(|| Refusal::UnknownNode {
+    /// A repeated request means the node that it meant the first time, also when that has left.
+    fn node_named(&self, name: &str, key: &str) -> Result<NodeId, Refusal> {
+        let kept = self.model.keys.iter().find(|kept| !key.is_empty() && kept.key == key);
+        let asked = kept.and_then(|kept| match kept.change {
+            Change::SetNodeState { node, .. } | Change::RemoveNode { node } => Some(node),
+            _ => None,
+        });
+        let asked = asked.filter(|node| self.model.node_name(*node) == name);
+        let found = self.model.node_names.get(name).copied();
+        asked.or(found).ok_or_else(|| Refusal::UnknownNode {
             name: name.to_owned(),
             nearest: nearest(name, self.model.node_names.keys()),
         })
@@ -201,6 +209,7 @@ impl Turn<'_> {
             Input::Tick => {
                 self.demand_of_all();
                 self.record_wanted();
+                self.record_ended();
             }
             Input::Quorum { heard } => {
                 let regained = heard && !self.world.quorum;
@@ -209,8 +218,11 @@ impl Turn<'_> {
                     self.plan_all();
                 }
             }
-            Input::Connecting { node, session, machine, fence } => self.connecting(node, session, machine, fence),
-            Input::Hello { node, session, facts, inventory } => self.hello(node, session, facts, inventory),
+            Input::Connecting { node, session, agent, fence } => self.connecting(node, session, agent, fence),
+            Input::Alive { node, session, newcomer } => self.alive(node, session, newcomer),
+            Input::Hello { node, session, facts, inventory, remembered } => {
+                self.hello(node, session, facts, (inventory, remembered));
+            }
             Input::Report { node, session, report } => self.report(node, session, report),
             Input::Disconnected { node, session } => self.disconnected(node, session),
             // Taken before.

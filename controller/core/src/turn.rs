@@ -48,7 +48,7 @@ impl<'a> Scene<'a> {
         if let Some(name) = self.world.names.of(node) {
             return name.into();
         }
-        self.model.nodes.get(&node).map_or_else(|| node.to_string().into(), |known| known.name.as_str().into())
+        self.model.node_name(node)
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bellows_core::check::check;
 use bellows_core::effect::{Action, Effect};
 use bellows_core::ids::{AppId, LogIndex, NodeId, OrderSequence, ReplicaId, SessionId, SpecDigest};
-use bellows_core::input::{Input, NodeFacts, NodeUse, Report};
+use bellows_core::input::{AgentIdentity, Input, NodeFacts, NodeUse, Report};
 use bellows_core::model::command::{Change, Command, NodeState};
 use bellows_core::model::spec::{AppSpec, Constraint, ConstraintOperator, Scale, Spread, WhenCutOff, WhenFull};
 use bellows_core::observe::node::Liveness;
@@ -153,10 +153,21 @@ impl Trial {
                 labels: labels.clone(),
             });
             let (id, session) = (NodeId(node), SessionId(u64::from(node)));
-            trial.core.step(trial.now, Input::Connecting { node: id, session, machine, fence: Default::default() });
+            trial.core.step(
+                trial.now,
+                Input::Connecting {
+                    node: id,
+                    session,
+                    agent: AgentIdentity { machine, ..Default::default() },
+                    fence: Default::default(),
+                },
+            );
             let cpu = CpuMilli(2_000 + u64::from(node % 4) * 2_000);
             let facts = NodeFacts { capacity: Resources { cpu, memory: Bytes(4 << 30) }, labels, ..Default::default() };
-            trial.core.step(trial.now, Input::Hello { node: id, session, facts, inventory: Vec::new() });
+            trial.core.step(
+                trial.now,
+                Input::Hello { node: id, session, facts, inventory: Vec::new(), remembered: Vec::new() },
+            );
         }
         for app in 1..=6 {
             let change = Change::ApplyApp { spec: Box::new(spec(app)), digest: SpecDigest::default(), expected: None };

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bellows_core::effect::Event;
 use bellows_core::ids::{Fence, NodeId, ReplicaId, RevisionNumber, SessionId, SpecDigest};
-use bellows_core::input::{Activity, Exit, Input, Lifecycle, OrderRefusal, Request};
+use bellows_core::input::{Activity, AgentIdentity, Exit, Input, Lifecycle, OrderRefusal, Request};
 use bellows_core::limits::Limits;
 use bellows_core::model::command::NodeState;
 use bellows_core::model::spec::{
@@ -147,6 +147,7 @@ impl Teller {
             ["quorum", answer] => self.lab.step(Input::Quorum { heard: answer == "heard" }),
             ["show", what] => self.show(what),
             ["explain", what] => self.explain(what),
+            ["return", name] => self.come_back(name),
             ["settled", name] => self.settled(name),
             [verb, name, ref rest @ ..] if self.node(name).is_some() => self.node_command(verb, name, rest),
             [verb, name, ref rest @ ..] => self.copy_command(verb, name, rest),
@@ -172,6 +173,13 @@ impl Teller {
         self.lab.events.clear();
     }
 
+    /// A removed server's agent connects with its old identity.
+    fn come_back(&mut self, name: &str) {
+        let node = self.lab.core.view().find_removed_node(name).expect("it was removed");
+        let agent = self.agent(node).identity();
+        self.lab.step(Input::Connecting { node, session: SessionId(9_997), agent, fence: Fence::default() });
+    }
+
     fn node_command(&mut self, verb: &str, name: &str, rest: &[&str]) {
         let node = self.node(name).expect("checked by the caller");
         let now = self.lab.now;
@@ -185,21 +193,43 @@ impl Teller {
             }
             ("remove-node", []) => drop(self.lab.ask(Request::RemoveNode { node: name.to_owned() })),
             ("disconnect", []) => self.lab.disconnect(node),
-            ("clone", []) => {
-                let (machine, fence) = ("machine-of-a-clone".to_owned(), Fence::default());
-                self.lab.step(Input::Connecting { node, session: SessionId(9_999), machine, fence });
-            }
+            // The same disk in another server.
+            ("clone", []) => self.strange_agent(node, format!("machine-{name}"), Fence::default()),
+            // The same certificate, and nothing else.
+            ("thief", []) => self.strange_agent(node, "machine-of-a-thief".to_owned(), Fence::default()),
             ("future", []) => {
-                let (machine, fence) = (format!("machine-{name}"), Fence { incarnation: 3, term: 1 });
-                self.lab.step(Input::Connecting { node, session: SessionId(9_998), machine, fence });
+                self.strange_agent(node, format!("machine-{name}"), Fence { incarnation: 3, term: 1 });
+            }
+            ("restart", []) => {
+                self.agent(node).instance += 1;
+                self.lab.disconnect(node);
+                self.lab.connect(node);
+            }
+            // Its connection still seems to be open, as after a power cut of something between.
+            ("restart-unseen", []) => {
+                self.agent(node).instance += 1;
+                self.lab.connect(node);
+            }
+            ("reboot", []) => {
+                self.agent(node).reboot(now);
+                self.lab.disconnect(node);
             }
             ("orphan", []) => self.plant_orphan(node),
             _ => self.agent_command(verb, node, rest),
         }
     }
 
+    fn agent(&mut self, node: NodeId) -> &mut lab::agent::Agent {
+        self.lab.agents.get_mut(&node).expect("every node of a story has its agent")
+    }
+
+    fn strange_agent(&mut self, node: NodeId, machine: String, fence: Fence) {
+        let agent = AgentIdentity { machine, boot: "boot-of-another".to_owned(), instance: "another".to_owned() };
+        self.lab.step(Input::Connecting { node, session: SessionId(9_999), agent, fence });
+    }
+
     fn agent_command(&mut self, verb: &str, node: NodeId, rest: &[&str]) {
-        let agent = self.lab.agents.get_mut(&node).expect("every node of a story has its agent");
+        let agent = self.agent(node);
         match (verb, rest) {
             ("silence", []) => agent.silent = true,
             ("wake", []) => {
@@ -329,6 +359,16 @@ impl Teller {
                 .iter()
                 .map(|row| format!("{} {} r{} on {}: {}", row.app_name, row.id, row.revision, row.node_name, row.state))
                 .collect(),
+            "running" => self
+                .lab
+                .agents
+                .values()
+                .map(|agent| {
+                    let live = agent.copies.values().filter(|copy| copy.report.ended.is_none());
+                    let ids: Vec<String> = live.map(|copy| copy.report.id.to_string()).collect();
+                    format!("{} runs [{}]", agent.name, ids.join(", "))
+                })
+                .collect(),
             "model" => self
                 .lab
                 .core
@@ -350,12 +390,17 @@ impl Teller {
 
     fn explain(&mut self, what: &str) {
         let view = self.lab.core.view();
-        let lines = match (what.parse::<ReplicaId>(), view.find_node(what)) {
+        let removed = || view.find_removed_node(what);
+        let answers = match (what.parse::<ReplicaId>(), view.find_node(what).or_else(removed)) {
             (Ok(id), _) => view.explain_replica(id),
             (_, Some(node)) => view.explain_node(node),
             _ => view.explain_app(self.lab.app(what)),
         };
-        lines.iter().for_each(|line| self.say(line));
+        for answer in answers {
+            self.say(&answer.question);
+            self.say(format!("  {}", answer.answer));
+            answer.facts.iter().for_each(|fact| self.say(format!("    - {fact}")));
+        }
     }
 
     fn settled(&mut self, name: &str) {

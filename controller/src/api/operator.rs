@@ -69,9 +69,10 @@ impl OperatorService {
     async fn node_changed<T>(
         &self,
         request: &Request<T>,
+        key: &str,
         change: Change,
     ) -> Result<Response<wire::NodeChanged>, Status> {
-        match self.change(request, "", change).await? {
+        match self.change(request, key, change).await? {
             Outcome::Node { node } => Ok(Response::new(wire::NodeChanged { id: node.0 })),
             Outcome::Done => Ok(Response::new(wire::NodeChanged { id: 0 })),
             other => Err(unexpected(&other)),
@@ -207,15 +208,17 @@ impl Operator for OperatorService {
                 return Err(Malformed::new("state", "is none of active, cordoned, draining").into());
             }
         };
-        self.node_changed(&request, Change::SetNodeState { node: named("node", asked.node)?, state }).await
+        let change = Change::SetNodeState { node: named("node", asked.node)?, state };
+        self.node_changed(&request, &asked.idempotency_key, change).await
     }
 
     async fn remove_node(
         &self,
         request: Request<wire::RemoveNodeRequest>,
     ) -> Result<Response<wire::NodeChanged>, Status> {
-        let node = named("node", request.get_ref().node.clone())?;
-        self.node_changed(&request, Change::RemoveNode { node }).await
+        let asked = request.get_ref().clone();
+        let change = Change::RemoveNode { node: named("node", asked.node)? };
+        self.node_changed(&request, &asked.idempotency_key, change).await
     }
 
     async fn missing_blobs(

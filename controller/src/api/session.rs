@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use bellows_core::ids::{NodeId, SessionId};
+use bellows_core::input::AgentIdentity;
 use bellows_proto::node as wire;
 use tokio::sync::oneshot;
 use tonic::{Status, Streaming};
@@ -16,13 +17,14 @@ use wire::from_agent::Body;
 
 use super::join::check_protocol;
 use super::streams::Answers;
-use crate::convert::{Malformed, check_text, fence_from_wire, hello_from_wire, report_from_wire};
+use crate::convert::{Malformed, Told, check_text, fence_from_wire, hello_from_wire, report_from_wire};
 use crate::driver::{AgentMessage, Closed, Handle, Outbox, outbox};
 
 /// From the stream's beginning to `Open`: the agent has nothing to prepare for it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-const MAX_MACHINE_BYTES: usize = 128;
+/// A machine's, a boot's or an agent's id.
+const MAX_IDENTITY_BYTES: usize = 128;
 
 /// Serves one stream of one node.
 pub(super) fn serve(driver: Handle, node: NodeId, stream: Streaming<wire::FromAgent>) -> Answers<wire::ToAgent> {
@@ -51,7 +53,8 @@ async fn speak(
     };
     let fence = fence_from_wire("open.fence", open.fence).unwrap_or_default(); // a new agent has obeyed none
     let (session, given) = oneshot::channel();
-    let connecting = AgentMessage::Connecting { node, machine: open.machine, fence, outbox, session };
+    let agent = AgentIdentity { machine: open.machine, boot: open.boot, instance: open.instance };
+    let connecting = AgentMessage::Connecting { node, agent, fence, outbox, session };
     driver.agent(connecting).await?;
     let session = given.await.map_err(|_| Status::unavailable("the controller is stopping"))?;
     let ended = tokio::select! {
@@ -70,7 +73,9 @@ async fn opened(stream: &mut Streaming<wire::FromAgent>) -> Result<wire::Open, S
         return Err(Malformed::new("body", "a session begins with Open").into());
     };
     check_protocol(open.protocol)?;
-    check_text("open.machine", &open.machine, MAX_MACHINE_BYTES)?;
+    for (field, word) in [("machine", &open.machine), ("boot", &open.boot), ("instance", &open.instance)] {
+        check_text(&format!("open.{field}"), word, MAX_IDENTITY_BYTES)?;
+    }
     Ok(open)
 }
 
@@ -97,9 +102,11 @@ fn taken(node: NodeId, session: SessionId, message: wire::FromAgent) -> Result<A
     match message.body {
         Some(Body::Hello(hello)) => {
             same_session("hello.session", session, hello.session)?;
-            let (facts, inventory) = hello_from_wire(hello).map_err(|malformed| malformed.within("hello"))?;
-            Ok(AgentMessage::Hello { node, session, facts, inventory })
+            let told = hello_from_wire(hello).map_err(|malformed| malformed.within("hello"))?;
+            let Told { facts, inventory, remembered } = told;
+            Ok(AgentMessage::Hello { node, session, facts, inventory, remembered })
         }
+        Some(Body::Alive(alive)) => Ok(AgentMessage::Alive { node, session, newcomer: SessionId(alive.nonce) }),
         Some(Body::Report(report)) => {
             same_session("report.session", session, report.session)?;
             let report = report_from_wire(report).map_err(|malformed| malformed.within("report"))?;

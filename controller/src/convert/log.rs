@@ -1,15 +1,20 @@
 //! The commands in raft's log.
 
 use bellows_core::ids::{AppId, Generation, NodeId, RevisionNumber};
-use bellows_core::model::command::{Change, Command, NodeState, Outcome};
+use bellows_core::input::Ended;
+use bellows_core::model::Gone;
+use bellows_core::model::command::{Change, Command, Decision, NodeState, Outcome};
 use bellows_core::time::Instant;
 use bellows_core::units::Bytes;
 use bellows_proto::log as wire;
 
 use super::refusal::{refusal_from_log, refusal_to_log};
 use super::spec::{spec_from_wire, spec_to_wire};
-use super::words::digest_from_wire;
-use super::{Result, required};
+use super::words::{
+    digest_from_wire, ended_from_wire, ended_to_wire, reason_from_wire, reason_to_wire, replica_id_from_wire,
+    replica_id_to_wire,
+};
+use super::{Result, each, required};
 
 pub(crate) fn command_to_log(command: &Command) -> wire::Command {
     wire::Command {
@@ -48,8 +53,9 @@ fn change_to_log(change: &Change) -> wire::command::Change {
             expected_generation: generation_to_log(*expected),
         }),
         Change::RecordWanted { wanted } => {
-            let wanted = wanted.iter().map(|(app, count)| (app.0, *count)).collect();
-            Wire::RecordWanted(wire::RecordWanted { wanted })
+            let counts = wanted.iter().map(|(app, decision)| (app.0, decision.replicas)).collect();
+            let decided = wanted.iter().map(|(app, decision)| (app.0, decision_to_log(decision))).collect();
+            Wire::RecordWanted(wire::RecordWanted { wanted: counts, decided })
         }
         Change::RecordGood { app, revision } => Wire::RecordGood(wire::RecordGood { app: app.0, revision: revision.0 }),
         Change::JoinNode { name, machine, labels } => {
@@ -75,6 +81,9 @@ fn rare_change_to_log(change: &Change) -> wire::command::Change {
             Wire::CreateToken(wire::CreateToken { hash: hash.clone(), expires_unix_ms: expires.0 })
         }
         Change::Resume => Wire::Resume(wire::Resume {}),
+        Change::RecordEnded { ended } => {
+            Wire::RecordEnded(wire::RecordEnded { ended: ended.iter().map(gone_to_log).collect() })
+        }
         Change::FoundCluster { .. }
         | Change::ApplyApp { .. }
         | Change::ScaleApp { .. }
@@ -106,9 +115,11 @@ fn change_from_log(change: wire::command::Change) -> Result<Change> {
             expected: remove.expected_generation.map(Generation),
         },
         Wire::RecordWanted(record) => {
-            let wanted = record.wanted.into_iter().map(|(app, count)| (AppId(app), count)).collect();
-            Change::RecordWanted { wanted }
+            let mut decided = record.decided;
+            let decision = |(app, replicas)| (AppId(app), decision_from_log(replicas, decided.remove(&app)));
+            Change::RecordWanted { wanted: record.wanted.into_iter().map(decision).collect() }
         }
+        Wire::RecordEnded(record) => Change::RecordEnded { ended: each("ended", record.ended, gone_from_log)? },
         Wire::RecordGood(good) => Change::RecordGood { app: AppId(good.app), revision: RevisionNumber(good.revision) },
         Wire::JoinNode(join) => Change::JoinNode { name: join.name, machine: join.machine, labels: join.labels },
         Wire::SetNodeState(set) => {
@@ -121,6 +132,42 @@ fn change_from_log(change: wire::command::Change) -> Result<Change> {
         Wire::RemoveImage(image) => Change::RemoveImage { name: image.name },
         Wire::CreateToken(token) => Change::CreateToken { hash: token.hash, expires: Instant(token.expires_unix_ms) },
         Wire::Resume(wire::Resume {}) => Change::Resume,
+    })
+}
+
+fn decision_to_log(decision: &Decision) -> wire::Decision {
+    wire::Decision { at_unix_ms: decision.at.0, why: Some(reason_to_wire(&decision.why)) }
+}
+
+/// Logs from before decisions were kept hold counts only.
+fn decision_from_log(replicas: u32, decision: Option<wire::Decision>) -> Decision {
+    let decision = decision.unwrap_or_default();
+    Decision { replicas, at: Instant(decision.at_unix_ms), why: reason_from_wire(decision.why) }
+}
+
+pub(super) fn gone_to_log(gone: &Gone) -> wire::Gone {
+    let ended = Ended { exit: gone.exit, why: gone.why.clone(), wanted: false, at: gone.at };
+    wire::Gone {
+        replica: Some(replica_id_to_wire(gone.id)),
+        app: gone.app.0,
+        revision: gone.revision.0,
+        node: gone.node.0,
+        ended: Some(ended_to_wire(&ended)),
+        placed: Some(reason_to_wire(&gone.placed)),
+    }
+}
+
+pub(super) fn gone_from_log(gone: wire::Gone) -> Result<Gone> {
+    let Ended { exit, why, at, wanted: _ } = ended_from_wire(required("ended", gone.ended)?);
+    Ok(Gone {
+        id: replica_id_from_wire("replica", gone.replica)?,
+        app: AppId(gone.app),
+        node: NodeId(gone.node),
+        revision: RevisionNumber(gone.revision),
+        exit,
+        why,
+        placed: reason_from_wire(gone.placed),
+        at,
     })
 }
 

@@ -1,8 +1,8 @@
 //! What agents say, and what they are told.
 
 use bellows_core::effect::{Action, Order};
-use bellows_core::ids::{AppId, OrderSequence, RevisionNumber, SessionId};
-use bellows_core::input::{NodeFacts, NodeUse, OrderRefusal, RefusedOrder, ReplicaReport, Report};
+use bellows_core::ids::{AppId, Fence, OrderSequence, RevisionNumber, SessionId};
+use bellows_core::input::{NodeFacts, NodeUse, Obeyed, OrderRefusal, RefusedOrder, ReplicaReport, Report};
 use bellows_core::units::{Millis, Permille};
 use bellows_proto::node as wire;
 
@@ -21,7 +21,15 @@ const MAX_REFUSED: usize = 100_000;
 /// A boot id, a version, an address.
 const MAX_WORD_BYTES: usize = 256;
 
-pub(crate) fn hello_from_wire(hello: wire::Hello) -> Result<(NodeFacts, Vec<ReplicaReport>)> {
+/// What a hello tells.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) facts: NodeFacts,
+    pub(crate) inventory: Vec<ReplicaReport>,
+    pub(crate) remembered: Vec<ReplicaReport>,
+}
+
+pub(crate) fn hello_from_wire(hello: wire::Hello) -> Result<Told> {
     check_text("boot", &hello.boot, MAX_WORD_BYTES)?;
     check_text("version", &hello.version, MAX_WORD_BYTES)?;
     check_labels("labels", &hello.labels)?;
@@ -30,7 +38,9 @@ pub(crate) fn hello_from_wire(hello: wire::Hello) -> Result<(NodeFacts, Vec<Repl
         return Err(Malformed::new("capacity", "has no CPU or no memory; check the limits of the agent's cgroup"));
     }
     let facts = NodeFacts { boot: hello.boot, capacity, labels: hello.labels, version: hello.version };
-    Ok((facts, replicas_from_wire("inventory", hello.inventory)?))
+    let inventory = replicas_from_wire("inventory", hello.inventory)?;
+    let remembered = replicas_from_wire("remembered", hello.remembered)?;
+    Ok(Told { facts, inventory, remembered })
 }
 
 pub(crate) fn report_from_wire(report: wire::Report) -> Result<Report> {
@@ -70,7 +80,11 @@ fn replica_from_wire(replica: wire::ReplicaReport) -> Result<ReplicaReport> {
         app: AppId(replica.app),
         revision: RevisionNumber(replica.revision),
         digest: digest_from_wire("spec_digest", &replica.spec_digest)?,
-        obeyed: (SessionId(replica.obeyed_session), OrderSequence(replica.obeyed_sequence)),
+        obeyed: Obeyed {
+            fence: replica.obeyed_fence.map(fence_of).unwrap_or_default(), // of no leader: confirms nothing
+            session: SessionId(replica.obeyed_session),
+            sequence: OrderSequence(replica.obeyed_sequence),
+        },
         attempt: replica.attempt,
         last_exit: replica.last_exit.map(|last| ended_from_wire(last).exit),
         lifecycle: lifecycle_from_wire("lifecycle", replica.lifecycle)?,
@@ -84,6 +98,10 @@ fn replica_from_wire(replica: wire::ReplicaReport) -> Result<ReplicaReport> {
         reason: reason_from_wire(replica.reason),
         ended: replica.ended.map(ended_from_wire),
     })
+}
+
+fn fence_of(fence: bellows_proto::types::Fence) -> Fence {
+    Fence { incarnation: fence.incarnation, term: fence.term }
 }
 
 fn refused_from_wire(refused: wire::RefusedOrder) -> Result<RefusedOrder> {

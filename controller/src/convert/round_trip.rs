@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use bellows_core::ids::{AppId, Generation, NodeId, RevisionNumber, SpecDigest};
-use bellows_core::model::command::{Change, Command, NodeState, Outcome, Refusal};
+use bellows_core::ids::{AppId, Fence, Generation, NodeId, ReplicaId, RevisionNumber, SpecDigest};
+use bellows_core::input::Exit;
+use bellows_core::model::command::{Change, Command, Decision, NodeState, Outcome, Refusal};
 use bellows_core::model::spec::{
     AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Port, Protocol, Scale, Spread, WhenCutOff, WhenFull,
 };
-use bellows_core::model::{App, Image, KeptAnswer, Model, Node, Revision};
+use bellows_core::model::{App, Counted, Gone, Image, KeptAnswer, Model, Node, RemovedNode, Revision};
+use bellows_core::reason::Reason;
 use bellows_core::time::Instant;
 use bellows_core::units::{Bytes, CpuMilli, Millis, Permille, Resources};
 use bellows_proto::log as stored;
@@ -116,12 +118,42 @@ fn node_state() -> impl Strategy<Value = NodeState> {
     prop_oneof![Just(NodeState::Active), Just(NodeState::Cordoned), draining]
 }
 
+fn reason() -> impl Strategy<Value = Reason> {
+    (word(), text()).prop_map(|(code, text)| Reason { code, text })
+}
+
+fn gone() -> impl Strategy<Value = Gone> {
+    let id = any::<(u64, u64, u64)>()
+        .prop_map(|(incarnation, term, counter)| ReplicaId { fence: Fence { incarnation, term }, counter });
+    let exit = prop_oneof![
+        any::<i32>().prop_map(Exit::Code),
+        any::<i32>().prop_map(Exit::Signal),
+        Just(Exit::OutOfMemory),
+        Just(Exit::NotStarted),
+        Just(Exit::Unknown)
+    ];
+    (id, any::<(u32, u32, u32, u64)>(), exit, reason(), reason()).prop_map(
+        |(id, (app, node, revision, at), exit, why, placed)| Gone {
+            id,
+            app: AppId(app),
+            node: NodeId(node),
+            revision: RevisionNumber(revision),
+            exit,
+            why,
+            placed,
+            at: Instant(at),
+        },
+    )
+}
+
 fn expected() -> impl Strategy<Value = Option<Generation>> {
     of(any::<u64>().prop_map(Generation))
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let wanted = btree_map(any::<u32>().prop_map(AppId), any::<u32>(), 0..4);
+    let decision =
+        (any::<(u32, u64)>(), reason()).prop_map(|((replicas, at), why)| Decision { replicas, at: Instant(at), why });
+    let wanted = btree_map(any::<u32>().prop_map(AppId), decision, 0..4);
     prop_oneof![
         (text(), any::<u64>()).prop_map(|(cluster, incarnation)| Change::FoundCluster { cluster, incarnation }),
         (spec(), digest(), expected()).prop_map(|(spec, digest, expected)| Change::ApplyApp { spec, digest, expected }),
@@ -133,6 +165,7 @@ fn change() -> impl Strategy<Value = Change> {
         }),
         (word(), word(), expected()).prop_map(|(tenant, name, expected)| Change::RemoveApp { tenant, name, expected }),
         wanted.prop_map(|wanted| Change::RecordWanted { wanted }),
+        vec(gone(), 0..4).prop_map(|ended| Change::RecordEnded { ended }),
         any::<(u32, u32)>()
             .prop_map(|(app, number)| Change::RecordGood { app: AppId(app), revision: RevisionNumber(number) }),
         (word(), word(), labels()).prop_map(|(name, machine, labels)| Change::JoinNode { name, machine, labels }),
@@ -201,16 +234,27 @@ fn revision() -> impl Strategy<Value = Revision> {
 }
 
 fn app() -> impl Strategy<Value = App> {
-    (any::<(u32, u64, u32)>(), revision(), of(revision()), of(revision())).prop_map(
-        |((id, generation, wanted), current, previous, last_good)| App {
+    let counted = (any::<u64>(), word(), reason()).prop_map(|(at, by, why)| Counted { at: Instant(at), by, why });
+    (any::<(u32, u64, u32)>(), revision(), of(revision()), of(revision()), counted).prop_map(
+        |((id, generation, wanted), current, previous, last_good, counted)| App {
             id: AppId(id),
             generation: Generation(generation),
             current,
             previous,
             last_good,
             wanted,
+            counted,
         },
     )
+}
+
+fn removed() -> impl Strategy<Value = RemovedNode> {
+    (any::<(u32, u64)>(), word(), word()).prop_map(|((id, at), name, by)| RemovedNode {
+        id: NodeId(id),
+        name,
+        at: Instant(at),
+        by,
+    })
 }
 
 fn node() -> impl Strategy<Value = Node> {
@@ -247,7 +291,9 @@ fn model() -> impl Strategy<Value = Model> {
     let counters = (text(), any::<(u64, bool, u32, u32)>());
     let tokens = btree_map(word(), any::<u64>().prop_map(Instant), 0..3);
     let parts = (vec(app(), 0..4), vec(node(), 0..4), btree_map(word(), image(), 0..4), tokens, vec(kept(), 0..4));
-    (counters, parts).prop_map(|((cluster, (incarnation, observing, last_app, last_node)), parts)| {
+    let past = (vec(removed(), 0..3), vec(gone(), 0..3));
+    (counters, parts, past).prop_map(|((cluster, (incarnation, observing, last_app, last_node)), parts, past)| {
+        let (removed, ended) = past;
         let (apps, nodes, images, tokens, keys) = parts;
         let apps = named_apart(apps);
         let nodes: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.id, node)).collect();
@@ -264,6 +310,8 @@ fn model() -> impl Strategy<Value = Model> {
             nodes,
             images,
             tokens,
+            removed,
+            ended,
             keys,
         }
     })

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use bellows_core::ids::{AppId, Generation, NodeId, RevisionNumber};
-use bellows_core::model::{App, Image, KeptAnswer, Model, Node, Revision};
+use bellows_core::model::{App, Counted, Image, KeptAnswer, Model, Node, RemovedNode, Revision};
 use bellows_core::time::Instant;
 use bellows_core::units::Bytes;
 use bellows_proto::log as wire;
 
 use super::log::{
-    change_alone_from_log, change_alone_to_log, node_state_from_log, node_state_to_log, outcome_from_log,
-    outcome_to_log,
+    change_alone_from_log, change_alone_to_log, gone_from_log, gone_to_log, node_state_from_log, node_state_to_log,
+    outcome_from_log, outcome_to_log,
 };
 use super::spec::{spec_from_wire, spec_to_wire};
-use super::words::digest_from_wire;
+use super::words::{digest_from_wire, reason_from_wire, reason_to_wire};
 use super::{Malformed, Result, each, required};
 
 /// Of the stored form; a newer one is refused.
@@ -32,6 +32,8 @@ pub(crate) fn model_to_log(model: &Model) -> wire::Snapshot {
         images: model.images.iter().map(|(name, image)| image_to_log(name, image)).collect(),
         tokens: model.tokens.iter().map(|(hash, expires)| token_to_log(hash, *expires)).collect(),
         keys: model.keys.iter().map(kept_to_log).collect(),
+        removed_nodes: model.removed.iter().map(removed_to_log).collect(),
+        ended: model.ended.iter().map(gone_to_log).collect(),
     }
 }
 
@@ -57,6 +59,8 @@ pub(crate) fn model_from_log(snapshot: wire::Snapshot) -> Result<Model> {
         nodes,
         images: snapshot.images.into_iter().map(image_from_log).collect::<BTreeMap<_, _>>(),
         tokens: snapshot.tokens.into_iter().map(|token| (token.hash, Instant(token.expires_unix_ms))).collect(),
+        removed: snapshot.removed_nodes.into_iter().map(removed_from_log).collect(),
+        ended: each("ended", snapshot.ended, gone_from_log)?,
         keys: each("keys", snapshot.keys, kept_from_log)?,
     })
 }
@@ -69,6 +73,7 @@ fn app_to_log(app: &App) -> wire::App {
         previous: app.previous.as_ref().map(revision_to_log),
         last_good: app.last_good.as_ref().map(revision_to_log),
         wanted: app.wanted,
+        counted: Some(counted_to_log(&app.counted)),
     }
 }
 
@@ -80,7 +85,24 @@ fn app_from_log(app: wire::App) -> Result<App> {
         previous: app.previous.map(revision_from_log).transpose()?,
         last_good: app.last_good.map(revision_from_log).transpose()?,
         wanted: app.wanted,
+        counted: app.counted.map(counted_from_log).unwrap_or_default(), // of a log from before it was kept
     })
+}
+
+fn counted_to_log(counted: &Counted) -> wire::Counted {
+    wire::Counted { at_unix_ms: counted.at.0, by: counted.by.clone(), why: Some(reason_to_wire(&counted.why)) }
+}
+
+fn counted_from_log(counted: wire::Counted) -> Counted {
+    Counted { at: Instant(counted.at_unix_ms), by: counted.by, why: reason_from_wire(counted.why) }
+}
+
+fn removed_to_log(node: &RemovedNode) -> wire::RemovedNode {
+    wire::RemovedNode { id: node.id.0, name: node.name.clone(), at_unix_ms: node.at.0, by: node.by.clone() }
+}
+
+fn removed_from_log(node: wire::RemovedNode) -> RemovedNode {
+    RemovedNode { id: NodeId(node.id), name: node.name, at: Instant(node.at_unix_ms), by: node.by }
 }
 
 fn revision_to_log(revision: &Revision) -> wire::Revision {

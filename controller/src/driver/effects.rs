@@ -25,10 +25,13 @@ impl Driver {
                 self.metrics.placements.inc_by(orders.iter().filter(|order| starts(order)).count() as u64);
                 self.sessions.order(session, fence, orders);
             }
+            Effect::Probe { node, session, newcomer } => {
+                self.send(node, session, Body::Probe(wire::Probe { nonce: newcomer.0 }));
+            }
             Effect::Acknowledge { node, session, ended } => self.acknowledge(node, session, &ended),
             Effect::CloseSession { node, session, why, retry } => {
                 tracing::info!(%node, %session, why, retry, "an agent's session was closed");
-                self.sessions.close(session, why, retry);
+                self.sessions.close(session, why, retry, self.core.model());
             }
             Effect::Event(event) => self.record(&event),
         }
@@ -73,7 +76,7 @@ impl Driver {
         if self.sessions.send(session, body).is_err() {
             tracing::warn!(%node, %session, "the agent takes its messages too slowly");
             let why = "the agent took its messages too slowly and too many were waiting; it may connect again";
-            self.sessions.close(session, why.to_owned(), true);
+            self.sessions.close(session, why.to_owned(), true, self.core.model());
             self.inputs.push_back(Input::Disconnected { node, session });
         }
     }

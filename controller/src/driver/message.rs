@@ -1,7 +1,7 @@
 //! What can be said to the driver. Closed enums; whoever waits gets the answer through a channel that is dropped when nobody answers.
 
 use bellows_core::ids::{Fence, NodeId, ReplicaId, SessionId};
-use bellows_core::input::{NodeFacts, ReplicaReport, Report, Request};
+use bellows_core::input::{AgentIdentity, NodeFacts, ReplicaReport, Report, Request};
 use bellows_core::model::command::Outcome;
 use bellows_core::model::spec::AppSpec;
 use bellows_proto::operator as wire;
@@ -36,7 +36,7 @@ pub(crate) enum Answer {
 pub(crate) enum AgentMessage {
     Connecting {
         node: NodeId,
-        machine: String,
+        agent: AgentIdentity,
         fence: Fence,
         outbox: Outbox,
         session: oneshot::Sender<SessionId>,
@@ -46,6 +46,13 @@ pub(crate) enum AgentMessage {
         session: SessionId,
         facts: NodeFacts,
         inventory: Vec<ReplicaReport>,
+        remembered: Vec<ReplicaReport>,
+    },
+    /// It answers a probe that was made for the sake of another connection.
+    Alive {
+        node: NodeId,
+        session: SessionId,
+        newcomer: SessionId,
     },
     Report {
         node: NodeId,

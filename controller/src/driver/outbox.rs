@@ -19,9 +19,16 @@ pub(super) const ORDERS_PER_MESSAGE: usize = 1_000;
 /// The driver's end.
 pub(crate) struct Outbox {
     queue: mpsc::Sender<wire::to_agent::Body>,
-    closing: oneshot::Sender<wire::Refusal>,
+    closing: oneshot::Sender<Last>,
     /// Dropped with the outbox: tells the listening side that nobody hears it any more.
     _open: oneshot::Sender<Infallible>,
+}
+
+/// The last message of a session.
+struct Last {
+    refusal: wire::Refusal,
+    /// Does it overtake what waits?
+    at_once: bool,
 }
 
 /// Ends when the driver has let go of the outbox.
@@ -38,7 +45,9 @@ impl Closed {
 /// The connection's end: what is to be sent, and at last why nothing more comes.
 pub(crate) struct OutboxStream {
     queue: mpsc::Receiver<wire::to_agent::Body>,
-    closing: oneshot::Receiver<wire::Refusal>,
+    closing: oneshot::Receiver<Last>,
+    /// Said when the queue is empty.
+    last: Option<wire::Refusal>,
     ended: bool,
 }
 
@@ -53,7 +62,7 @@ pub(crate) fn outbox() -> (Outbox, OutboxStream, Closed) {
     let (open, closed) = oneshot::channel();
     (
         Outbox { queue: sender, closing: close, _open: open },
-        OutboxStream { queue, closing, ended: false },
+        OutboxStream { queue, closing, last: None, ended: false },
         Closed(closed),
     )
 }
@@ -69,9 +78,22 @@ impl Outbox {
 
     /// Overtakes whatever waits.
     pub(crate) fn close(self, refusal: wire::Refusal) {
-        // The connection may have ended meanwhile; then nobody needs the reason.
-        let _ = self.closing.send(refusal);
+        self.end(Last { refusal, at_once: true });
     }
+
+    /// After everything that waits.
+    pub(crate) fn close_in_order(self, refusal: wire::Refusal) {
+        self.end(Last { refusal, at_once: false });
+    }
+
+    fn end(self, last: Last) {
+        // The connection may have ended meanwhile; then nobody needs the reason.
+        let _ = self.closing.send(last);
+    }
+}
+
+fn message(refusal: wire::Refusal) -> wire::ToAgent {
+    wire::ToAgent { body: Some(wire::to_agent::Body::Refusal(refusal)) }
 }
 
 impl Stream for OutboxStream {
@@ -81,12 +103,26 @@ impl Stream for OutboxStream {
         if self.ended {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(refusal) = Pin::new(&mut self.closing).poll(context) {
-            self.ended = true;
-            let message = |refusal| wire::ToAgent { body: Some(wire::to_agent::Body::Refusal(refusal)) };
-            return Poll::Ready(refusal.ok().map(|refusal| Ok(message(refusal))));
+        if self.last.is_none()
+            && let Poll::Ready(last) = Pin::new(&mut self.closing).poll(context)
+        {
+            match last {
+                Ok(Last { refusal, at_once: false }) => self.last = Some(refusal),
+                other => {
+                    self.ended = true;
+                    return Poll::Ready(other.ok().map(|last| Ok(message(last.refusal))));
+                }
+            }
         }
-        self.queue.poll_recv(context).map(|body| body.map(|body| Ok(wire::ToAgent { body: Some(body) })))
+        match (self.queue.poll_recv(context), self.last.is_some()) {
+            (Poll::Ready(Some(body)), _) => Poll::Ready(Some(Ok(wire::ToAgent { body: Some(body) }))),
+            (Poll::Ready(None), true) => {
+                self.ended = true;
+                Poll::Ready(self.last.take().map(|refusal| Ok(message(refusal))))
+            }
+            (Poll::Ready(None), false) => Poll::Ready(None),
+            (Poll::Pending, _) => Poll::Pending,
+        }
     }
 }
 
@@ -110,6 +146,21 @@ mod tests {
         let first = stream.next().await.expect("a message").expect("no error").body;
         assert!(matches!(first, Some(wire::to_agent::Body::Refusal(refusal)) if refusal.text == "too slow"));
         assert!(stream.next().await.is_none());
+        closed.closed().await;
+    }
+
+    #[tokio::test]
+    async fn the_last_orders_arrive_before_the_farewell() {
+        let (outbox, mut stream, closed) = outbox();
+        outbox.send(acknowledge()).expect("room");
+        outbox.send(acknowledge()).expect("room");
+        outbox.close_in_order(wire::Refusal { text: "removed".to_owned(), ..Default::default() });
+        let mut said = Vec::new();
+        while let Some(message) = stream.next().await {
+            said.push(message.expect("no error").body.expect("a body"));
+        }
+        assert_eq!(said[..2], [acknowledge(), acknowledge()]);
+        assert!(matches!(&said[2..], [wire::to_agent::Body::Refusal(refusal)] if refusal.text == "removed"));
         closed.closed().await;
     }
 

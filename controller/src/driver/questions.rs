@@ -7,6 +7,7 @@ use bellows_core::model::command::Refusal;
 use bellows_core::model::spec::AppSpec;
 use bellows_core::observe::node::Liveness;
 use bellows_core::units::Millis;
+use bellows_core::view::explain::Answer;
 use bellows_core::view::settled::Settled;
 use bellows_proto::operator as wire;
 use tonic::Status;
@@ -105,24 +106,21 @@ impl Driver {
         })
     }
 
-    /// A replica's id, an app's name, or a node's name, in this order.
+    /// A replica's id, else everything that bears the name: an app, a node, a node that left.
     fn explain(&self, tenant: &str, subject: &str) -> Answered<Vec<wire::Explanation>> {
         self.led()?;
         let view = self.core.view();
+        let wire = |answers: Vec<Answer>| answers.into_iter().map(explanation).collect();
         if let Ok(id) = subject.parse::<ReplicaId>() {
-            return Ok(vec![explanation(format!("Why is copy {id} where it is?"), view.explain_replica(id))]);
+            return Ok(wire(view.explain_replica(id)));
         }
-        let app = view.find_app(tenant, subject).map(|app| app.id);
-        let node = view.find_node(subject);
-        let app =
-            app.map(|app| explanation(format!("Why does app {subject} have these copies?"), view.explain_app(app)));
-        let node = node.map(|node| explanation(format!("How does node {subject} stand?"), view.explain_node(node)));
-        let found: Vec<_> = app.into_iter().chain(node).collect();
+        let app = view.find_app(tenant, subject).map(|app| view.explain_app(app.id));
+        let node =
+            view.find_node(subject).or_else(|| view.find_removed_node(subject)).map(|node| view.explain_node(node));
+        let found: Vec<Answer> = app.into_iter().chain(node).flatten().collect();
         match found.is_empty() {
-            false => Ok(found),
-            true => self.find_app(tenant, subject).map(|app| {
-                vec![explanation(format!("Why does app {subject} have these copies?"), view.explain_app(app))]
-            }),
+            false => Ok(wire(found)),
+            true => self.find_app(tenant, subject).map(|app| wire(view.explain_app(app))),
         }
     }
 
@@ -167,9 +165,13 @@ impl Driver {
     fn membership(&self, node: NodeId) -> Answered<String> {
         match self.core.model().nodes.contains_key(&node) {
             true => Ok(self.core.model().cluster.clone()),
-            false => Err(Status::permission_denied(format!(
-                "node {node} is not part of this cluster (any more); join again with a token from `bellows token`"
-            ))),
+            false => {
+                let name = self.core.model().node_name(node);
+                let why = format!(
+                    "node {name} ({node}) is not part of this cluster any more; `bellows explain {name}` says since when"
+                );
+                Err(Status::permission_denied(why))
+            }
         }
     }
 
@@ -233,7 +235,7 @@ impl Driver {
     }
 }
 
-fn explanation(question: String, lines: Vec<String>) -> wire::Explanation {
-    let mut lines = lines.into_iter();
-    wire::Explanation { question, answer: lines.next().unwrap_or_default(), facts: lines.collect() }
+fn explanation(answer: Answer) -> wire::Explanation {
+    let Answer { question, answer, facts } = answer;
+    wire::Explanation { question, answer, facts }
 }

@@ -140,7 +140,7 @@ impl Driver {
             tracing::error!(%error, "the controller cannot go on");
         }
         for (_, session) in self.sessions.ids() {
-            self.sessions.close(session, "this controller is stopping".to_owned(), true);
+            self.sessions.close(session, "this controller is stopping".to_owned(), true, self.core.model());
         }
         self.writer.finish().await;
     }
@@ -174,24 +174,25 @@ impl Driver {
 
     fn take_agent(&mut self, message: AgentMessage) {
         match message {
-            AgentMessage::Connecting { node, machine, fence, outbox, session } => {
+            AgentMessage::Connecting { node, agent, fence, outbox, session } => {
                 self.last_session += 1;
                 let id = bellows_core::ids::SessionId(self.last_session);
                 self.sessions.open(node, id, outbox);
                 // The stream may have ended meanwhile; then `Disconnected` cannot follow, so it is told here.
                 let gone = session.send(id).is_err();
-                self.input(Input::Connecting { node, session: id, machine, fence });
+                self.input(Input::Connecting { node, session: id, agent, fence });
                 if gone {
                     self.take_agent(AgentMessage::Disconnected { node, session: id });
                 }
             }
-            AgentMessage::Hello { node, session, facts, inventory } => {
-                self.input(Input::Hello { node, session, facts, inventory });
+            AgentMessage::Hello { node, session, facts, inventory, remembered } => {
+                self.input(Input::Hello { node, session, facts, inventory, remembered });
             }
+            AgentMessage::Alive { node, session, newcomer } => self.input(Input::Alive { node, session, newcomer }),
             AgentMessage::Report { node, session, report } => self.input(Input::Report { node, session, report }),
             AgentMessage::Unfit { node, session, why } => {
                 tracing::warn!(%node, %session, why, "an agent's message was not taken");
-                self.sessions.close(session, why, false);
+                self.sessions.close(session, why, false, self.core.model());
                 self.input(Input::Disconnected { node, session });
             }
             AgentMessage::Disconnected { node, session } => {
@@ -304,7 +305,12 @@ impl Driver {
             self.input(Input::ProposalDropped { token, why: why.to_owned() });
         }
         for (_, session) in self.sessions.ids() {
-            self.sessions.close(session, "this controller leads no more; connect to another".to_owned(), true);
+            self.sessions.close(
+                session,
+                "this controller leads no more; connect to another".to_owned(),
+                true,
+                self.core.model(),
+            );
         }
         self.input(Input::SteppedDown);
     }
@@ -330,7 +336,7 @@ impl Driver {
         for (node, session) in slow {
             tracing::warn!(%node, %session, "the agent takes its orders too slowly");
             let why = "the agent took its orders too slowly and too many were waiting; it may connect again".to_owned();
-            self.sessions.close(session, why, true);
+            self.sessions.close(session, why, true, self.core.model());
             self.input(Input::Disconnected { node, session });
         }
     }

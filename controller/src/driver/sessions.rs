@@ -71,10 +71,14 @@ impl Sessions {
         (sent, slow)
     }
 
-    /// Ends it with a reason.
-    pub(super) fn close(&mut self, id: SessionId, text: String, retry: bool) {
-        if let Some(session) = self.open.remove(&id) {
-            session.outbox.close(wire::Refusal { text, retry, leader_address: String::new() });
+    /// Ends it with a reason; orders of this turn arrive before that.
+    pub(super) fn close(&mut self, id: SessionId, text: String, retry: bool, model: &Model) {
+        let Some(mut session) = self.open.remove(&id) else { return };
+        let refusal = wire::Refusal { text, retry, leader_address: String::new() };
+        let orders = !session.waiting.is_empty();
+        match orders && session.flush(id, model).is_ok() {
+            true => session.outbox.close_in_order(refusal),
+            false => session.outbox.close(refusal),
         }
     }
 

@@ -3,8 +3,8 @@
 use bellows_core::effect::{Event, EventKind};
 use bellows_core::ids::AppId;
 use bellows_core::input::{Ended, Lifecycle};
+use bellows_core::model::Gone;
 use bellows_core::observe::node::Liveness;
-use bellows_core::observe::replica::Gone;
 use bellows_core::observe::world::AppSeen;
 use bellows_core::reason::Reason;
 use bellows_core::step::Core;

@@ -215,7 +215,9 @@ fn from_agent(body: node::from_agent::Body) -> FromAgent {
 
 pub fn open_as(machine: &str, fence: types::Fence) -> FromAgent {
     let protocol = bellows_proto::PROTOCOL;
-    from_agent(node::from_agent::Body::Open(node::Open { protocol, machine: machine.to_owned(), fence: Some(fence) }))
+    let (machine, fence) = (machine.to_owned(), Some(fence));
+    let (boot, instance) = ("boot-1".to_owned(), format!("of {machine}"));
+    from_agent(node::from_agent::Body::Open(node::Open { protocol, machine, fence, boot, instance }))
 }
 
 /// Says these words and hears the first answer.
@@ -297,6 +299,7 @@ impl Agent {
                 }
             };
             let report = node::ReplicaReport {
+                obeyed_fence: self.greeting.fence,
                 obeyed_session: self.greeting.session,
                 obeyed_sequence: order.sequence,
                 ..report

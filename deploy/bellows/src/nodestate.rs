@@ -4,14 +4,15 @@ use bellows_proto::operator::SetNodeStateRequest;
 use bellows_proto::operator::set_node_state_request::State;
 use serde_json::json;
 
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::failure::Failure;
 use crate::globals::Globals;
 use crate::output;
 
 /// Says it to the controller.
 pub async fn declare(connection: &mut Connection, node: &str, state: State, deadline_ms: u64) -> Result<u32, Failure> {
-    let request = SetNodeStateRequest { node: node.to_owned(), state: state.into(), deadline_ms };
+    let idempotency_key = connection::idempotency_key();
+    let request = SetNodeStateRequest { node: node.to_owned(), state: state.into(), deadline_ms, idempotency_key };
     Ok(connection.ask(async |client| client.set_node_state(request.clone()).await).await?.id)
 }
 

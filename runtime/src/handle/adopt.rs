@@ -74,7 +74,8 @@ fn alive(
     // Whose packets its network has seen is not recorded: the slot will serve nobody else.
     let tenant = format!("adopted {id}");
     containers.insert(id.clone(), Life::new(ours, slot, file, place, tenant));
-    Ok(Running { id, pid, pidfd, address, started_unix_ms: record.started_unix_ms, timings: Timings::default() })
+    let started_unix_ms = machine::started_unix_ms(pid).unwrap_or(record.started_unix_ms);
+    Ok(Running { id, pid, pidfd, address, started_unix_ms, timings: Timings::default() })
 }
 
 /// Its cgroup tells of out-of-memory kills only if it has not been given to another since.

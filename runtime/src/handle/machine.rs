@@ -62,6 +62,17 @@ impl Identity {
     }
 }
 
+/// When a process was started, by the system-wide clock as it goes now: that may have been set since, so the date of then would
+/// give a wrong age.
+pub fn started_unix_ms(pid: u32) -> Option<u64> {
+    // Fixed at 100/s for all that /proc tells, whatever the kernel counts in.
+    const MS_PER_TICK: u64 = 10;
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up_ms = up.tv_sec.cast_unsigned() * 1_000 + up.tv_nsec.cast_unsigned() / 1_000_000;
+    let age_ms = up_ms.saturating_sub(start_ticks(pid)? * MS_PER_TICK);
+    Some(now_unix_ms().saturating_sub(age_ms))
+}
+
 /// Unique only where pidfds have a file system of their own.
 fn inode(pidfd: BorrowedFd<'_>) -> Option<u64> {
     const PID_FS_MAGIC: i64 = 0x5049_4446;
@@ -192,5 +203,7 @@ mod tests {
         assert!(Identity { pid, mark: ticks + 1 }.alive().is_none());
         assert!(Identity { pid, mark: us.mark + 1 }.alive().is_none());
         assert!(Identity::default().alive().is_none());
+        let age_ms = now_unix_ms() - started_unix_ms(pid).expect("we have a start");
+        assert!(age_ms < 3_600_000, "a test has not run for an hour: {age_ms} ms");
     }
 }

@@ -75,7 +75,11 @@ pub(crate) fn replica_report_up(report: agent::ReplicaReport) -> core::input::Re
         app: leader::AppId(report.app.0),
         revision: leader::RevisionNumber(report.revision.0),
         digest: leader::SpecDigest(report.digest.0),
-        obeyed: (leader::SessionId(report.obeyed.0.0), leader::OrderSequence(report.obeyed.1.0)),
+        obeyed: core::input::Obeyed {
+            fence: fence_up(report.obeyed.fence),
+            session: leader::SessionId(report.obeyed.session.0),
+            sequence: leader::OrderSequence(report.obeyed.sequence.0),
+        },
         attempt: report.attempt,
         last_exit: report.last_exit.map(exit_up),
         lifecycle: lifecycle_up(report.lifecycle),

@@ -180,8 +180,9 @@ impl World {
             _ => SessionId(self.streams[stream].session),
         };
         let input = match message {
-            Up::Connecting { machine, fence } => Input::Connecting { node, session, machine, fence },
-            Up::Hello { facts, inventory } => Input::Hello { node, session, facts, inventory },
+            Up::Connecting { agent, fence } => Input::Connecting { node, session, agent, fence },
+            Up::Hello { facts, inventory, remembered } => Input::Hello { node, session, facts, inventory, remembered },
+            Up::Alive { newcomer } => Input::Alive { node, session, newcomer },
             Up::Report(report) => Input::Report { node, session, report },
         };
         self.settle(number, VecDeque::from([input]));
@@ -333,6 +334,10 @@ impl World {
             Effect::Acknowledge { node, session, ended } => {
                 let ended = ended.into_iter().map(convert::replica_down).collect();
                 self.tell_agent(number, node, session, |session| Down::Acknowledged { session, ended });
+            }
+            Effect::Probe { node, session, newcomer } => {
+                self.tally.count("agents probed");
+                self.tell_agent(number, node, session, |_| Down::Probe { newcomer });
             }
             Effect::CloseSession { node, session, .. } => self.close_session(number, node, session),
             Effect::Event(event) => self.tally.count(super::people::event_name(event.kind)),

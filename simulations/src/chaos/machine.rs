@@ -40,15 +40,12 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// What a new agent finds.
-    pub(crate) fn found(&self) -> Vec<agent::input::Found> {
+    /// What a new agent finds, by its clock.
+    pub(crate) fn found(&self, clock: impl Fn(u64) -> agent::Instant) -> Vec<agent::input::Found> {
         let alive = self.processes.iter().map(|(attempt, process)| agent::input::Found {
             replica: attempt.0,
             attempt: attempt.1,
-            state: agent::input::FoundState::Alive {
-                address: address_of(*attempt),
-                since: agent::Instant(process.since),
-            },
+            state: agent::input::FoundState::Alive { address: address_of(*attempt), since: clock(process.since) },
         });
         let ended = self.ended.iter().map(|(attempt, exit)| agent::input::Found {
             replica: attempt.0,

@@ -83,6 +83,21 @@ impl Site {
         BTreeMap::from([("zone".to_owned(), self.zone.to_owned())])
     }
 
+    /// A moment of the world by this agent's clock. Each life of the agent begins with another date, hours ahead of the last one's or
+    /// behind it: the server's clock was set meanwhile. Within a life the clock is not set, as the live agent's is not.
+    fn clock(&self, world_ms: u64) -> agent::Instant {
+        const HOUR_MS: u64 = 3_600_000;
+        agent::Instant(world_ms + self.life * 7 % 5 * 5 * HOUR_MS)
+    }
+
+    fn agent_identity(&self) -> core::input::AgentIdentity {
+        core::input::AgentIdentity {
+            machine: self.identity.clone(),
+            boot: self.facts().boot,
+            instance: format!("{}#{}", self.name, self.life),
+        }
+    }
+
     fn facts(&self) -> core::input::NodeFacts {
         core::input::NodeFacts {
             boot: format!("boot-{}", self.boot),
@@ -113,10 +128,10 @@ impl World {
         }
         self.diary.note(self.now, "agent starts", number as u64, site.life);
         let mut mind = agent::AgentCore::new(config);
-        let (records, found) = (site.journal.clone(), site.machine.found());
-        let heard = agent::Instant(site.heard);
-        let adopted = agent::Input::Adopted { records, found, heard };
-        let effects = mind.step(agent::Instant(self.now), adopted);
+        let (records, found) = (site.journal.clone(), site.machine.found(|at| site.clock(at)));
+        let (heard, boot) = (site.clock(site.heard), site.facts().boot);
+        let adopted = agent::Input::Adopted { records, found, heard, boot };
+        let effects = mind.step(site.clock(self.now), adopted);
         if site.journal.len() > JOURNAL_RECORDS {
             site.journal = mind.records();
             site.durable = site.journal.len();
@@ -174,11 +189,11 @@ impl World {
     pub(crate) fn dial(&mut self, number: SiteNumber, life: u64) {
         let site = &self.sites[number];
         let Some(mind) = site.agent.as_ref().filter(|_| site.life == life && site.stream.is_none()) else { return };
-        let (machine, fence) = (site.identity.clone(), convert::fence_up(mind.fence()));
+        let (agent, fence) = (site.agent_identity(), convert::fence_up(mind.fence()));
         let host = site.target % self.hosts.len();
         let stream = self.open_stream(number, host);
         self.sites[number].stream = Some(stream);
-        self.send_up(stream, Up::Connecting { machine, fence });
+        self.send_up(stream, Up::Connecting { agent, fence });
         self.later(GREETING_PATIENCE_MS, Event::DialTimeout { stream });
     }
 
@@ -232,6 +247,7 @@ impl World {
             Down::Acknowledged { session, ended } => {
                 self.agent(number, [agent::Input::Acknowledged { session, ended }])
             }
+            Down::Probe { newcomer } => self.send_up(stream, Up::Alive { newcomer }),
         }
     }
 
@@ -271,8 +287,9 @@ impl World {
 
     /// One step of an agent's mind.
     pub(crate) fn agent<const N: usize>(&mut self, number: SiteNumber, inputs: [agent::Input; N]) {
+        let now = self.sites[number].clock(self.now);
         let Some(mind) = &mut self.sites[number].agent else { return };
-        let effects = mind.steps(agent::Instant(self.now), inputs);
+        let effects = mind.steps(now, inputs);
         self.perform_agent(number, effects);
     }
 
@@ -287,21 +304,24 @@ impl World {
     fn arrange_wake(&mut self, number: SiteNumber) {
         let site = &mut self.sites[number];
         let Some(at) = site.agent.as_ref().and_then(agent::AgentCore::wake_at) else { return };
-        if at.0 < site.wake_at {
-            site.wake_at = at.0;
+        let at = at.0.saturating_sub(site.clock(0).0);
+        if at < site.wake_at {
+            site.wake_at = at;
             let life = site.life;
-            self.at(at.0, Event::Wake { site: number, life });
+            self.at(at, Event::Wake { site: number, life });
         }
     }
 
     fn perform_agent_effect(&mut self, number: SiteNumber, effect: agent::Effect) {
         match effect {
             agent::Effect::Persist(record) => self.journal(number, record),
-            agent::Effect::Hello { inventory, .. } => {
+            agent::Effect::Hello { inventory, remembered, .. } => {
                 let facts = self.sites[number].facts();
-                let inventory = inventory.into_iter().map(convert::replica_report_up).collect();
+                let reports =
+                    |all: Vec<agent::ReplicaReport>| all.into_iter().map(convert::replica_report_up).collect();
+                let (inventory, remembered) = (reports(inventory), reports(remembered));
                 if let Some(stream) = self.sites[number].stream {
-                    self.send_up(stream, Up::Hello { facts, inventory });
+                    self.send_up(stream, Up::Hello { facts, inventory, remembered });
                 }
             }
             agent::Effect::Report { fence, session, report } => {

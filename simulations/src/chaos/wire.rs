@@ -22,8 +22,19 @@ pub(crate) enum Side {
 /// From an agent, in the leader's words.
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
-    Connecting { machine: String, fence: bellows_core::ids::Fence },
-    Hello { facts: leader::NodeFacts, inventory: Vec<leader::ReplicaReport> },
+    Connecting {
+        agent: leader::AgentIdentity,
+        fence: bellows_core::ids::Fence,
+    },
+    Hello {
+        facts: leader::NodeFacts,
+        inventory: Vec<leader::ReplicaReport>,
+        remembered: Vec<leader::ReplicaReport>,
+    },
+    /// Answers a probe.
+    Alive {
+        newcomer: bellows_core::ids::SessionId,
+    },
     Report(leader::Report),
 }
 
@@ -43,6 +54,10 @@ pub(crate) enum Down {
     Acknowledged {
         session: agent::SessionId,
         ended: Vec<agent::ReplicaId>,
+    },
+    /// Another agent with the same identity waits: is this one there?
+    Probe {
+        newcomer: bellows_core::ids::SessionId,
     },
 }
 

@@ -19,7 +19,7 @@ struct Teller {
 
 /// Runs a script; returns it with the effects under each line.
 pub fn tell(script: &str) -> String {
-    let config = Config { capacity: Some(resources(1_000, 1_000)), ..Config::default() };
+    let config = Config { capacity: Some(resources(1_000, 1_000)), remembered_most: 2, ..Config::default() };
     let core = AgentCore::new(config.clone());
     let mut teller = Teller { core, config, now: Instant(0), journal: Vec::new(), out: String::new() };
     for line in script.lines() {
@@ -76,11 +76,18 @@ impl Teller {
         }
     }
 
-    fn adopt(&mut self, found: &[&str]) -> Input {
+    /// `boot=NAME` for another boot of the server, `compacted` for a journal in its shortest form, and what is found.
+    fn adopt(&mut self, words: &[&str]) -> Input {
+        let (mut boot, mut found) = ("boot-1".to_owned(), Vec::new());
+        for word in words {
+            match word.strip_prefix("boot=") {
+                Some(name) => boot = name.to_owned(),
+                None if *word == "compacted" => self.journal = self.core.records(),
+                None => found.push(one_found(word)),
+            }
+        }
         self.core = AgentCore::new(self.config.clone());
-        let heard = self.now;
-        let found = found.iter().map(|word| one_found(word)).collect();
-        Input::Adopted { records: self.journal.clone(), found, heard }
+        Input::Adopted { records: self.journal.clone(), found, heard: self.now, boot }
     }
 }
 
@@ -179,7 +186,13 @@ fn spec(name: &str) -> RunSpec {
 fn show(effect: &Effect) -> String {
     match effect {
         Effect::Persist(record) => format!("persist {}", show_record(record)),
-        Effect::Hello { fence, session, inventory } => format!("hello {fence} {session}{}", show_replicas(inventory)),
+        Effect::Hello { fence, session, inventory, remembered } => {
+            let mut text = format!("hello {fence} {session}{}", show_replicas(inventory));
+            if !remembered.is_empty() {
+                write!(text, "\n      remembers{}", show_replicas(remembered)).expect("a string takes any text");
+            }
+            text
+        }
         Effect::Report { session, report, .. } => {
             let mut text =
                 format!("report {session} acknowledged={}{}", report.acknowledged, show_replicas(&report.replicas));
@@ -213,6 +226,7 @@ fn show_record(record: &Record) -> String {
     let durable = if record.durable() { " (synced)" } else { "" };
     let text = match record {
         Record::Fence(fence) => format!("fence {fence}"),
+        Record::Boot(boot) => format!("boot {boot}"),
         Record::Spec { digest, .. } => format!("spec {digest}"),
         Record::Ordered { replica, .. } => format!("ordered {replica}"),
         Record::Parked { replica, parked, .. } => format!("parked {replica} {parked}"),

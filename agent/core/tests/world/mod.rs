@@ -22,6 +22,8 @@ pub struct World {
     pub inputs: Vec<(Instant, Input)>,
     pub effects: Vec<Effect>,
     leader: Leader,
+    /// Of the server; changes with every reboot.
+    boot: u32,
     /// Attempts that the runtime is asked to launch, and those that run.
     launching: BTreeSet<(ReplicaId, u32)>,
     running: BTreeSet<(ReplicaId, u32)>,
@@ -71,10 +73,14 @@ impl World {
         let (inputs, effects, journal) = (Vec::new(), Vec::new(), Vec::new());
         let (launching, running, law) = Default::default();
         let mut world =
-            Self { core, config, now: Instant(1), journal, inputs, effects, leader, launching, running, law };
-        let first = Input::Adopted { records: Vec::new(), found: Vec::new(), heard: world.now };
+            Self { core, config, now: Instant(1), journal, inputs, effects, leader, boot: 0, launching, running, law };
+        let first = Input::Adopted { records: Vec::new(), found: Vec::new(), heard: world.now, boot: world.boot() };
         world.give(first).expect("nothing can be wrong yet");
         world
+    }
+
+    fn boot(&self) -> String {
+        format!("boot-{}", self.boot)
     }
 
     /// Makes one thing happen; tells which law was broken.
@@ -260,7 +266,8 @@ impl World {
         self.give(Input::Sampled { readings: vec![Reading { replica, attempt, counters: Some(counters) }] })
     }
 
-    /// The agent is killed and started again; now and then with a compacted journal, now and then after a reboot of the server.
+    /// The agent is killed and started again; now and then with a compacted journal, now and then after its processes were killed too,
+    /// or after a reboot of the server.
     fn restart(&mut self, how: u8) -> Result<(), String> {
         if how.is_multiple_of(2) {
             self.journal = self.core.records();
@@ -268,6 +275,7 @@ impl World {
         self.launching.clear(); // the launch was undone, or never seen
         if how.is_multiple_of(5) {
             self.running.clear();
+            self.boot += u32::from(how.is_multiple_of(2));
         }
         self.leader.connected = false;
         let alive = |(replica, attempt): &(ReplicaId, u32)| Found {
@@ -278,7 +286,7 @@ impl World {
         let found = self.running.iter().map(alive).collect();
         self.core = AgentCore::new(self.config.clone());
         (self.inputs, self.effects) = (Vec::new(), Vec::new());
-        self.give(Input::Adopted { records: self.journal.clone(), found, heard: self.now })
+        self.give(Input::Adopted { records: self.journal.clone(), found, heard: self.now, boot: self.boot() })
     }
 
     fn acknowledge_or_tick(&mut self, how: u8) -> Result<(), String> {
@@ -363,7 +371,9 @@ impl Law {
         for report in &inventory {
             let is = (report.attempt, report.lifecycle);
             let was = self.lifecycle.insert(report.id, is).unwrap_or_default();
-            if is < was {
+            // A wait for the next attempt is not on record: a reboot ends the replica at the attempt that is.
+            let back = if was.1 == Lifecycle::Ended { is != was } else { is < was && is.1 != Lifecycle::Ended };
+            if back {
                 return Err(format!("{} went back from {was:?} to {is:?}", report.id));
             }
             if report.ready && report.lifecycle != Lifecycle::Running {

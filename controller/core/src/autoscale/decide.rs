@@ -7,7 +7,7 @@ use super::policy::{Figure, figure};
 use crate::effect::{Effect, EventKind};
 use crate::ids::AppId;
 use crate::limits::Limits;
-use crate::model::command::{Change, Command};
+use crate::model::command::{Change, Command, Decision};
 use crate::model::spec::{Elastic, Scale};
 use crate::observe::replica::Tally;
 use crate::reason::Reason;
@@ -45,6 +45,9 @@ impl Elasticity {
             );
         }
         self.figures = figures;
+        if self.wanted != before {
+            self.at = now;
+        }
         self.wanted != before
     }
 }
@@ -91,10 +94,10 @@ impl Turn<'_> {
         }
         let mut wanted = BTreeMap::new();
         for (app, seen) in &self.world.apps {
-            if let (Some(elastic), Some(known)) = (&seen.elastic, self.model.apps.get(app))
-                && elastic.wanted != known.wanted
-            {
-                wanted.insert(*app, elastic.wanted);
+            let (Some(elastic), Some(known)) = (&seen.elastic, self.model.apps.get(app)) else { continue };
+            if elastic.wanted != known.wanted || elastic.reason != known.counted.why {
+                let (replicas, at, why) = (elastic.wanted, elastic.at, elastic.reason.clone());
+                wanted.insert(*app, Decision { replicas, at, why });
             }
         }
         if !wanted.is_empty() {

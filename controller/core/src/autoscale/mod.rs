@@ -6,6 +6,7 @@ pub mod window;
 
 use serde::Serialize;
 
+use crate::model::Counted;
 use crate::reason::Reason;
 use crate::time::Instant;
 use window::Window;
@@ -17,6 +18,8 @@ pub struct Elasticity {
     pub wanted: u32,
     /// Why.
     pub reason: Reason,
+    /// When that was decided.
+    pub at: Instant,
     /// What was needed, over the idle grace.
     pub window: Window,
     /// Since when this leader watches.
@@ -26,10 +29,9 @@ pub struct Elasticity {
 }
 
 impl Elasticity {
-    /// Begins with the recorded count as a floor: it stands until the window is full.
-    pub fn begin(wanted: u32, now: Instant) -> Self {
-        let reason =
-            Reason::new("recorded", format!("{wanted} was recorded last; held until the window of demand is full"));
-        Self { wanted, reason, window: Window::default(), since: now, figures: Vec::new() }
+    /// Begins with the recorded count as a floor, and with the reason recorded with it: it stands until the window is full.
+    pub fn begin(wanted: u32, counted: &Counted, now: Instant) -> Self {
+        let (reason, at) = (counted.why.clone(), counted.at);
+        Self { wanted, reason, at, window: Window::default(), since: now, figures: Vec::new() }
     }
 }

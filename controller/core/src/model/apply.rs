@@ -2,14 +2,17 @@
 //!
 //! Audit is computed here: whoever replays the log learns who changed what, and when.
 
-use super::command::{Change, Command, NodeState, Outcome, Refusal};
-use super::spec::{AppSpec, Scale};
-use super::{App, Image, KeptAnswer, Model, Node, Revision};
+use super::command::{Change, Command, Decision, NodeState, Outcome, Refusal};
+use super::spec::{AppSpec, Elastic, Scale};
+use super::{App, Counted, Image, KeptAnswer, Model, Node, RemovedNode, Revision};
 use crate::effect::{Event, EventKind};
 use crate::ids::{AppId, Generation, LogIndex, NodeId, RevisionNumber, SpecDigest};
-use crate::limits::{KEPT_KEYS, MOST_REPLICAS};
+use crate::limits::{KEPT_ENDS, KEPT_KEYS, KEPT_REMOVED, MOST_REPLICAS};
 use crate::reason::Reason;
 use crate::time::Instant;
+
+/// Who decides the count of an elastic app.
+pub const POLICIES: &str = "its policies";
 
 /// What a command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +47,22 @@ fn answered_before(model: &Model, command: &Command) -> Option<Outcome> {
         return None;
     }
     let kept = model.keys.iter().find(|kept| kept.key == command.key)?;
-    if kept.change == command.change {
+    if asks_the_same(&kept.change, &command.change) {
         Some(kept.outcome.clone())
     } else {
         Some(Outcome::Refused(Refusal::KeyReused { key: command.key.clone() }))
+    }
+}
+
+/// A deadline is said as a length and stamped when it arrives: a repetition comes later, and means the first one.
+fn asks_the_same(kept: &Change, again: &Change) -> bool {
+    use NodeState::Draining;
+    match (kept, again) {
+        (
+            Change::SetNodeState { node: kept, state: Draining { .. } },
+            Change::SetNodeState { node: again, state: Draining { .. } },
+        ) => kept == again,
+        _ => kept == again,
     }
 }
 
@@ -70,11 +85,12 @@ impl Scribe<'_> {
             Change::ScaleApp { tenant, name, replicas, expected } => self.scale_app(tenant, name, *replicas, *expected),
             Change::RemoveApp { tenant, name, expected } => self.remove_app(tenant, name, *expected),
             Change::RecordWanted { wanted } => {
-                for (app, count) in wanted {
-                    if let Some(app) = self.model.apps.get_mut(app) {
-                        app.wanted = *count;
-                    }
-                }
+                wanted.iter().for_each(|(app, decision)| self.record_wanted(*app, decision));
+                Ok(Outcome::Done)
+            }
+            Change::RecordEnded { ended } => {
+                self.model.ended.extend(ended.iter().cloned());
+                forget_oldest(&mut self.model.ended, KEPT_ENDS);
                 Ok(Outcome::Done)
             }
             Change::RecordGood { app, revision } => Ok(self.record_good(*app, *revision)),
@@ -170,7 +186,8 @@ impl Scribe<'_> {
         let first = RevisionNumber(1);
         let current = self.revision(spec, digest, first, first);
         let generation = Generation(1);
-        let app = App { id, generation, current, previous: None, last_good: None, wanted };
+        let counted = self.counted(count_text(&spec.scale, None, wanted));
+        let app = App { id, generation, current, previous: None, last_good: None, wanted, counted };
         self.model.apps.insert(id, app);
         self.model.app_names.insert((spec.tenant.clone(), spec.name.clone()), id);
         let text = format!("app {} declared with {wanted} wanted", spec.name);
@@ -207,9 +224,12 @@ impl Scribe<'_> {
         let same_run = app.current.spec.runs_same(spec);
         let runs_since = if same_run { app.current.runs_since } else { number };
         let next = (!same_spec).then(|| self.revision(spec, digest, number, runs_since));
+        let recounted = wanted != app.wanted || app.current.spec.scale != spec.scale;
+        let counted = recounted.then(|| self.counted(count_text(&spec.scale, Some(app.wanted), wanted)));
         let app = self.known_mut(id);
         app.generation.0 += 1;
         app.wanted = wanted;
+        app.counted = counted.unwrap_or_else(|| app.counted.clone());
         if let Some(next) = next {
             app.previous = Some(std::mem::replace(&mut app.current, next));
         }
@@ -238,9 +258,11 @@ impl Scribe<'_> {
             )));
         }
         let before = app.wanted;
+        let counted = self.counted(Reason::new("scaled", format!("scaled from {before} to {replicas}")));
         let app = self.known_mut(id);
         if before != replicas {
             app.wanted = replicas;
+            app.counted = counted;
             app.generation.0 += 1;
         }
         let generation = app.generation;
@@ -259,6 +281,19 @@ impl Scribe<'_> {
         self.model.app_names.remove(&(tenant.to_owned(), name.to_owned()));
         self.audit(EventKind::AppChanged, Some(id), None, "removed", format!("app {name} removed"));
         Ok(Outcome::App { app: id, generation: Generation(generation.0 + 1), changed: true })
+    }
+
+    fn record_wanted(&mut self, app: AppId, decision: &Decision) {
+        let Some(app) = self.model.apps.get_mut(&app) else { return };
+        // A person may have taken the count over while this was on its way.
+        if matches!(app.current.spec.scale, Scale::Policies(_)) {
+            app.wanted = decision.replicas;
+            app.counted = Counted { at: decision.at, by: POLICIES.to_owned(), why: decision.why.clone() };
+        }
+    }
+
+    fn counted(&self, why: Reason) -> Counted {
+        Counted { at: self.command.at, by: self.command.by.clone(), why }
     }
 
     fn record_good(&mut self, id: AppId, revision: RevisionNumber) -> Outcome {
@@ -310,6 +345,9 @@ impl Scribe<'_> {
         let Some(node) = self.model.nodes.remove(&id) else { return Err(unknown_node(id)) };
         self.model.node_names.remove(&node.name);
         self.audit(EventKind::NodeChanged, None, Some(id), "removed", format!("node {} removed", node.name));
+        let (at, by) = (self.command.at, self.command.by.clone());
+        self.model.removed.push(RemovedNode { id, name: node.name, at, by });
+        forget_oldest(&mut self.model.removed, KEPT_REMOVED);
         Ok(Outcome::Node { node: id })
     }
 
@@ -347,6 +385,28 @@ pub fn state_name(state: NodeState) -> &'static str {
         NodeState::Cordoned => "cordoned",
         NodeState::Draining { .. } => "draining",
     }
+}
+
+/// Why an app's file leads to this count.
+fn count_text(scale: &Scale, before: Option<u32>, wanted: u32) -> Reason {
+    match (scale, before) {
+        (Scale::Declared { .. }, None) => Reason::new("declared", format!("declared with {wanted}")),
+        (Scale::Declared { .. }, Some(before)) => {
+            Reason::new("declared", format!("declared anew with {wanted}, before it was {before}"))
+        }
+        (Scale::Policies(Elastic { min, max, .. }), None) => Reason::new(
+            "lower_bound",
+            format!("its policies decide between {min} and {max}, and it begins with {wanted}"),
+        ),
+        (Scale::Policies(Elastic { min, max, .. }), Some(before)) => Reason::new(
+            "bounds_changed",
+            format!("its policies decide between {min} and {max} from here on, and it had {before}"),
+        ),
+    }
+}
+
+fn forget_oldest<T>(kept: &mut Vec<T>, most: usize) {
+    kept.drain(..kept.len().saturating_sub(most));
 }
 
 /// An elastic app keeps its count within the new bounds; a declared count is what the person said last.

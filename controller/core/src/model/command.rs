@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Gone;
 use super::spec::AppSpec;
 use crate::ids::{AppId, Generation, NodeId, RevisionNumber, SpecDigest};
+use crate::reason::Reason;
 use crate::time::Instant;
 use crate::units::Bytes;
 
@@ -67,7 +69,12 @@ pub enum Change {
     /// The last wanted counts of policies, so that a new leader has a floor. One batched entry, at most every 10 s.
     RecordWanted {
         /// By app.
-        wanted: BTreeMap<AppId, u32>,
+        wanted: BTreeMap<AppId, Decision>,
+    },
+    /// Ends that no agent can tell a new leader: of copies on removed nodes, and of orders that never became a copy. Batched.
+    RecordEnded {
+        /// Oldest first.
+        ended: Vec<Gone>,
     },
     /// A rollout's verdict: every wanted copy of this revision was ready at once.
     RecordGood {
@@ -120,6 +127,17 @@ pub enum Change {
     },
     /// Leave observe mode after a restored backup.
     Resume,
+}
+
+/// A count that policies decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Copies wanted.
+    pub replicas: u32,
+    /// When it was decided.
+    pub at: Instant,
+    /// With the figures.
+    pub why: Reason,
 }
 
 /// What people want of a node.

@@ -6,11 +6,14 @@ pub mod check;
 pub mod command;
 pub mod spec;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AppId, Generation, NodeId, RevisionNumber, SpecDigest};
+use crate::ids::{AppId, Generation, NodeId, ReplicaId, RevisionNumber, SpecDigest};
+use crate::input::Exit;
+use crate::reason::Reason;
 use crate::time::Instant;
 use crate::units::Bytes;
 use command::{NodeState, Outcome};
@@ -42,6 +45,10 @@ pub struct Model {
     pub images: BTreeMap<String, Image>,
     /// Join tokens: hash -> expiry.
     pub tokens: BTreeMap<String, Instant>,
+    /// Nodes that left for good, oldest first; bounded by `limits::KEPT_REMOVED`.
+    pub removed: Vec<RemovedNode>,
+    /// Ends that no agent can tell a new leader, oldest first; bounded by `limits::KEPT_ENDS`.
+    pub ended: Vec<Gone>,
     /// The latest idempotency keys with their requests' digest-like identity and answers, oldest first; bounded by `limits::KEPT_KEYS`.
     pub keys: Vec<KeptAnswer>,
 }
@@ -61,6 +68,19 @@ pub struct App {
     pub last_good: Option<Revision>,
     /// The wanted count: declared, or the last recorded of the policies.
     pub wanted: u32,
+    /// Why it is that count.
+    pub counted: Counted,
+}
+
+/// Why a wanted count is what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Since when.
+    pub at: Instant,
+    /// Who said so: a credential's name, or the app's policies.
+    pub by: String,
+    /// With the figures.
+    pub why: Reason,
 }
 
 /// One revision of an app.
@@ -95,6 +115,54 @@ pub struct Node {
     pub state: NodeState,
     /// When it joined.
     pub joined: Instant,
+}
+
+/// A server that left for good. Its number is never given out again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedNode {
+    /// The number that it had.
+    pub id: NodeId,
+    /// The name that it had; another node may bear it now.
+    pub name: String,
+    /// When it was removed.
+    pub at: Instant,
+    /// By whom.
+    pub by: String,
+}
+
+/// A copy that ended, kept for `explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Its id.
+    pub id: ReplicaId,
+    /// Whose copy.
+    pub app: AppId,
+    /// Where it was.
+    pub node: NodeId,
+    /// What it ran.
+    pub revision: RevisionNumber,
+    /// How it ended.
+    pub exit: Exit,
+    /// Why it ended.
+    pub why: Reason,
+    /// Why it had been there.
+    pub placed: Reason,
+    /// When it ended: by its node's clock, or by the leader's when no agent told.
+    pub at: Instant,
+}
+
+impl Model {
+    /// A node as people call it, also after it left; its number when nobody remembers.
+    pub fn node_name(&self, id: NodeId) -> Cow<'_, str> {
+        let here = self.nodes.get(&id).map(|node| node.name.as_str());
+        let name = here.or_else(|| self.removed_node(id).map(|node| node.name.as_str()));
+        name.map_or_else(|| id.to_string().into(), Cow::from)
+    }
+
+    /// A node that left for good, while that is remembered.
+    pub fn removed_node(&self, id: NodeId) -> Option<&RemovedNode> {
+        self.removed.iter().rev().find(|node| node.id == id)
+    }
 }
 
 /// A stored image.

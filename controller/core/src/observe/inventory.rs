@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::replica::{Cause, Gone, Placed, Replica, Retire, Seen, Sight, Slot, Stage, Standing};
+use super::replica::{Cause, Placed, Replica, Retire, Seen, Sight, Slot, Stage, Standing};
 use crate::effect::{Effect, EventKind};
 use crate::ids::{AppId, NodeId, OrderSequence, ReplicaId, SessionId};
 use crate::input::{
@@ -15,12 +15,19 @@ use crate::units::{Millis, Resources};
 
 impl Turn<'_> {
     /// The agent persisted our fence and told all it has.
-    pub fn hello(&mut self, node: NodeId, session: SessionId, facts: NodeFacts, inventory: Vec<ReplicaReport>) {
+    pub fn hello(
+        &mut self,
+        node: NodeId,
+        session: SessionId,
+        facts: NodeFacts,
+        (inventory, remembered): (Vec<ReplicaReport>, Vec<ReplicaReport>),
+    ) {
         let now = self.now;
         let Some(seen) = self.world.node_mut(node) else { return };
         let Some(open) = seen.session.as_mut().filter(|open| open.id == session && !open.live) else { return };
         open.live = true;
-        seen.facts = facts;
+        let before = std::mem::replace(&mut seen.facts, facts).boot;
+        let rebooted = !before.is_empty() && before != seen.facts.boot;
         // Until the first heartbeat the sum of the copies' own use is the best that is known of the node's.
         let used = inventory.iter().filter(|report| report.ended.is_none()).map(|report| report.used);
         seen.measured = NodeUse { used: used.fold(Resources::default(), |sum, next| sum + next), ..NodeUse::default() };
@@ -30,11 +37,15 @@ impl Turn<'_> {
         self.world.note_accounted();
         let all_are_now = self.world.accounted && !accounted;
         let told: BTreeSet<ReplicaId> = inventory.iter().map(|report| report.id).collect();
-        self.forget_except(
-            node,
-            &told,
-            "the agent's inventory does not hold it: its order was lost with the connection, or its state was",
-        );
+        if rebooted {
+            self.tell_reboot(node, &before);
+        }
+        self.forget_except(node, &told, not_in_inventory(rebooted));
+        for mut report in remembered {
+            if let Some(end) = report.ended.take() {
+                self.remember_report(node, report, end);
+            }
+        }
         self.take_in(node, session, inventory);
         self.revise_node(node);
         for slot in self.copies_on(node) {
@@ -60,7 +71,6 @@ impl Turn<'_> {
         let now = self.now;
         let Some(seen) = self.world.node_mut(node) else { return };
         seen.heard = now;
-        seen.clashes = 0;
         let heartbeat = report.load.is_some();
         if let Some(measured) = report.load {
             seen.measured = measured;
@@ -114,7 +124,7 @@ impl Turn<'_> {
         }
     }
 
-    fn forget_except(&mut self, node: NodeId, told: &BTreeSet<ReplicaId>, text: &str) {
+    fn forget_except(&mut self, node: NodeId, told: &BTreeSet<ReplicaId>, why: Reason) {
         for slot in self.copies_on(node) {
             let id = self.world.replicas.at(slot).id;
             if told.contains(&id) {
@@ -123,7 +133,7 @@ impl Turn<'_> {
                     replica.ordered = None;
                 });
             } else {
-                self.finish(slot, Exit::Unknown, Reason::new("not_in_inventory", text), false);
+                self.finish(slot, Exit::Unknown, why.clone(), false);
             }
         }
     }
@@ -155,8 +165,9 @@ impl Turn<'_> {
         let next = if advanced { report.lifecycle } else { report.lifecycle.max(lifecycle) };
         // An order of another session says nothing about this one's: their sequences begin anew.
         let session = self.world.node(about.node.unwrap_or_default()).and_then(|seen| seen.session.as_ref());
-        let of_this_session = session.is_some_and(|open| open.id == report.obeyed.0);
-        let obeyed = if of_this_session { report.obeyed.1 } else { OrderSequence(0) };
+        let of_this_session = session.is_some_and(|open| open.id == report.obeyed.session);
+        let ours = of_this_session && report.obeyed.fence == self.world.fence;
+        let obeyed = if ours { report.obeyed.sequence } else { OrderSequence(0) };
         let (parked, now_ready, now_attempt) = (report.parked, report.ready, report.attempt);
         let last_exit = report.last_exit;
         self.world.change(slot, |replica| {
@@ -254,53 +265,18 @@ impl Turn<'_> {
                 // Whoever ordered it may have forgotten: a retirement ends with the connection, the agent's journal does not.
                 let retired = end.wanted || self.world.replicas.at(slot).retire.is_some();
                 let by_itself = !retired && end.exit != Exit::Unknown;
-                self.finish(slot, end.exit, end.why, by_itself);
+                self.finish_told(slot, end, by_itself);
             }
             Some(_) => {}
-            None => self.remember_unseen(node, report, end),
+            None => self.remember_report(node, report, end),
         }
     }
 
-    /// It lived and ended while no leader looked.
-    fn remember_unseen(&mut self, node: NodeId, report: ReplicaReport, end: Ended) {
-        let already = |gone: &Gone| gone.id == report.id;
-        if self.world.apps.get(&report.app).is_some_and(|seen| seen.gone.iter().any(already)) {
-            return;
-        }
-        let gone = Gone {
-            id: report.id,
-            node,
-            revision: report.revision,
-            exit: end.exit,
-            why: end.why,
-            placed: report.reason,
-            at: self.now,
-        };
-        self.remember(report.app, gone);
-    }
-
-    fn remember(&mut self, app: AppId, gone: Gone) {
-        let keep = self.limits.kept_ended;
-        let seen = self.world.apps.entry(app).or_default();
-        if seen.gone.len() >= keep {
-            seen.gone.pop_front();
-        }
-        seen.gone.push_back(gone);
-    }
-
-    /// A copy is no more.
-    pub fn finish(&mut self, slot: Slot, exit: Exit, why: Reason, by_itself: bool) {
-        let scene = self.scene();
-        let placed = scene.placed_reason(scene.world.replicas.at(slot));
-        let replica = self.world.remove(slot);
-        let (app, node) = (replica.app, replica.node);
-        let about = About::replica(app, replica.id, node);
-        if by_itself && replica.standing == Standing::Known {
-            self.note_crash(app, node, &why);
-        }
-        self.tell(EventKind::Ended, about, Reason::new(&why.code, format!("{}: {}", exit_text(exit), why.text)));
-        let gone = Gone { id: replica.id, node, revision: replica.revision, exit, why, placed, at: self.now };
-        self.remember(app, gone);
+    fn tell_reboot(&mut self, node: NodeId, before: &str) {
+        let now = self.world.node(node).map(|seen| seen.facts.boot.as_str()).unwrap_or_default();
+        let name = self.scene().node_name(node);
+        let text = format!("the server of node {name} was restarted (boot {before}, now {now}): its copies are gone");
+        self.tell(EventKind::NodeReturned, About::node(node), Reason::new("host_rebooted", text));
     }
 
     fn refused(&mut self, node: NodeId, refused: RefusedOrder) {
@@ -337,6 +313,17 @@ impl Turn<'_> {
             OrderRefusal::NoImage | OrderRefusal::Failed if starting => self.finish(slot, Exit::NotStarted, why, true),
             _ => {}
         }
+    }
+}
+
+/// Why a copy of a node is gone that its agent does not know any more.
+fn not_in_inventory(rebooted: bool) -> Reason {
+    match rebooted {
+        true => Reason::new("host_rebooted", "its server was restarted, and nothing of it is left"),
+        false => Reason::new(
+            "not_in_inventory",
+            "the agent's inventory does not hold it: its order was lost with the connection, or its state was",
+        ),
     }
 }
 

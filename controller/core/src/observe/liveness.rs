@@ -34,6 +34,7 @@ impl Turn<'_> {
 
     /// The node's timer rang: it was heard meanwhile, or it is lost.
     pub fn look_at(&mut self, node: NodeId) {
+        self.admit_patient(node);
         let Some(seen) = self.world.node(node) else { return };
         if seen.liveness == Liveness::Lost {
             return;

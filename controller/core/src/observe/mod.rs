@@ -2,6 +2,7 @@
 
 pub mod inventory;
 pub mod liveness;
+pub mod memory;
 pub mod names;
 pub mod node;
 pub mod outbox;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::roster::Roster;
 use crate::ids::{OrderSequence, SessionId};
-use crate::input::{NodeFacts, NodeUse};
+use crate::input::{AgentIdentity, NodeFacts, NodeUse};
 use crate::time::Instant;
 use crate::units::{Permille, Resources};
 
@@ -24,8 +24,8 @@ pub enum Liveness {
 pub struct Session {
     /// Its id.
     pub id: SessionId,
-    /// The agent's identity.
-    pub machine: String,
+    /// Which agent it is.
+    pub agent: AgentIdentity,
     /// Did the hello come?
     pub live: bool,
     /// The last order sent.
@@ -33,6 +33,17 @@ pub struct Session {
     /// The last order that a report acknowledged.
     pub acknowledged: OrderSequence,
     /// Since when.
+    pub since: Instant,
+}
+
+/// Another agent with the node's identity, that waits until the first one has answered or is given up.
+#[derive(Clone, Debug, Serialize)]
+pub struct Newcomer {
+    /// Its connection; none while it is about to connect again.
+    pub session: Option<SessionId>,
+    /// Which agent it is.
+    pub agent: AgentIdentity,
+    /// Since when it waits.
     pub since: Instant,
 }
 
@@ -72,8 +83,10 @@ pub struct NodeSeen {
     pub session: Option<Session>,
     /// How often it was lost lately, and until when that counts against it; then the level is set to 0.
     pub flaps: (u32, Instant),
-    /// Reconnects of one machine while its older connection was alive, in a row.
-    pub clashes: u32,
+    /// The agent that spoke for it last.
+    pub spoke: Option<AgentIdentity>,
+    /// Who else would.
+    pub newcomer: Option<Newcomer>,
 }
 
 impl NodeSeen {
@@ -95,7 +108,8 @@ impl NodeSeen {
             flaps: (0, Instant(0)),
             late: false,
             draws: 0,
-            clashes: 0,
+            spoke: None,
+            newcomer: None,
         }
     }
 

@@ -149,25 +149,6 @@ pub enum Stage {
     Stopping,
 }
 
-/// A copy that ended, kept for `explain`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Gone {
-    /// Its id.
-    pub id: ReplicaId,
-    /// Where it was.
-    pub node: NodeId,
-    /// What it ran.
-    pub revision: RevisionNumber,
-    /// How it ended.
-    pub exit: Exit,
-    /// Why it ended.
-    pub why: Reason,
-    /// Why it had been there.
-    pub placed: Reason,
-    /// When the leader learnt of it.
-    pub at: Instant,
-}
-
 /// What one copy adds to its app's figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {

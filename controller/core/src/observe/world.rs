@@ -7,13 +7,15 @@ use serde::Serialize;
 use super::names::Names;
 use super::node::NodeSeen;
 use super::outbox::{Outbox, Pending};
-use super::replica::{Gone, Replica, Slot, Tally};
+use super::replica::{Replica, Slot, Tally};
 use super::roster::Roster;
 use crate::autoscale::Elasticity;
 use crate::ids::{AppId, Fence, NodeId, OrderSequence, ReplicaId};
+use crate::model::Gone;
 use crate::plan::classes::Classes;
+use crate::plan::obstacle::Unplaced;
 use crate::plan::repair::{Backoff, Brake};
-use crate::plan::report::Unplaced;
+use crate::plan::stuck::Advance;
 use crate::time::Instant;
 use crate::units::Millis;
 
@@ -51,7 +53,7 @@ pub struct AppSeen {
     pub tally: Tally,
     /// Copies being retired.
     pub retiring: BTreeSet<ReplicaId>,
-    /// Ended copies, oldest first.
+    /// Ended copies, the longest ago first.
     pub gone: VecDeque<Gone>,
     /// Of an app whose policies decide.
     pub elastic: Option<Elasticity>,
@@ -65,6 +67,8 @@ pub struct AppSeen {
     pub made_way: Option<u32>,
     /// The rollout has been reported as under way.
     pub rolling: bool,
+    /// How the replacement of copies goes: what there was when it last advanced.
+    pub advance: Option<Advance>,
     /// The verdict on this revision was given to raft.
     pub verdict: u32,
 }
@@ -114,6 +118,10 @@ pub struct World {
     pub brake: Brake,
     /// When wanted counts were last given to raft.
     pub recorded: Instant,
+    /// Ends that no agent can tell of, not yet given to raft.
+    pub untold: Vec<Gone>,
+    /// When such ends were last given to raft.
+    pub ends_recorded: Instant,
     /// The measure of "running long enough to be measured".
     pub full_window: Millis,
 }
@@ -191,6 +199,8 @@ impl World {
             outbox: Outbox::default(),
             brake: Brake::default(),
             recorded: Instant(0),
+            untold: Vec::new(),
+            ends_recorded: Instant(0),
             full_window,
         }
     }

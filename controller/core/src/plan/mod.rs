@@ -4,12 +4,14 @@
 pub mod classes;
 pub mod eligible;
 pub mod need;
+pub mod obstacle;
 pub mod place;
 pub mod repair;
 pub mod report;
 pub mod retire;
 pub mod revise;
 pub mod score;
+pub mod stuck;
 pub mod tree;
 pub mod workload;
 
@@ -91,6 +93,7 @@ impl Turn<'_> {
         self.retire_surplus(app, need.retire_fresh, need.retire_stale);
         self.make_way(app);
         self.report_rollout(app);
+        self.watch_replacement(app);
     }
 
     fn figures(&mut self, app: AppId) -> Figures {

@@ -1,34 +1,14 @@
-//! What people are told: why a copy is where it is, what found no room and what would help, how a rollout goes.
+//! What people are told: why a copy is where it is, what found no room (in the words of `obstacle`), how a rollout goes.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-
-use super::classes::Class;
-use super::eligible::{Filter, Request};
+use super::obstacle::Unplaced;
 use super::score::{Choice, Why};
 use crate::effect::{Effect, EventKind};
 use crate::ids::AppId;
 use crate::model::command::{Change, Command};
-use crate::model::spec::{AppSpec, Constraint, ConstraintOperator};
 use crate::observe::replica::{Placed, Replica};
 use crate::reason::{Reason, count};
-use crate::time::Instant;
 use crate::turn::{About, Scene, Turn};
 use crate::units::{Millis, Permille};
-
-/// Copies that found no room: a report, not an error.
-#[derive(Clone, Debug, Serialize)]
-pub struct Unplaced {
-    /// How many.
-    pub count: u32,
-    /// Since when.
-    pub since: Instant,
-    /// Nodes per filter that refused them.
-    pub refused: Vec<(Filter, u32)>,
-    /// In words, with what would help.
-    pub text: String,
-}
 
 impl Scene<'_> {
     /// Why a copy is where it is.
@@ -79,73 +59,6 @@ impl Scene<'_> {
         }
         Reason::new(code, text)
     }
-
-    /// Nodes per filter that refuse a request.
-    pub fn refusals(&self, request: &Request<'_>, class: &Class) -> Vec<(Filter, u32)> {
-        let mut counts: BTreeMap<Filter, u32> = BTreeMap::new();
-        for (node, _) in self.world.nodes() {
-            if let Some(filter) = self.refusal(node, request, Some(class)) {
-                *counts.entry(filter).or_default() += 1;
-            }
-        }
-        counts.into_iter().collect()
-    }
-
-    fn unplaced_text(&self, spec: &AppSpec, missing: u32, refused: &[(Filter, u32)]) -> String {
-        let nodes: u32 = refused.iter().map(|(_, count)| count).sum();
-        if nodes == 0 {
-            return format!(
-                "{} for a node: none has joined; start one with `bellows agent`",
-                count(missing, "copy waits", "copies wait")
-            );
-        }
-        let each: Vec<String> =
-            refused.iter().map(|(filter, count)| format!("{count} {}", self.filter_text(spec, *filter))).collect();
-        let helps = refused.iter().max_by_key(|(_, count)| *count).map_or("", |(filter, _)| mend(*filter));
-        {
-            let (copies, nodes) = (count(missing, "copy", "copies"), count(nodes, "node", "nodes"));
-            format!("{copies} found no place among {nodes}: {}; {helps}", each.join(", "))
-        }
-    }
-
-    fn filter_text(&self, spec: &AppSpec, filter: Filter) -> String {
-        let request = Request { app: AppId(0), spec, zones: None };
-        let rooms = |filter| {
-            let refused =
-                self.world.nodes().filter(move |(node, _)| self.refusal(*node, &request, None) == Some(filter));
-            refused.map(|(_, seen)| seen.room()).collect::<Vec<_>>().into_iter()
-        };
-        match filter {
-            Filter::Cordoned => "cordoned".to_owned(),
-            Filter::Draining => "draining".to_owned(),
-            Filter::NotUp => "not heard".to_owned(),
-            Filter::Constraint(at) => {
-                spec.constraints.get(at).map_or_else(String::new, |one| format!("without {}", constraint_text(one)))
-            }
-            Filter::Cpu => {
-                let most = rooms(filter).map(|room| room.cpu).max().unwrap_or_default();
-                format!("with too little CPU ({} asked, at most {most} free)", spec.resources.cpu)
-            }
-            Filter::Memory => {
-                let most = rooms(filter).map(|room| room.memory).max().unwrap_or_default();
-                format!("with too little memory ({} asked, at most {most} free)", spec.resources.memory)
-            }
-            Filter::PerNode => {
-                format!(
-                    "with {} already, the most allowed on one node",
-                    count(spec.max_per_node.unwrap_or(0), "copy", "copies")
-                )
-            }
-            Filter::NoSpreadLabel => {
-                format!("without the label \"{}\" of the spread", spec.spread.as_ref().map_or("", |spread| &spread.by))
-            }
-            Filter::Spread => format!(
-                "in a full part of the spread over \"{}\"",
-                spec.spread.as_ref().map_or("", |spread| &spread.by)
-            ),
-            Filter::SaidFull => "that measured no room a moment ago".to_owned(),
-        }
-    }
 }
 
 impl Turn<'_> {
@@ -163,15 +76,17 @@ impl Turn<'_> {
         let mut classes = std::mem::take(&mut self.world.classes);
         let scene = self.scene();
         let (key, class) = classes.take(&scene, spec, None);
-        let refused = scene.refusals(&scene.request(app, spec, &class, false), &class);
-        let text = scene.unplaced_text(spec, missing, &refused);
+        let obstacles = scene.obstacles(&scene.request(app, spec, &class, false), &class);
         classes.keep(key, class);
         self.world.classes = classes;
+        let text = obstacles.text(spec, missing);
+        let facts = obstacles.facts(&self.scene(), spec);
         let Some(seen) = self.world.apps.get_mut(&app) else { return };
         let before = seen.unplaced.take();
         let news = before.as_ref().is_none_or(|before| before.text != text);
         let since = before.map_or(self.now, |before| before.since);
-        seen.unplaced = Some(Unplaced { count: missing, since, refused, text: text.clone() });
+        let refused = obstacles.counts();
+        seen.unplaced = Some(Unplaced { count: missing, since, refused, text: text.clone(), facts });
         self.world.unplaced.insert(app);
         if news {
             self.tell(EventKind::Unplaced, About::app(app), Reason::new("no_room", text));
@@ -231,30 +146,5 @@ fn push_millis(text: &mut String, length: Millis) {
             text.push_str(" ms");
         }
         _ => text.push_str(&length.to_string()),
-    }
-}
-
-fn mend(filter: Filter) -> &'static str {
-    match filter {
-        Filter::Cordoned | Filter::Draining => "`bellows node activate` would help",
-        Filter::NotUp => "see `bellows nodes` for the servers that are not heard",
-        Filter::Constraint(_) => "a node with the label, or another constraint would help",
-        Filter::Cpu => "a node with more free CPU, fewer copies, or a smaller `resources.cpu` would help",
-        Filter::Memory => "a node with more free memory, fewer copies, or a smaller `resources.memory` would help",
-        Filter::PerNode => "more nodes, or a higher `max_per_node` would help",
-        Filter::NoSpreadLabel | Filter::Spread => {
-            "room in the emptier parts, a higher `max_skew`, or `when_full: relax` would help"
-        }
-        Filter::SaidFull => "it is tried again in a moment",
-    }
-}
-
-fn constraint_text(constraint: &Constraint) -> String {
-    let values = constraint.values.join(", ");
-    match constraint.operator {
-        ConstraintOperator::In => format!("{} in [{values}]", constraint.label),
-        ConstraintOperator::NotIn => format!("{} not in [{values}]", constraint.label),
-        ConstraintOperator::Exists => format!("the label {}", constraint.label),
-        ConstraintOperator::NotExists => format!("the absence of the label {}", constraint.label),
     }
 }

@@ -119,7 +119,8 @@ impl Turn<'_> {
         }
         let draining = self.draining(replica.node).is_some();
         if draining {
-            let text = format!("node {} is drained and another copy took over", self.scene().node_name(replica.node));
+            let state = if never_answered(replica) { "it was never ready" } else { "another copy took over" };
+            let text = format!("node {} is drained and {state}", self.scene().node_name(replica.node));
             return (Cause::Drained, Reason::new("drained", text));
         }
         let number = self.model.apps.get(&app).map_or(0, |known| known.current.number.0);

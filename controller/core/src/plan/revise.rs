@@ -1,9 +1,9 @@
 //! The model changed: what does it mean for the copies that are there?
 
 use crate::autoscale::Elasticity;
-use crate::effect::{Effect, EventKind};
+use crate::effect::{Action, Effect, EventKind};
 use crate::ids::{AppId, NodeId, RevisionNumber};
-use crate::input::Exit;
+use crate::input::{Exit, Lifecycle};
 use crate::model::command::{Change, NodeState, Outcome};
 use crate::model::spec::Scale;
 use crate::observe::replica::{Slot, Standing};
@@ -17,6 +17,7 @@ impl Turn<'_> {
         self.tell(EventKind::Leader, About::default(), Reason::new("leads", text));
         // A new leader may have been cut off itself: replacement begins slowly.
         self.world.brake.until = self.now + self.limits.brake_hold;
+        self.recall();
         self.revise_all();
     }
 
@@ -67,8 +68,14 @@ impl Turn<'_> {
             match &spec.scale {
                 Scale::Declared { .. } => seen.elastic = None,
                 Scale::Policies(bounds) => {
-                    let elastic = seen.elastic.get_or_insert_with(|| Elasticity::begin(known.wanted, now));
-                    elastic.wanted = elastic.wanted.clamp(bounds.min, bounds.max);
+                    let elastic =
+                        seen.elastic.get_or_insert_with(|| Elasticity::begin(known.wanted, &known.counted, now));
+                    let bounded = elastic.wanted.clamp(bounds.min, bounds.max);
+                    if bounded != elastic.wanted || known.counted.at > elastic.at {
+                        // A person moved the bounds after the last decision.
+                        (elastic.reason, elastic.at) = (known.counted.why.clone(), known.counted.at);
+                    }
+                    elastic.wanted = bounded;
                 }
             }
             // A new revision deserves a new chance at once.
@@ -110,21 +117,33 @@ impl Turn<'_> {
     }
 
     fn node_left(&mut self, node: NodeId) {
+        let name = self.scene().node_name(node).into_owned();
+        let reason = Reason::new("node_removed", format!("its node {name} was removed from the cluster"));
+        self.stop_all_on(node, &reason);
         let Some(seen) = self.world.node_mut(node) else { return };
-        let session = seen.session.take().map(|session| session.id);
+        let newcomer = seen.newcomer.take().and_then(|newcomer| newcomer.session);
+        let open = seen.session.take().map(|session| session.id);
         for slot in self.copies_on(node) {
-            self.finish(
-                slot,
-                Exit::Unknown,
-                Reason::new("node_removed", "its node was removed from the cluster"),
-                false,
-            );
+            self.finish(slot, Exit::Unknown, reason.clone(), false);
         }
         self.world.forget_node(node);
-        if let Some(session) = session {
-            let why = format!("node {node} was removed from the cluster; join again with a token from `bellows token`");
-            self.effects.push(Effect::CloseSession { node, session, why, retry: false });
+        let why = self.scene().not_a_member(node);
+        for session in open.into_iter().chain(newcomer) {
+            self.effects.push(Effect::CloseSession { node, session, why: why.clone(), retry: false });
         }
+    }
+
+    /// The last orders of a node that can still be reached. They leave before its session ends.
+    fn stop_all_on(&mut self, node: NodeId, reason: &Reason) {
+        for slot in self.copies_on(node) {
+            let replica = self.world.replicas.at(slot);
+            if replica.standing != Standing::Orphan && replica.seen.lifecycle < Lifecycle::Stopping {
+                let (id, grace) = (replica.id, self.scene().terms_of(replica.app).0);
+                // None when it cannot be reached: then its copies run until its agent joins again.
+                self.order(node, id, Action::Stop { only_if_idle: false, grace }, reason.clone());
+            }
+        }
+        self.send_orders();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{LogIndex, NodeId, SessionId, SpecDigest};
-use crate::input::{Input, Lifecycle, NodeFacts, NodeUse, ReplicaReport, Report};
+use crate::input::{AgentIdentity, Input, Lifecycle, NodeFacts, NodeUse, ReplicaReport, Report};
 use crate::model::command::{Change, Command};
 use crate::model::spec::{AppSpec, Scale, Spread, WhenCutOff, WhenFull};
 use crate::observe::replica::Slot;
@@ -63,10 +63,11 @@ impl Workload {
         for node in 1..=self.nodes {
             let (node, session) = (NodeId(node), SessionId(u64::from(node)));
             let fence = Default::default();
-            inputs.push(Input::Connecting { node, session, machine: machine(node.0), fence });
+            let agent = AgentIdentity { machine: machine(node.0), ..AgentIdentity::default() };
+            inputs.push(Input::Connecting { node, session, agent, fence });
             let capacity = Resources { cpu: CpuMilli(32_000), memory: Bytes(128 << 30) };
             let facts = NodeFacts { boot: "boot".to_owned(), capacity, labels: zone(node.0), version: String::new() };
-            inputs.push(Input::Hello { node, session, facts, inventory: Vec::new() });
+            inputs.push(Input::Hello { node, session, facts, inventory: Vec::new(), remembered: Vec::new() });
         }
         for app in 0..self.apps {
             let (spec, digest) = (Box::new(self.spec(app)), SpecDigest::default());

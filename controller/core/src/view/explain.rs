@@ -1,149 +1,296 @@
 //! `bellows explain`: why here, why not, why so many, why ended. From kept reasons and the planner's own filters.
+//!
+//! Where the reasons live, so that they outlive a leader: why a copy is where it is rides in its order and stays with its agent; why
+//! one ended stays with the agent too, and in raft where no agent can tell; why the count is what it is stays in raft. What is being
+//! waited for is worked out anew by every leader.
+
+use serde::Serialize;
 
 use super::View;
-use super::rows::state_word;
+use super::rows::{AppRow, state_word};
 use crate::ids::{AppId, NodeId, ReplicaId};
-use crate::model::spec::Scale;
+use crate::model::spec::{Elastic, Scale};
+use crate::model::{App, Gone};
 use crate::observe::inventory::exit_text;
-use crate::observe::node::Liveness;
-use crate::observe::replica::{Gone, Replica, Sight};
+use crate::observe::node::{Liveness, NodeSeen};
+use crate::observe::replica::{Replica, Sight};
+use crate::observe::world::AppSeen;
+use crate::reason::count;
+
+/// Ended copies that are told of an app; the others are found by their ids.
+const TOLD_ENDS: usize = 5;
+
+/// One answered question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// E.g. "Why 3 copies of web?".
+    pub question: String,
+    /// One sentence.
+    pub answer: String,
+    /// What it rests on.
+    pub facts: Vec<String>,
+}
+
+impl Answer {
+    fn new(question: impl Into<String>, answer: impl Into<String>, facts: Vec<String>) -> Self {
+        Self { question: question.into(), answer: answer.into(), facts }
+    }
+}
 
 impl View<'_> {
-    /// Why an app has the copies that it has. Lines for people.
-    pub fn explain_app(&self, id: AppId) -> Vec<String> {
-        let Some(known) = self.model().apps.get(&id) else {
-            return vec![format!("app {} was removed or never declared", self.app_name(id))];
+    /// Why an app has the copies that it has, why not more, what became of others.
+    pub fn explain_app(&self, id: AppId) -> Vec<Answer> {
+        let ends = self.app_seen(id).and_then(|seen| self.explain_ends(seen));
+        let (Some(known), Some(row)) = (self.model().apps.get(&id), self.app(id)) else {
+            let name = self.app_name(id);
+            let alive = self.app_seen(id).map_or(0, |seen| seen.tally.alive());
+            let facts = vec![format!("{} of it still on the way out", count(alive, "copy is", "copies are"))];
+            let removed = Answer::new(format!("Why no copies of {name}?"), format!("app {name} was removed"), facts);
+            return [Some(removed), ends].into_iter().flatten().collect();
         };
-        let Some(row) = self.app(id) else { return Vec::new() };
-        let mut lines = vec![format!(
-            "app {} at generation {}, revision {}: {} wanted, {} ready, {} starting, {} stopping, {} lost",
-            row.name, row.generation, row.revision, row.wanted, row.ready, row.starting, row.stopping, row.lost
-        )];
-        match &known.current.spec.scale {
-            Scale::Declared { .. } => {
-                lines.push(format!("count: {} was declared (generation {})", known.wanted, known.generation));
-            }
-            Scale::Policies(bounds) => self.explain_scaling(id, bounds, &mut lines),
+        let mut answers = vec![self.explain_count(known, &row)];
+        if let Some(seen) = self.app_seen(id) {
+            answers.extend(self.explain_unplaced(seen));
+            answers.extend(self.explain_waiting(seen));
+            answers.extend(self.explain_replacement(id, seen));
         }
-        let Some(seen) = self.app_seen(id) else { return lines };
-        if let Some(unplaced) = &seen.unplaced {
-            lines.push(format!("not placed since {}: {}", unplaced.since, unplaced.text));
-        }
-        for due in seen.backoff.due.iter().filter(|due| **due > self.now()) {
-            lines.push(format!(
-                "backing off: crash {} in a row, the next copy starts in {}",
-                seen.backoff.level,
-                *due - self.now()
-            ));
-        }
-        let hidden = seen.assumed.saturating_sub(seen.tally.alive());
-        if hidden > 0 && self.world().is_some_and(|world| !world.all_accounted_for()) {
-            lines.push(format!(
-                "waiting: up to {hidden} copies may run on nodes that this new leader has not heard yet"
-            ));
-        }
-        lines.extend(seen.gone.iter().rev().take(5).map(|gone| self.gone_line(gone)));
-        lines
+        answers.extend(ends);
+        answers
     }
 
-    fn explain_scaling(&self, id: AppId, bounds: &crate::model::spec::Elastic, lines: &mut Vec<String>) {
+    fn explain_count(&self, known: &App, row: &AppRow) -> Answer {
+        let decided = self.app_seen(known.id).and_then(|seen| seen.elastic.as_ref());
+        let (why, at) = decided.map_or((&known.counted.why, known.counted.at), |it| (&it.reason, it.at));
+        let by = if decided.is_some_and(|it| it.at > known.counted.at) {
+            crate::model::apply::POLICIES
+        } else {
+            &known.counted.by
+        };
+        let answer = format!("{} wanted: {why}, by {by} at {}", row.wanted, at.utc());
+        let mut facts = vec![format!(
+            "now: {} ready, {} starting, {} stopping, {} lost; generation {}, revision {}",
+            row.ready, row.starting, row.stopping, row.lost, row.generation, row.revision
+        )];
+        if let Scale::Policies(bounds) = &known.current.spec.scale {
+            self.explain_scaling(known.id, bounds, &mut facts);
+        }
+        Answer::new(format!("Why {} of {}?", count(row.wanted, "copy", "copies"), row.name), answer, facts)
+    }
+
+    fn explain_scaling(&self, id: AppId, bounds: &Elastic, facts: &mut Vec<String>) {
         let Some(elastic) = self.app_seen(id).and_then(|seen| seen.elastic.as_ref()) else { return };
-        lines.push(format!("count: {}", elastic.reason));
-        lines.extend(elastic.figures.iter().map(|figure| format!("now: {}", figure.text)));
+        facts.extend(elastic.figures.iter().map(|figure| format!("demand: {}", figure.text)));
         let (largest, grace) = (elastic.window.largest(), bounds.idle_grace);
         let full = elastic.window.is_full(self.now(), grace);
         let state = if full { "watched in full" } else { "not watched in full yet: the count cannot fall" };
-        lines.push(format!(
+        facts.push(format!(
             "window: at most {largest} needed within {grace} ({state}); it falls when that is below {}",
             elastic.wanted
         ));
     }
 
-    /// Why a copy is where it is, or why it ended.
-    pub fn explain_replica(&self, id: ReplicaId) -> Vec<String> {
-        let Some(world) = self.world() else { return vec!["this controller does not lead".to_owned()] };
-        if let Some(slot) = world.replicas.find(id) {
-            return self.explain_living(world.replicas.at(slot));
-        }
-        let gone = world.apps.values().flat_map(|seen| &seen.gone).find(|gone| gone.id == id);
-        match gone {
-            Some(gone) => vec![self.gone_line(gone), format!("it had been there because: {}", gone.placed)],
-            None => vec![format!("no copy {id} is known; `bellows replicas` lists those that live")],
-        }
+    fn explain_unplaced(&self, seen: &AppSeen) -> Option<Answer> {
+        let unplaced = seen.unplaced.as_ref()?;
+        let question = format!("Why no place for {}?", count(unplaced.count, "copy", "copies"));
+        let nodes: u32 = unplaced.refused.iter().map(|(_, nodes)| nodes).sum();
+        let answer = match nodes {
+            0 => unplaced.text.clone(),
+            nodes => {
+                let since = unplaced.since.utc();
+                format!(
+                    "{} refused since {since}, each for the first reason that applies",
+                    count(nodes, "node has", "nodes have")
+                )
+            }
+        };
+        Some(Answer::new(question, answer, unplaced.facts.clone()))
     }
 
-    fn explain_living(&self, replica: &Replica) -> Vec<String> {
+    fn explain_waiting(&self, seen: &AppSeen) -> Option<Answer> {
+        let now = self.now();
+        let mut facts: Vec<String> = Vec::new();
+        for due in seen.backoff.due.iter().filter(|due| **due > now) {
+            let level = seen.backoff.level;
+            facts.push(format!("backing off: crash {level} in a row, the next copy starts in {}", *due - now));
+        }
+        let hidden = seen.assumed.saturating_sub(seen.tally.alive());
+        let world = self.world()?;
+        if hidden > 0 && !world.all_accounted_for() {
+            facts.push(format!("up to {hidden} copies may run on nodes that this new leader has not heard yet"));
+        }
+        if now < world.brake.until && seen.tally.lost > 0 {
+            facts.push(format!(
+                "copies on lost nodes are replaced slowly for another {}: the network may be the culprit",
+                world.brake.until - now
+            ));
+        }
+        if !world.quorum {
+            facts.push("no quorum of controllers answers: nothing is ordered".to_owned());
+        }
+        if self.model().observing {
+            facts.push("the cluster was restored and observes: `bellows resume` lets it act".to_owned());
+        }
+        let first = (!facts.is_empty()).then(|| facts.remove(0))?;
+        Some(Answer::new("What is being waited for?", first, facts))
+    }
+
+    fn explain_replacement(&self, id: AppId, seen: &AppSeen) -> Option<Answer> {
+        let stale = Some(seen.tally.stale).filter(|stale| *stale > 0)?;
+        let scene = self.scene()?;
+        let answer = format!(
+            "{}: {}",
+            count(stale, "copy waits to be replaced", "copies wait to be replaced"),
+            scene.in_the_way(id)
+        );
+        Some(Answer::new("Why do copies run that shall be replaced?", answer, Vec::new()))
+    }
+
+    fn explain_ends(&self, seen: &AppSeen) -> Option<Answer> {
+        let kept = Some(seen.gone.len()).filter(|kept| *kept > 0)?;
+        let told = kept.min(TOLD_ENDS);
+        let answer = match kept > told {
+            true => format!("the last {told} of {kept} that are remembered; `bellows explain ID` tells of each"),
+            false => format!("{} remembered", count(kept as u64, "copy is", "copies are")),
+        };
+        let lines = seen.gone.iter().rev().take(told).map(|gone| self.gone_line(gone)).collect();
+        Some(Answer::new("Which copies ended, and why?", answer, lines))
+    }
+
+    /// Why a copy is where it is, or why it ended.
+    pub fn explain_replica(&self, id: ReplicaId) -> Vec<Answer> {
+        let Some(world) = self.world() else { return vec![not_leading()] };
+        if let Some(slot) = world.replicas.find(id) {
+            return vec![self.explain_living(world.replicas.at(slot))];
+        }
+        let gone = world.apps.values().flat_map(|seen| &seen.gone).find(|gone| gone.id == id);
+        vec![gone.map_or_else(|| self.explain_unknown(id), |gone| self.explain_gone(gone))]
+    }
+
+    fn explain_living(&self, replica: &Replica) -> Answer {
         let reason = self.scene().map(|scene| scene.placed_reason(replica)).unwrap_or_default();
-        let mut lines = vec![
-            format!(
-                "{} of app {} on node {}: {}",
-                replica.id,
-                self.app_name(replica.app),
-                self.node_name(replica.node),
-                state_word(replica)
-            ),
-            format!("here because: {reason}"),
-        ];
+        let mut facts = vec![format!("it is {}", state_word(replica))];
         if let Some(exit) = replica.seen.last_exit {
             let (attempt, how) = (replica.seen.attempt, exit_text(exit));
-            lines.push(format!("attempt {attempt}, in place; the last end seen: {how}"));
+            facts.push(format!("attempt {attempt}, in place; the last end seen: {how}"));
         }
         if let Some(order) = replica.ordered {
-            lines.push(format!("its start order {order} has not been acknowledged yet; its resources are set aside"));
+            facts.push(format!("its start order {order} has not been acknowledged yet; its resources are set aside"));
         }
         if let Some(retire) = &replica.retire {
-            lines.push(format!("ending because: {}; patience ends in {}", retire.reason, retire.deadline - self.now()));
+            facts.push(format!("ending because: {}; patience ends in {}", retire.reason, retire.deadline - self.now()));
         }
         match replica.sight {
-            Sight::Held(until) => lines.push(format!(
+            Sight::Held(until) => facts.push(format!(
                 "its node is lost; the agent ends it by itself, and it is replaced in {}",
                 until - self.now()
             )),
-            Sight::Lost => lines.push("its node is lost; it is not counted".to_owned()),
-            Sight::Blind => lines.push("its node cannot be heard at the moment; it is still counted".to_owned()),
+            Sight::Lost => facts.push("its node is lost; it is not counted".to_owned()),
+            Sight::Blind => facts.push("its node cannot be heard at the moment; it is still counted".to_owned()),
             Sight::Clear => {}
         }
-        lines
+        let (app, node) = (self.app_name(replica.app), self.node_name(replica.node));
+        Answer::new(format!("Why is {} of {app} on {node}?", replica.id), reason.text, facts)
     }
 
-    fn gone_line(&self, gone: &Gone) -> String {
-        format!(
-            "ended: {} on {} at {}: {}, {}",
-            gone.id,
-            self.node_name(gone.node),
-            gone.at,
-            exit_text(gone.exit),
-            gone.why
+    fn explain_gone(&self, gone: &Gone) -> Answer {
+        let placed = if gone.placed.text.is_empty() { "nobody kept why" } else { &gone.placed.text };
+        let facts = vec![
+            format!("on node {} at {}, revision {}", self.place_name(gone.node), gone.at.utc(), gone.revision),
+            format!("it had been there because: {placed}"),
+        ];
+        let question = format!("Why did {} of {} end?", gone.id, self.app_name(gone.app));
+        Answer::new(question, format!("{}: {}", exit_text(gone.exit), gone.why), facts)
+    }
+
+    /// Honest about where the answer may be.
+    fn explain_unknown(&self, id: ReplicaId) -> Answer {
+        let mut facts = vec![format!(
+            "remembered are the last {} ended copies of each app, as far as their nodes remember them",
+            self.core.config().limits.kept_ended
+        )];
+        let unheard = self.world().into_iter().flat_map(|world| world.nodes());
+        let unheard = unheard.filter(|(_, seen)| seen.liveness != Liveness::Up).map(|(node, _)| self.node_name(node));
+        let unheard: Vec<String> = unheard.collect();
+        if !unheard.is_empty() {
+            facts.push(format!("not heard at the moment, it may be there: {}", unheard.join(", ")));
+        }
+        Answer::new(
+            format!("What became of {id}?"),
+            format!("no copy {id} is known; `bellows replicas` lists those that live"),
+            facts,
         )
     }
 
+    fn gone_line(&self, gone: &Gone) -> String {
+        let (node, at) = (self.place_name(gone.node), gone.at.utc());
+        format!("{} on {node} at {at}: {}, {}", gone.id, exit_text(gone.exit), gone.why)
+    }
+
+    /// A node's name, and whether it is still one.
+    fn place_name(&self, node: NodeId) -> String {
+        let name = self.node_name(node);
+        if self.model().nodes.contains_key(&node) { name } else { format!("{name} (removed)") }
+    }
+
     /// How a node stands, and why it takes copies or not.
-    pub fn explain_node(&self, id: NodeId) -> Vec<String> {
-        let Some(row) = self.node(id) else { return vec![format!("node {id} is not part of this cluster")] };
-        let mut lines = vec![format!(
-            "node {}: {}, {:?}, load {}, {} copies, {} of {} CPU and {} of {} memory declared",
-            row.name,
+    pub fn explain_node(&self, id: NodeId) -> Vec<Answer> {
+        let Some(row) = self.node(id) else { return self.explain_removed_node(id).into_iter().collect() };
+        let answer = format!(
+            "{}, {}, load {}, {}, {} of {} CPU and {} of {} memory declared",
             row.state,
-            row.liveness,
+            liveness_word(row.liveness),
             row.load,
-            row.replicas,
+            count(row.replicas, "copy", "copies"),
             row.reserved.cpu,
             row.capacity.cpu,
             row.reserved.memory,
             row.capacity.memory
-        )];
-        let Some(seen) = self.node_seen(id) else { return lines };
-        match (row.liveness, row.age) {
-            (Liveness::Up, Some(age)) => {
-                lines.push(format!("its load was read {age} ago: {} CPU, {} memory", row.used.cpu, row.used.memory))
+        );
+        let facts = self.node_seen(id).map(|seen| self.node_facts(id, seen)).unwrap_or_default();
+        vec![Answer::new(format!("How does node {} stand?", row.name), answer, facts)]
+    }
+
+    fn node_facts(&self, id: NodeId, seen: &NodeSeen) -> Vec<String> {
+        let now = self.now();
+        let used = seen.measured.used;
+        let mut facts = vec![match (seen.liveness, seen.measured_at) {
+            (Liveness::Up, Some(at)) => {
+                format!("its load was read {} ago: {} CPU, {} memory", now - at, used.cpu, used.memory)
             }
-            (Liveness::Up, None) => lines.push("its load was not read yet".to_owned()),
-            _ => lines.push(format!("last heard {} ago", self.now() - row.heard)),
-        }
+            (Liveness::Up, None) => "its load was not read yet".to_owned(),
+            _ => format!("last heard {} ago", now - seen.heard),
+        }];
+        facts.extend(self.scene().and_then(|scene| scene.drain_fact(id, seen)));
         let (level, until) = seen.flaps;
-        if self.now() < until {
-            lines.push(format!("it was lost {level} times lately and ranks behind others for {}", until - self.now()));
+        if now < until {
+            facts.push(format!("it was lost {level} times lately and ranks behind others for {}", until - now));
         }
-        lines
+        if seen.newcomer.is_some() {
+            facts.push(
+                "another agent with its identity has connected; which one is the clone is being found out".to_owned(),
+            );
+        }
+        facts
+    }
+
+    /// A node that left for good.
+    pub fn explain_removed_node(&self, id: NodeId) -> Option<Answer> {
+        let removed = self.model().removed_node(id)?;
+        let facts =
+            vec![format!("its number {id} is never given out again; a server that comes back joins with a token")];
+        let answer = format!("removed for good by {} at {}", removed.by, removed.at.utc());
+        Some(Answer::new(format!("How does node {} stand?", removed.name), answer, facts))
+    }
+}
+
+fn not_leading() -> Answer {
+    Answer::new("Who knows?", "this controller does not lead; ask another", Vec::new())
+}
+
+fn liveness_word(liveness: Liveness) -> &'static str {
+    match liveness {
+        Liveness::Up => "up",
+        Liveness::Unknown => "not heard at the moment",
+        Liveness::Lost => "lost",
     }
 }

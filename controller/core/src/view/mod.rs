@@ -62,9 +62,14 @@ impl<'a> View<'a> {
         self.model().nodes.values().find(|node| node.name == name).map(|node| node.id)
     }
 
+    /// The latest node of that name that left for good.
+    pub fn find_removed_node(&self, name: &str) -> Option<NodeId> {
+        self.model().removed.iter().rev().find(|node| node.name == name).map(|node| node.id)
+    }
+
     /// A node as people call it.
     pub fn node_name(&self, node: NodeId) -> String {
-        self.model().nodes.get(&node).map_or_else(|| node.to_string(), |known| known.name.clone())
+        self.model().node_name(node).into_owned()
     }
 
     /// An app as people call it, also when it was removed.

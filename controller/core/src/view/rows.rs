@@ -9,7 +9,7 @@ use crate::model::apply::state_name;
 use crate::model::spec::Scale;
 use crate::observe::node::Liveness;
 use crate::observe::replica::{Replica, Sight, Stage, Standing};
-use crate::plan::report::Unplaced;
+use crate::plan::obstacle::Unplaced;
 use crate::reason::Reason;
 use crate::time::Instant;
 use crate::units::{Bytes, Millis, Permille, Resources};

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bellows_core::effect::{Action, Order};
 use bellows_core::ids::{Fence, NodeId, OrderSequence, ReplicaId, SessionId};
 use bellows_core::input::{
-    Activity, Ended, Exit, Lifecycle, NodeFacts, NodeUse, OrderRefusal, RefusedOrder, ReplicaReport, Report,
+    Activity, AgentIdentity, Ended, Exit, Lifecycle, NodeFacts, NodeUse, Obeyed, OrderRefusal, RefusedOrder,
+    ReplicaReport, Report,
 };
 use bellows_core::reason::Reason;
 use bellows_core::time::Instant;
@@ -16,6 +17,8 @@ pub struct Agent {
     pub node: NodeId,
     pub name: String,
     pub machine: String,
+    /// Of its present start.
+    pub instance: u32,
     pub facts: NodeFacts,
     pub fence: Fence,
     pub session: Option<SessionId>,
@@ -28,6 +31,8 @@ pub struct Agent {
     pub busy_refusals: u32,
     pub acknowledged: OrderSequence,
     pub copies: BTreeMap<ReplicaId, Copy>,
+    /// Ended and acknowledged.
+    pub remembered: Vec<ReplicaReport>,
     pub refused: Vec<RefusedOrder>,
     /// Load that is not ours.
     pub other: Resources,
@@ -50,6 +55,28 @@ impl Agent {
         self.copies.values_mut().map(|copy| copy.told(now)).collect()
     }
 
+    pub fn identity(&self) -> AgentIdentity {
+        AgentIdentity {
+            machine: self.machine.clone(),
+            boot: self.facts.boot.clone(),
+            instance: format!("{}#{}", self.name, self.instance),
+        }
+    }
+
+    /// The server starts anew: no process is left, and the agent says so.
+    pub fn reboot(&mut self, now: Instant) {
+        self.facts.boot.push('+');
+        self.instance += 1;
+        let why = Reason::new("host_rebooted", "the server was restarted");
+        for copy in self.copies.values_mut().filter(|copy| copy.report.ended.is_none()) {
+            copy.report.lifecycle = Lifecycle::Ended;
+            copy.report.ready = false;
+            copy.report.used = Resources::default();
+            copy.report.ended = Some(Ended { exit: Exit::Unknown, why: why.clone(), wanted: false, at: now });
+            (copy.ready_at, copy.ends_at) = (None, None);
+        }
+    }
+
     pub fn obey(&mut self, now: Instant, orders: Vec<Order>) {
         for order in orders {
             assert_eq!(order.sequence.0, self.acknowledged.0 + 1, "orders come in sequence, without gaps");
@@ -59,7 +86,7 @@ impl Agent {
                 self.refused.push(RefusedOrder { sequence, replica, why, text: text.to_owned() });
             }
             if let (Some(copy), Some(session)) = (self.copies.get_mut(&order.replica), self.session) {
-                copy.report.obeyed = (session, order.sequence);
+                copy.report.obeyed = Obeyed { fence: self.fence, session, sequence: order.sequence };
                 copy.told = false;
             }
         }

@@ -98,7 +98,10 @@ impl Lab {
                 ));
                 self.later(LATENCY, Thing::Deliver(node, effect));
             }
-            Effect::Greet { node, .. } | Effect::Orders { node, .. } | Effect::Acknowledge { node, .. } => {
+            Effect::Greet { node, .. }
+            | Effect::Orders { node, .. }
+            | Effect::Acknowledge { node, .. }
+            | Effect::Probe { node, .. } => {
                 self.later(LATENCY, Thing::Deliver(node, effect));
             }
         }
@@ -145,16 +148,22 @@ impl Lab {
                 agent.live = true;
                 agent.acknowledged = OrderSequence(0);
                 let (facts, inventory) = (agent.facts.clone(), agent.inventory(now));
-                self.later(LATENCY, Thing::Input(Input::Hello { node, session, facts, inventory }));
+                let remembered = agent.remembered.clone();
+                self.later(LATENCY, Thing::Input(Input::Hello { node, session, facts, inventory, remembered }));
             }
             Effect::Orders { session, fence, orders, .. } if agent.session == Some(session) => {
                 assert!(fence >= agent.fence, "an order under a lower fence");
                 agent.obey(now, orders);
             }
             Effect::Acknowledge { session, ended, .. } if agent.session == Some(session) => {
-                ended.iter().for_each(|id| drop(agent.copies.remove(id)));
+                let copies = ended.iter().filter_map(|id| agent.copies.remove(id));
+                agent.remembered.extend(copies.map(|copy| copy.report));
             }
-            Effect::CloseSession { session, .. } if agent.session == Some(session) => {
+            Effect::Probe { session, newcomer, .. } if agent.session == Some(session) => {
+                self.later(LATENCY, Thing::Input(Input::Alive { node, session, newcomer }));
+            }
+            Effect::CloseSession { session, retry, .. } if agent.session == Some(session) => {
+                agent.silent |= !retry;
                 agent.session = None;
                 agent.live = false;
             }
@@ -191,8 +200,8 @@ impl Lab {
         let Some(agent) = self.agents.get_mut(&node) else { return };
         agent.session = Some(session);
         agent.live = false;
-        let (machine, fence) = (agent.machine.clone(), agent.fence);
-        self.later(LATENCY, Thing::Input(Input::Connecting { node, session, machine, fence }));
+        let (identity, fence) = (agent.identity(), agent.fence);
+        self.later(LATENCY, Thing::Input(Input::Connecting { node, session, agent: identity, fence }));
     }
 
     pub fn disconnect(&mut self, node: NodeId) {
@@ -216,9 +225,13 @@ impl Lab {
     }
 
     pub fn ask(&mut self, request: Request) -> Option<Outcome> {
+        self.ask_with_key("", request)
+    }
+
+    pub fn ask_with_key(&mut self, key: &str, request: Request) -> Option<Outcome> {
         self.token += 1;
         let token = self.token;
-        self.step(Input::Request { token: Token(token), by: "ann".to_owned(), key: String::new(), request });
+        self.step(Input::Request { token: Token(token), by: "ann".to_owned(), key: key.to_owned(), request });
         self.run(Millis(10));
         self.replies.remove(&token)
     }
@@ -238,6 +251,7 @@ impl Lab {
                 node,
                 name: name.to_owned(),
                 machine,
+                instance: 1,
                 facts,
                 fence,
                 session: None,
@@ -247,6 +261,7 @@ impl Lab {
                 busy_refusals: 0,
                 acknowledged: OrderSequence(0),
                 copies: BTreeMap::new(),
+                remembered: Vec::new(),
                 refused: Vec::new(),
                 other: Resources::default(),
                 start_takes: Millis(200),

@@ -27,7 +27,7 @@ pub async fn nodes_up(connection: &mut Connection, names: &[String]) -> Result<(
 pub async fn forget_other_nodes(connection: &mut Connection, names: &[String]) -> Result<(), Failure> {
     let nodes = connection.ask(async |client| client.list_nodes(wire::ListNodesRequest {}).await).await?.nodes;
     for node in nodes.into_iter().filter(|node| !names.contains(&node.name)) {
-        let request = wire::RemoveNodeRequest { node: node.name };
+        let request = wire::RemoveNodeRequest { node: node.name, ..Default::default() };
         connection.ask(async |client| client.remove_node(request.clone()).await).await?;
     }
     Ok(())

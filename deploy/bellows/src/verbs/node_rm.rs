@@ -4,7 +4,7 @@ use bellows_proto::operator::RemoveNodeRequest;
 use clap::Args;
 use serde_json::json;
 
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::failure::Failure;
 use crate::globals::Globals;
 use crate::output;
@@ -28,7 +28,8 @@ pub struct Arguments {
 /// Says so.
 pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
     let mut connection = Connection::open(globals)?;
-    let request = RemoveNodeRequest { node: arguments.node.clone() };
+    let idempotency_key = connection::idempotency_key();
+    let request = RemoveNodeRequest { node: arguments.node.clone(), idempotency_key };
     let answer = connection.ask(async |client| client.remove_node(request.clone()).await).await?;
     match globals.json() {
         true => output::json(&json!({ "id": format!("n{}", answer.id), "node": arguments.node, "state": "removed" })),
