@@ -277,6 +277,10 @@ impl Shared {
                 Ok(folder) => state.ready.push(folder),
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "cannot make a folder ahead");
+                    // Those given up make room, and somebody may wait for them to go.
+                    if !state.gone.is_empty() {
+                        return self.clear(state);
+                    }
                     return self.changed.wait_timeout(state, PAUSE).unwrap_or_else(PoisonError::into_inner).0;
                 }
             }
@@ -376,6 +380,23 @@ mod tests {
         drop(reader);
         let found = make(root.path().join("8")).expect("made").place.path;
         assert!(clear(Place::found(found), true).expect("cleared").is_none(), "an earlier runtime may have told of it");
+    }
+
+    #[test]
+    fn those_given_up_go_even_when_none_can_be_made() {
+        let root = root();
+        let inside = root.path().join("inside");
+        fs::create_dir(&inside).expect("made");
+        let folders = Folders::start(&inside).expect("started");
+        while folders.shared.lock().ready.len() < READY {
+            std::thread::yield_now();
+        }
+        let given_up = folders.take().expect("a folder").place;
+        let _kept = folders.take().expect("another");
+        fs::rename(&inside, root.path().join("elsewhere")).expect("moved");
+        folders.give_up(given_up).expect("given up");
+        folders.settle();
+        assert!(folders.shared.lock().gone.is_empty());
     }
 
     #[test]
