@@ -120,19 +120,29 @@ fn hide() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the CPUs there were to choose from. Launchers are numbered, so that each CPU has its own.
+/// Gives the CPUs that containers may use: all this process may, also those that are offline now. Launchers are numbered, so that each CPU has its own.
 fn keep_to_one_cpu() -> io::Result<Vec<u64>> {
-    let mut cpus = [0_u64; 128];
-    // SAFETY: the mask is ours and as long as is said.
-    let length = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&cpus), cpus.as_mut_ptr()) };
-    let words = usize::try_from(length).map_err(|_| io::Error::last_os_error())? / size_of::<u64>();
-    let cpus = cpus[..words].to_vec();
+    let cpus = allowed_cpus(&std::fs::read_to_string("/proc/self/status")?).ok_or(io::ErrorKind::InvalidData)?;
     let Some(own) = own_cpu(&cpus) else { return Ok(cpus) };
-    let mut one = vec![0_u64; words];
+    let mut one = vec![0_u64; cpus.len()];
     one[own / 64] = 1 << (own % 64);
-    // SAFETY: as above.
+    // SAFETY: the mask is ours and as long as is said.
     let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&one[..]), one.as_ptr()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cpus) }
+    match result {
+        0.. => Ok(cpus),
+        _ => match io::Error::last_os_error() {
+            // Offline: any other will do.
+            error if error.raw_os_error() == Some(libc::EINVAL) => Ok(cpus),
+            error => Err(error),
+        },
+    }
+}
+
+/// From a `/proc/PID/status`, whose words are of 32 bits, the highest first. `sched_getaffinity` would leave out what is offline, for good.
+fn allowed_cpus(status: &str) -> Option<Vec<u64>> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:"))?.trim();
+    let words: Result<Vec<u64>, _> = mask.rsplit(',').map(|word| u64::from_str_radix(word, 16)).collect();
+    Some(words.ok()?.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |high| high << 32)).collect())
 }
 
 /// The one whose number the runtime gave; none when it gave none, or that is not to be had.
@@ -187,6 +197,7 @@ fn quicken_cgroups() {
 
 /// A tmpfs with `proc`, `mnt`, `cgroup` and `empty` becomes the root; the host's tree goes. What is hidden from containers is covered with `empty`, which
 /// holds nothing and can hold nothing: one for all, as making and dropping a file system for each would cost a tenth of a launch.
+/// What that leaves: containers of one launcher can `flock` each other out of that directory, which holds up nobody who does not lock it.
 fn move_out() -> io::Result<()> {
     let proc = mount::copy_of(CWD, c"/proc")?;
     let root = mount::detached(
@@ -248,4 +259,19 @@ fn executable(bytes: &[u8]) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_read_as_the_kernel_writes_them() {
+        let read = |mask: &str| allowed_cpus(&format!("Name:\tx\nCpus_allowed:\t{mask}\nCpus_allowed_list:\t0-1\n"));
+        assert_eq!(read("3"), Some(vec![3]));
+        assert_eq!(read("ffffffff,00000001"), Some(vec![0xffff_ffff_0000_0001]));
+        assert_eq!(read("f,00000000,80000000"), Some(vec![0x8000_0000, 0xf]));
+        assert_eq!(read("no mask"), None);
+        assert_eq!(allowed_cpus("Name:\tx\n"), None);
+    }
 }
