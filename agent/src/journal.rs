@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bellows_agent_core::Record;
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ const COMPACT_BYTES: u64 = 4 << 20;
 
 /// Room on the disk that is kept for the journal ahead of its end: a full disk must stop new replicas, not the agent that looks after the old
 /// ones. 1 MiB is about 2,500 replicas come and gone.
-const RESERVE_BYTES: i64 = 1 << 20;
+const RESERVE_BYTES: u64 = 1 << 20;
 
 /// What can be wrong with the journal.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,8 @@ pub(crate) struct Journal {
     next: u64,
     bytes: u64,
     compact_at: u64,
+    /// Where the room that is kept for it ends.
+    reserved_to: u64,
 }
 
 impl Journal {
@@ -73,10 +76,12 @@ impl Journal {
         let (entries, good_bytes) = parse(path, &text)?;
         let file = open_to_append(path)?;
         file.set_len(good_bytes).map_err(file_error("cut the unfinished end of", path))?;
-        reserve(path, &file, good_bytes);
         let next = entries.len() as u64;
         let records = entries.into_iter().map(|entry| specs.take_entry(entry.record, entry.spec)).collect();
-        Ok((Self { path: path.to_owned(), file, next, bytes: good_bytes, compact_at: COMPACT_BYTES }, records))
+        let path = path.to_owned();
+        let mut journal = Self { path, file, next, bytes: good_bytes, compact_at: COMPACT_BYTES, reserved_to: 0 };
+        journal.reserve();
+        Ok((journal, records))
     }
 
     /// Appends in one write; syncs when one of the records asks for it. After an error nothing of it is in the file.
@@ -93,6 +98,9 @@ impl Journal {
         self.bytes += lines.len() as u64;
         if records.iter().any(Record::durable) {
             self.file.sync_data().map_err(file_error("sync", &self.path))?;
+        }
+        if self.bytes + RESERVE_BYTES / 2 > self.reserved_to {
+            self.reserve();
         }
         Ok(())
     }
@@ -118,8 +126,21 @@ impl Journal {
         self.file = open_to_append(&self.path)?;
         self.bytes = lines.len() as u64;
         self.compact_at = COMPACT_BYTES;
-        reserve(&self.path, &self.file, self.bytes);
+        self.reserve();
         Ok(())
+    }
+
+    /// Keeps room behind the end of the file. Not every file system can, and a full one has none: then the journal may fail later, with words.
+    fn reserve(&mut self) {
+        let (end, room) = (self.bytes.cast_signed(), RESERVE_BYTES.cast_signed());
+        match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, end, room) {
+            Ok(()) | Err(Errno::EOPNOTSUPP) => {}
+            Err(errno) => {
+                tracing::warn!(path = %self.path.display(), %errno, "no room could be kept for the journal; make room on that disk");
+            }
+        }
+        // Also when it failed: the next try, and the next warning, come half of it further on.
+        self.reserved_to = self.bytes + RESERVE_BYTES;
     }
 
     fn encode(&mut self, records: &[Record], specs: &SpecBook) -> Result<Vec<u8>, JournalError> {
@@ -140,17 +161,6 @@ impl Journal {
 
 fn open_to_append(path: &Path) -> Result<File, StateError> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(file_error("open", path))
-}
-
-/// Keeps room behind the end of the file. Not every file system can, and a full one has none: then the journal may fail later, with words.
-fn reserve(path: &Path, file: &File, end: u64) {
-    let kept = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, end.cast_signed(), RESERVE_BYTES);
-    match kept {
-        Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP) => {}
-        Err(errno) => {
-            tracing::warn!(path = %path.display(), %errno, "no room could be kept for the journal; make room on that disk")
-        }
-    }
 }
 
 /// 64 bits of SHA-256: enough against rot; nobody is kept out by it.
@@ -262,22 +272,44 @@ mod tests {
         assert!(matches!(reopen(&path), Err(JournalError::Damaged { line: 1, .. })));
     }
 
-    /// Needs root, for a small disk.
+    /// A disk of 4 MiB; gone with this, also when a test fails.
+    struct SmallDisk(tempfile::TempDir);
+
+    impl SmallDisk {
+        /// None without root, who alone can mount it.
+        fn mount() -> Option<Self> {
+            if !nix::unistd::geteuid().is_root() {
+                println!("skipped: only root can mount a small disk");
+                return None;
+            }
+            let folder = tempfile::tempdir().expect("a folder");
+            let (none, flags) = (None::<&str>, nix::mount::MsFlags::empty());
+            nix::mount::mount(none, folder.path(), Some("tmpfs"), flags, Some("size=4m")).expect("root may mount");
+            Some(Self(folder))
+        }
+
+        fn fill(&self) {
+            let filler = File::create(self.0.path().join("filler")).expect("a file");
+            let full = (0..).find_map(|_| (&filler).write_all(&[1; 4096]).err()).expect("a disk has an end");
+            assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        }
+    }
+
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            if let Err(errno) = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH) {
+                eprintln!("{} stays mounted: {errno}", self.0.path().display());
+            }
+        }
+    }
+
     #[test]
     fn a_full_disk_leaves_room_for_the_journal() {
-        if !nix::unistd::geteuid().is_root() {
-            println!("skipped: only root can mount a small disk");
-            return;
-        }
-        let folder = tempfile::tempdir().expect("a folder");
-        let (none, flags) = (None::<&str>, nix::mount::MsFlags::empty());
-        nix::mount::mount(none, folder.path(), Some("tmpfs"), flags, Some("size=4m")).expect("root may mount");
-        let path = folder.path().join("journal");
+        let Some(disk) = SmallDisk::mount() else { return };
+        let path = disk.0.path().join("journal");
         let (mut journal, _) = Journal::open(&path, &mut SpecBook::default()).expect("a new journal");
         journal.append(&records(), &book()).expect("appended");
-        let filler = File::create(folder.path().join("filler")).expect("a file");
-        let full = (0..).find_map(|_| (&filler).write_all(&[1; 4096]).err()).expect("a disk has an end");
-        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        disk.fill();
         journal.append(&records(), &book()).expect("room was kept");
         journal.compact(&records(), &book()).expect("no room to compact is no error");
         journal.append(&records(), &book()).expect("room was kept");
@@ -286,7 +318,22 @@ mod tests {
         drop(journal);
         let (kept, _) = reopen(&path).expect("nothing half-done is in it");
         assert_eq!(kept.len() % records().len(), 0);
-        nix::mount::umount2(folder.path(), nix::mount::MntFlags::MNT_DETACH).expect("root may unmount");
+    }
+
+    #[test]
+    fn room_is_kept_wherever_the_journal_has_grown_to() {
+        let Some(disk) = SmallDisk::mount() else { return };
+        let (mut journal, _) =
+            Journal::open(&disk.0.path().join("journal"), &mut SpecBook::default()).expect("a new journal");
+        let many: Vec<Record> = records().into_iter().cycle().take(300).collect();
+        while journal.bytes < RESERVE_BYTES * 3 / 2 {
+            journal.append(&many, &book()).expect("appended");
+        }
+        disk.fill();
+        let full_at = journal.bytes;
+        while journal.bytes < full_at + RESERVE_BYTES / 4 {
+            journal.append(&many, &book()).expect("room was kept");
+        }
     }
 
     #[test]
