@@ -45,6 +45,11 @@ pub fn find(containers: &Containers, maker: &Maker) -> Result<Found, Error> {
         }
     }
     for (record, place, file) in ended {
+        // An earlier container of that name, whose launch could not be undone or whose forgetting was interrupted.
+        if containers.alive(&record.id).is_ok() {
+            containers.discard(place)?;
+            continue;
+        }
         found.adopted.push(Adopted::Ended(over(containers, maker, &found.slots, &record, place, &file)?));
     }
     remove_leftovers(maker, &found.slots)?;
@@ -114,26 +119,57 @@ fn remove_leftovers(maker: &Maker, in_use: &BTreeSet<u32>) -> Result<(), Error> 
 /// How long the last of them may take to go; mostly it is some microseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Ends what a launch that failed may have left in a slot: nobody knows it. Returns when it is gone.
+/// Ends what a launch that failed may have left in a slot: nobody knows it. On success it is gone; else the slot is nobody's.
 pub fn end_strangers(group: &Group) -> Result<(), Error> {
-    let until = Instant::now() + PATIENCE;
+    if group.pids()?.is_empty() {
+        return Ok(());
+    }
+    // As for whatever is killed: at 20m of a CPU an end may take a minute.
+    if let Err(error) = group.unbind_cpu() {
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot give a process the CPU to end");
+    }
+    end_listed(|| Ok(group.pids()?), PATIENCE)
+}
+
+/// Ends processes until none is listed.
+fn end_listed(list: impl Fn() -> Result<Vec<u32>, Error>, patience: Duration) -> Result<(), Error> {
+    let until = Instant::now() + patience;
     let mut ended = BTreeSet::new();
     loop {
-        let pids = group.pids()?;
+        let pids = list()?;
         if pids.is_empty() {
             return Ok(());
         }
-        for pid in pids {
-            if ended.insert(pid) {
+        for pid in &pids {
+            if ended.insert(*pid) {
                 tracing::warn!(pid, "a process of a launch that was never finished: ending it");
             }
             // SAFETY: a plain call; the number was read from the cgroup that only this runtime's containers join.
             unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
         }
         if Instant::now() > until {
-            tracing::error!(?ended, "a process of a launch that was never finished cannot be ended");
-            return Ok(());
+            return Err(Error::Unfinished { pids });
         }
         std::thread::yield_now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_go_is_told_and_never_taken_for_gone() {
+        // Killed, and listed until it is waited for.
+        let mut child = Command::new("sleep").arg("1000").spawn().expect("a process");
+        let pid = child.id();
+        match end_listed(|| Ok(vec![pid]), Duration::ZERO) {
+            Err(Error::Unfinished { pids }) => assert_eq!(pids, [pid]),
+            other => panic!("{other:?}"),
+        }
+        child.wait().expect("it was killed");
+        end_listed(|| Ok(Vec::new()), Duration::ZERO).expect("nothing is left");
     }
 }

@@ -42,6 +42,8 @@ enum Known {
     Running(Shared<Life>),
     /// With its folder.
     Reaped(Ended, Place),
+    /// Being forgotten; the name is taken until its record is blank, lest the next start finds two of that name.
+    Leaving,
 }
 
 /// The table.
@@ -135,7 +137,7 @@ impl Containers {
         match self.find(id)? {
             Known::Running(life) => Ok(life),
             Known::Reaped(..) => Err(Error::HasEnded(id.clone())),
-            Known::Starting => Err(Error::NoSuchContainer(id.clone())),
+            Known::Starting | Known::Leaving => Err(Error::NoSuchContainer(id.clone())),
         }
     }
 
@@ -144,7 +146,7 @@ impl Containers {
         let life = match self.find(id)? {
             Known::Reaped(ended, _) => return Ok((ended, None)),
             Known::Running(life) => life,
-            Known::Starting => return Err(Error::NoSuchContainer(id.clone())),
+            Known::Starting | Known::Leaving => return Err(Error::NoSuchContainer(id.clone())),
         };
         life.wait(None);
         machine::bury(life.pidfd.as_fd());
@@ -162,23 +164,36 @@ impl Containers {
 
     /// Nobody can be told of its logs any more once its folder is given up.
     pub fn forget(&self, id: &ContainerId) -> Result<(), Error> {
+        let (ended, place) = self.begin_to_leave(id)?;
+        let discarded = self.discard(place.clone());
         let mut known = self.lock();
-        let place = match known.get(id) {
-            Some(Known::Running(_)) => return Err(Error::StillRuns(id.clone())),
-            Some(Known::Starting) | None => return Err(Error::NoSuchContainer(id.clone())),
-            Some(Known::Reaped(_, place)) => place.clone(),
+        match &discarded {
+            Ok(()) => known.remove(id),
+            Err(_) => known.insert(id.clone(), Known::Reaped(ended, place)),
         };
-        let kept = known.remove(id);
-        drop(known);
-        self.discard(place).inspect_err(|_| {
-            self.lock().extend(kept.map(|kept| (id.clone(), kept)));
-        })
+        discarded
+    }
+
+    /// Takes what a reaped container was; its name stays taken.
+    fn begin_to_leave(&self, id: &ContainerId) -> Result<(Ended, Place), Error> {
+        let mut known = self.lock();
+        let found = match known.get(id) {
+            Some(Known::Running(_)) => return Err(Error::StillRuns(id.clone())),
+            Some(Known::Starting | Known::Leaving) | None => return Err(Error::NoSuchContainer(id.clone())),
+            Some(Known::Reaped(ended, place)) => (ended.clone(), place.clone()),
+        };
+        known.insert(id.clone(), Known::Leaving);
+        Ok(found)
     }
 
     pub fn log(&self, id: &ContainerId) -> Result<LogFiles, Error> {
         let place = self.told(id)?;
         let read =
-            File::open(place.record()).and_then(|file| Record::read(&file)).map_err(|source| broken(&place, source))?;
+            File::open(place.record()).and_then(|file| Record::read(&file)).map_err(|source| match source.kind() {
+                // Forgotten meanwhile.
+                io::ErrorKind::NotFound => Error::NoSuchContainer(id.clone()),
+                _ => broken(&place, source),
+            })?;
         let (rotations, lost_bytes) = read.map_or((0, 0), |record| (record.rotations, record.lost_bytes));
         let (older, newer) = if rotations % 2 == 0 { ("out.1", "out.0") } else { ("out.0", "out.1") };
         let folder = place.tell();
@@ -191,7 +206,7 @@ impl Containers {
         let place = match known.get(id) {
             Some(Known::Running(life)) => &life.place,
             Some(Known::Reaped(_, place)) => place,
-            Some(Known::Starting) | None => return Err(Error::NoSuchContainer(id.clone())),
+            Some(Known::Starting | Known::Leaving) | None => return Err(Error::NoSuchContainer(id.clone())),
         };
         place.tell();
         Ok(place.clone())
@@ -307,4 +322,53 @@ impl Life {
 /// For the adoption of what ended while nobody watched.
 pub fn is_over(exit: Option<Exit>) -> bool {
     exit.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(id: &ContainerId) -> Ended {
+        Ended { id: id.clone(), exit: Exit::Code(0), started_unix_ms: 1, ended_unix_ms: 2 }
+    }
+
+    /// A table with one container that has ended.
+    fn table() -> (tempfile::TempDir, Containers, ContainerId, Place) {
+        let root = tempfile::tempdir().expect("a folder");
+        let containers = Containers::open(root.path()).expect("open");
+        let id = ContainerId::new("web").expect("an id");
+        let record = Record::new(id.clone(), 1, containers.boot(), 0);
+        let place = containers.folder(&record).expect("a folder").place;
+        containers.insert_ended(ended(&id), place.clone());
+        (root, containers, id, place)
+    }
+
+    #[test]
+    fn a_name_is_taken_until_its_record_is_blank() {
+        let (_root, containers, id, place) = table();
+        let (was, _) = containers.begin_to_leave(&id).expect("it had ended");
+        assert_eq!(was, ended(&id));
+        assert!(matches!(containers.reserve(&id), Err(Error::Exists(_))));
+        assert!(matches!(containers.forget(&id), Err(Error::NoSuchContainer(_))));
+        assert!(matches!(containers.log(&id), Err(Error::NoSuchContainer(_))));
+        containers.insert_ended(was, place);
+        containers.forget(&id).expect("forgotten");
+        assert!(containers.reserve(&id).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_forgotten_stays_known() {
+        let (_root, containers, id, place) = table();
+        fs::remove_file(place.record()).expect("removed");
+        fs::create_dir(place.record()).expect("a folder cannot be written");
+        assert!(matches!(containers.forget(&id), Err(Error::State { .. })));
+        assert_eq!(containers.reap(&id).expect("known still").0, ended(&id));
+    }
+
+    #[test]
+    fn logs_of_a_container_forgotten_meanwhile_are_nobodys() {
+        let (_root, containers, id, place) = table();
+        fs::remove_file(place.record()).expect("removed");
+        assert!(matches!(containers.log(&id), Err(Error::NoSuchContainer(_))));
+    }
 }

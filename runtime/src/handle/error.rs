@@ -90,6 +90,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Processes that an unfinished launch left do not go, though killed.
+    #[error(
+        "cannot end processes {pids:?} of a launch that was never finished; what they wait for is in /proc/PID/stack: mend that, then start the runtime again"
+    )]
+    Unfinished {
+        /// Which.
+        pids: Vec<u32>,
+    },
     /// A counter of the machine.
     #[error("cannot read {0}")]
     Machine(&'static str, #[source] io::Error),

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use self::containers::{Containers, Life};
-use self::folders::Folder;
+use self::folders::{Folder, Place};
 use self::launchers::{Launchers, Outcome};
 use self::record::Record;
 use self::slots::{Maker, Slot, Slots};
@@ -89,33 +89,42 @@ impl Runtime {
         let _reserved = self.containers.reserve(&spec.id)?;
         let mut slot = self.slots.take(&spec.tenant)?;
         let have_slot_ns = crate::launch::now_ns();
-        match self.launch_in(&mut slot, spec) {
-            Ok((mut running, pidfd, folder)) => {
+        let folder = match self.prepare(&slot, spec) {
+            Ok(folder) => folder,
+            Err(error) => {
+                self.slots.give_back(slot, &spec.tenant);
+                return Err(error);
+            }
+        };
+        match self.start_in(&mut slot, spec, &folder) {
+            Ok((mut running, pidfd)) => {
                 running.timings = timings(began_ns, have_slot_ns, running.timings);
                 let life = Life::new(pidfd, slot, folder.record, folder.place, spec.tenant.clone());
                 self.containers.insert(spec.id.clone(), life);
                 Ok(running)
             }
-            Err(error) => {
-                self.slots.give_back(slot, &spec.tenant);
-                Err(error)
-            }
+            Err(error) => Err(self.undo(slot, folder.place, spec, error)),
         }
     }
 
-    fn launch_in(&self, slot: &mut Slot, spec: &ContainerSpec) -> Result<(Running, OwnedFd, Folder), Error> {
+    /// Limits, and a folder whose record says whose it is.
+    fn prepare(&self, slot: &Slot, spec: &ContainerSpec) -> Result<Folder, Error> {
         slot.group.limit(&spec.limits)?;
         let before = slot.group.oom_kills()?;
         let record = Record::new(spec.id.clone(), slot.number, self.containers.boot(), before);
-        let folder = self.containers.folder(&record)?;
-        match self.start_in(slot, spec, &folder) {
-            Ok((running, ours)) => Ok((running, ours, folder)),
-            Err(error) => {
-                adopt::end_strangers(&slot.group)?;
-                self.containers.discard(folder.place)?;
-                Err(error)
-            }
+        self.containers.folder(&record)
+    }
+
+    /// After a launch that failed with `error`. A slot in which something may still live serves nobody: it and the record stay for the next start.
+    fn undo(&self, slot: Slot, place: Place, spec: &ContainerSpec, error: Error) -> Error {
+        if let Err(left) = adopt::end_strangers(&slot.group) {
+            let (slot, left) = (slot.number, &left as &dyn std::error::Error);
+            tracing::error!(id = %spec.id, slot, error = left, "a launch that failed is not undone: its slot is out of use until the next start");
+            return error;
         }
+        let discarded = self.containers.discard(place);
+        self.slots.give_back(slot, &spec.tenant);
+        discarded.err().unwrap_or(error)
     }
 
     fn start_in(&self, slot: &mut Slot, spec: &ContainerSpec, folder: &Folder) -> Result<(Running, OwnedFd), Error> {
