@@ -33,6 +33,11 @@ fn machine(init: &str) -> Option<Machine> {
             return None;
         }
     };
+    let files = bellows_runtime::image::build::executable_with_libraries(busybox).expect("busybox is an executable");
+    if files.len() > 1 {
+        println!("skipped: {} is not static", busybox.display());
+        return None;
+    }
     let busybox = std::fs::read(busybox).expect("it was found");
     let initramfs = Initramfs::new().file("bin/busybox", 0o755, &busybox).file("init", 0o755, init.as_bytes());
     let initramfs = initramfs.folder("proc", 0o555).folder("cgroup", 0o755).link("etc/alias", "deep/secret");
