@@ -204,12 +204,21 @@ impl Disk {
 
     /// Fills what is left, but for so many bytes.
     pub fn fill(&self, but: u64) -> Filled {
-        let stat = nix::sys::statvfs::statvfs(&self.0).expect("a mounted disk");
-        let left = (stat.blocks_available() * stat.fragment_size()).saturating_sub(but);
         let path = self.0.join(format!("filler-{}", fs::read_dir(&self.0).map_or(0, Iterator::count)));
         let file = File::create(&path).expect("room for a name");
-        nix::fcntl::posix_fallocate(&file, 0, left.try_into().expect("a small disk")).expect("that much is left");
-        Filled(path)
+        loop {
+            let stat = nix::sys::statvfs::statvfs(&self.0).expect("a mounted disk");
+            let left = (stat.blocks_available() * stat.fragment_size()).saturating_sub(but);
+            if left == 0 {
+                return Filled(path);
+            }
+            match nix::fcntl::posix_fallocate(&file, 0, left.try_into().expect("a small disk")) {
+                Ok(()) => return Filled(path),
+                // Others write there, too, and have taken some of it meanwhile.
+                Err(nix::errno::Errno::ENOSPC) => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
     }
 }
 
