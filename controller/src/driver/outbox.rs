@@ -120,7 +120,14 @@ impl Stream for OutboxStream {
                 self.ended = true;
                 Poll::Ready(self.last.take().map(|refusal| Ok(message(refusal))))
             }
-            (Poll::Ready(None), false) => Poll::Ready(None),
+            // The outbox ended after `closing` was looked at: its last word, if any, is there now or comes at once.
+            (Poll::Ready(None), false) => match Pin::new(&mut self.closing).poll(context) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(last) => {
+                    self.ended = true;
+                    Poll::Ready(last.ok().map(|last| Ok(message(last.refusal))))
+                }
+            },
             (Poll::Pending, _) => Poll::Pending,
         }
     }
