@@ -54,15 +54,16 @@ pub enum Error {
     },
 }
 
-/// Makes `below` and everything above it in each hierarchy that hosts join. Is the first part new, or was it there before?
+/// Makes `below` and everything above it in each hierarchy that hosts join. Is the first part new, or was it there before? The first
+/// hierarchy decides: of two who make it at once exactly one is told that it is new.
 pub fn make(below: &str) -> Result<bool, Error> {
     let mut new = false;
-    for root in joined(Path::new(ROOT))? {
+    for (hierarchy, root) in joined(Path::new(ROOT))?.into_iter().enumerate() {
         let mut path = root;
         for (depth, part) in below.split('/').enumerate() {
             path.push(part);
             match fs::create_dir(&path) {
-                Ok(()) => new |= depth == 0,
+                Ok(()) => new |= depth == 0 && hierarchy == 0,
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(Error::Make { path, source }),
             }

@@ -214,7 +214,7 @@ impl Cluster {
     fn look_at(&self, host: &Host, faults: &Faults) -> Seen {
         let processes = cgroup::members(&self.plan.cgroup(&host.name));
         let cut = faults.cut_off(&host.name).map(|hosts| hosts.into_iter().cloned().collect());
-        let server = server_of(host.role).among(&processes).first().copied();
+        let server = self.processes(host, server_of(host.role)).first().copied();
         let slow = faults.slow.get(&host.name).copied().unwrap_or_default();
         Seen { host: host.clone(), server, processes: processes.len(), cut, slow }
     }
@@ -270,7 +270,12 @@ impl Cluster {
     }
 
     fn processes(&self, host: &Host, what: What) -> BTreeSet<Pid> {
-        what.among(&cgroup::members(&self.plan.cgroup(&host.name)))
+        // A replica may call itself what it likes; it is not where the host's own servers are.
+        let below = match what {
+            What::Agent | What::Controller => enter::system_cgroup(&self.plan.name, &host.name),
+            What::Launchers | What::All => self.plan.cgroup(&host.name),
+        };
+        what.among(&cgroup::members(&below))
     }
 
     /// Ends the controller or the agent of a host, if it runs, and starts it again. Replicas run on. Returns when it serves; none if that was

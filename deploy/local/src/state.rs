@@ -57,7 +57,10 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Err
 
 /// Makes a folder for root alone.
 pub fn make_folder(path: &Path) -> Result<(), Error> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the folder", path))
+    let make = || DirBuilder::new().recursive(true).mode(0o700).create(path);
+    // Who removes the last cluster meanwhile takes the folder above with it, once.
+    let again = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { make() } else { Err(error) };
+    make().or_else(again).map_err(failed("make the folder", path))
 }
 
 /// Removes the cluster's folder with all that is in it. Was it there?
