@@ -81,10 +81,11 @@ fn mirror() -> Option<(String, String)> {
     let output = Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]).output();
     let said = super::support::cli::text(&output.expect("it was found").stdout);
     let known = |codename: &str| Path::new("/usr/share/debootstrap/scripts").join(codename).exists();
+    let fetchable = |uri: &str| ["http://", "https://"].iter().any(|scheme| uri.starts_with(scheme));
     let mut sources = said.lines().filter_map(|line| line.split_once(' '));
-    let found = sources.find(|(codename, uri)| known(codename) && !uri.contains("security"));
+    let found = sources.find(|(codename, uri)| known(codename) && fetchable(uri) && !uri.contains("security"));
     if found.is_none() {
-        println!("skipped: apt's sources name no Debian that debootstrap knows");
+        println!("skipped: apt's sources name no Debian that debootstrap knows and can fetch over HTTP");
     }
     found.map(|(codename, uri)| (codename.to_owned(), uri.to_owned()))
 }

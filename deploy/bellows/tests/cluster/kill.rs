@@ -24,7 +24,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::support::cli::{Cli, text};
-use super::support::copies::{Copies, Process, Program, kill_nine, lives, signal};
+use super::support::copies::{Copies, Process, Program, catches, kill_nine, lives, signal};
 use super::support::machine;
 use super::support::parts::{Holds, Parts};
 use super::*;
@@ -256,7 +256,9 @@ impl Killing {
     /// Makes one settled copy of the app that ends with code 7 do so.
     fn tell_to_end(&self, before: &Copies, wanted: bool, but: &[Told]) -> Option<Told> {
         let free = |program: &&Program| but.iter().all(|told| told.program.process != program.process);
-        let there = before.programs_of("seven").filter(free).filter(|program| lives(program.process));
+        // Before its shell has set the trap, the signal would end it with another code.
+        let able = |program: &&Program| lives(program.process) && catches(program.process, Signal::SIGTERM);
+        let there = before.programs_of("seven").filter(free).filter(able);
         // Those that never ended before: so that what is known afterwards is of this end.
         let program = there.min_by_key(|program| self.attempts.get(&program.replica))?;
         wanted.then(|| {

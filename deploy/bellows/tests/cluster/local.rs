@@ -22,11 +22,12 @@ fn load_busybox(cli: &support::cli::Cli) {
     cli.json(&["image", "load", layout.to_str().expect("temporary paths are text"), "--name", "busybox"]);
 }
 
-/// Three hosts, and copies of a server on each.
+/// Three hosts, and copies of a server on each, as many as on the others: whatever load the start of one is seen to make.
 fn with_copies(copies: u32) -> Local {
     let local = Local::up(&["--agents", "3"]);
     load_busybox(&local.cli);
-    local.cli.apply(&app("web", HTTPD, &format!("replicas: {copies}\nports: [8080]")), &["--wait"]);
+    let more = format!("replicas: {copies}\nports: [8080]\nspread: {{by: node, max_skew: 1, when_full: relax}}");
+    local.cli.apply(&app("web", HTTPD, &more), &["--wait"]);
     local
 }
 
@@ -151,7 +152,9 @@ fn after_kill_nine_an_agent_adopts_and_a_host_begins_anew() {
     local.json("restart", &["n3"]);
     let replicas = until_settled(&local, "six copies again", 6);
     assert_eq!(distinct(&replicas, "id").len(), 6);
-    assert_eq!(local.replica_processes("n1"), before, "they have outlived the controller, too");
+    let after = local.replica_processes("n1");
+    // It may have taken copies of n3 over.
+    assert!(before.is_subset(&after), "they have outlived the controller, too: {before:?}, {after:?}");
     local.down();
 }
 

@@ -86,6 +86,10 @@ fn processes(tag: &str, state: &str) -> BTreeSet<String> {
 }
 
 fn belongs(process: &Path, tag: &str, state: &str) -> bool {
+    // Without a command line are those that have ended and wait for their parent, who hold nothing but a number, and the kernel's own.
+    if fs::read(process.join("cmdline")).is_ok_and(|words| words.is_empty()) {
+        return false;
+    }
     let says = |file: &str, word: &str| {
         fs::read(process.join(file)).is_ok_and(|text| String::from_utf8_lossy(&text).contains(word))
     };

@@ -83,6 +83,14 @@ pub fn lives(process: Process) -> bool {
     status.is_some_and(|status| status.started == process.started && !status.zombie)
 }
 
+/// Does the process do something of its own at this signal?
+pub fn catches(process: Process, signal: nix::sys::signal::Signal) -> bool {
+    // What has ended catches nothing.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
+    let caught = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+    caught.is_some_and(|caught| caught >> (signal as u32 - 1) & 1 == 1)
+}
+
 /// Ends it as the out-of-memory killer does, unless its number is another's by now.
 pub fn kill_nine(process: Process) {
     if lives(process) {

@@ -182,7 +182,7 @@ impl Parts {
             let status = part.end();
             assert!(status.success(), "{} ended with {status}: {}", part.name, part.complaints());
         }
-        let left = Census::when_empty(self.state.path(), &self.range, Duration::from_secs(10));
+        let left = Census::when_empty(self.state.path(), &self.range, Duration::from_secs(30));
         assert!(left.is_empty(), "left behind: {left:#?}");
     }
 }
