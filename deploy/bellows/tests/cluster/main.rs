@@ -12,6 +12,7 @@ mod loaded;
 mod local;
 mod logs;
 mod scaling;
+mod why;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

@@ -127,11 +127,10 @@ impl Cgroups {
 
     /// Names of the groups that exist.
     pub fn names(&self) -> Result<Vec<String>, CgroupError> {
-        let dir = match self {
-            Self::V1(parent) => parent.dir("pids"),
-            Self::V2(parent) => parent.dir(),
-        };
-        tree::children(dir)
+        match self {
+            Self::V1(parent) => parent.names(),
+            Self::V2(parent) => tree::children(parent.dir()),
+        }
     }
 
     /// Moves a process of the runtime's own (a launcher) to where its children find the device rules.

@@ -108,6 +108,8 @@ fn v1_finds_controllers_mounted_together() {
     fake.put("memory/n/memory.usage_in_bytes", "10000\n");
     fake.put("memory/n/memory.stat", "inactive_file 1\ntotal_inactive_file 4000\n");
     let cgroups = Cgroups::prepare(&fake.0, "n", None).expect("prepared");
+    fake.put("freezer/n/s7/freezer.state", "");
+    assert_eq!(cgroups.names().expect("names"), ["s1", "s7"], "also who is in one tree only");
     assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses, here and below");
     assert_eq!(found(&fake.0).expect("found"), "v1: cpu cpuacct freezer memory pids");
     let group = cgroups.group("s1").expect("a group");

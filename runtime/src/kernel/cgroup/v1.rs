@@ -1,6 +1,6 @@
 //! cgroup v1: one tree per controller, each with a directory for the node and one for the container.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -65,6 +65,15 @@ impl Parent {
         let mut dirs: Vec<PathBuf> = self.dirs.values().map(|dir| dir.join(name)).collect();
         dirs.dedup();
         Group::make(dirs, |controller| self.dirs.get(controller).map(|dir| dir.join(name)))
+    }
+
+    /// Of groups in any of the trees: who was killed while making or removing one left it in some of them.
+    pub fn names(&self) -> Result<Vec<String>, CgroupError> {
+        let mut names = BTreeSet::new();
+        for dir in self.dirs.values() {
+            names.extend(tree::children(dir)?);
+        }
+        Ok(names.into_iter().collect())
     }
 
     pub fn cpu_us(&self) -> Result<u64, CgroupError> {

@@ -60,6 +60,31 @@ impl Part {
         true
     }
 
+    /// Again, through a program that changes something around it and then becomes it.
+    pub fn restart_through(&mut self, wrapper: &[&str]) {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("writable");
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(BELLOWS).args(&self.arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        self.child = command.spawn().expect("the wrapper is there");
+    }
+
+    /// Another one with some of the same arguments.
+    pub fn like(&self, name: &str, log: &Path, changed: &[(&str, &str)]) -> Self {
+        let mut arguments = self.arguments.clone();
+        for (flag, value) in changed {
+            let at = arguments.iter().position(|argument| argument == flag).expect("it has this argument");
+            arguments[at + 1] = value.into();
+        }
+        Self { name: name.to_owned(), child: spawn(&arguments, log), arguments, log: log.to_owned() }
+    }
+
+    /// Waits until it has ended by itself; its exit code, none for a signal.
+    pub fn code(&mut self) -> Option<i32> {
+        let status = self.child.wait().expect("it is our child");
+        status.code()
+    }
+
     /// It says one line when it serves.
     pub fn await_line(&mut self) -> Value {
         match first_line(&mut self.child) {
