@@ -37,13 +37,13 @@ impl Work {
         Self { readings: Vec::new(), counted, ..Self::fresh(now) }
     }
 
-    /// Takes in new counters of an attempt with this CPU limit. Did busy and idle change places?
-    pub(crate) fn read(&mut self, now: Instant, counters: Counters, limit: CpuMilli, config: &Config) -> bool {
+    /// Takes in new counters. Did busy and idle change places?
+    pub(crate) fn read(&mut self, now: Instant, counters: Counters, config: &Config) -> bool {
         let before = self.busy().is_some();
         let base = self.base(now, config.idle_window);
         self.readings.push((now, counters.cpu_us));
         self.latest = counters;
-        self.counted = self.judge(now, base, limit, config);
+        self.counted = self.judge(now, base, config);
         self.flipped(before, now)
     }
 
@@ -92,13 +92,7 @@ impl Work {
         self.readings.first().copied()
     }
 
-    fn judge(
-        &mut self,
-        now: Instant,
-        base: Option<(Instant, u64)>,
-        limit: CpuMilli,
-        config: &Config,
-    ) -> Option<String> {
+    fn judge(&mut self, now: Instant, base: Option<(Instant, u64)>, config: &Config) -> Option<String> {
         self.used.memory = self.latest.memory;
         if self.latest.busy_mark {
             return Some("the app holds its busy mark".to_owned());
@@ -111,12 +105,11 @@ impl Work {
             return Some("its CPU use was read only once since the agent started".to_owned());
         };
         // milli x ms = us: one CPU spends 1,000 us in 1 ms. Short spans are judged as a whole window.
-        let idle_cpu = config.idle_below(limit);
-        let allowed_us = idle_cpu.0.saturating_mul(elapsed.max(config.idle_window).0);
+        let allowed_us = config.idle_cpu.0.saturating_mul(elapsed.max(config.idle_window).0);
         (spent_us > allowed_us).then(|| {
             format!(
                 "it used {} us of CPU in {elapsed}; idle is below {} of a CPU over {}",
-                spent_us, idle_cpu, config.idle_window
+                spent_us, config.idle_cpu, config.idle_window
             )
         })
     }
@@ -133,9 +126,6 @@ impl Work {
 mod tests {
     use super::*;
 
-    /// The limit of the attempts here.
-    const CPU: CpuMilli = CpuMilli(500);
-
     fn cpu(cpu_us: u64) -> Counters {
         Counters { cpu_us, ..Counters::default() }
     }
@@ -143,7 +133,7 @@ mod tests {
     #[test]
     fn the_cost_of_a_start_is_not_work() {
         let mut work = Work::fresh(Instant(0));
-        assert!(!work.read(Instant(10), cpu(15_000), CPU, &Config::default()));
+        assert!(!work.read(Instant(10), cpu(15_000), &Config::default()));
         assert_eq!(work.busy(), None);
     }
 
@@ -151,23 +141,13 @@ mod tests {
     fn burning_is_seen_over_a_window_even_between_close_readings() {
         let config = Config::default();
         let mut work = Work::fresh(Instant(0));
-        work.read(Instant(1_000), cpu(1_000), CPU, &config);
-        assert!(work.read(Instant(2_000), cpu(501_000), CPU, &config));
+        work.read(Instant(1_000), cpu(1_000), &config);
+        assert!(work.read(Instant(2_000), cpu(501_000), &config));
         assert_eq!(work.used().cpu, CpuMilli(500));
-        assert!(!work.read(Instant(2_005), cpu(501_000), CPU, &config), "the last second still counts");
+        assert!(!work.read(Instant(2_005), cpu(501_000), &config), "the last second still counts");
         assert_eq!(work.activity(Instant(2_005)), Activity::Busy { requests: 0 });
-        assert!(work.read(Instant(3_100), cpu(501_000), CPU, &config));
+        assert!(work.read(Instant(3_100), cpu(501_000), &config));
         assert_eq!(work.activity(Instant(3_600)), Activity::Idle { length: Millis(500) });
-    }
-
-    #[test]
-    fn burning_all_of_a_small_limit_is_work_too() {
-        let (config, limit) = (Config::default(), CpuMilli(20));
-        let mut work = Work::fresh(Instant(0));
-        work.read(Instant(1_000), cpu(19_000), limit, &config);
-        assert!(work.busy().is_some(), "it had all that it may have");
-        work.read(Instant(2_000), cpu(33_000), limit, &config);
-        assert_eq!(work.busy(), None);
     }
 
     #[test]
@@ -175,9 +155,9 @@ mod tests {
         let config = Config::default();
         let mut work = Work::unknown(Instant(0));
         assert!(work.busy().is_some());
-        work.read(Instant(5), cpu(90_000_000), CPU, &config);
+        work.read(Instant(5), cpu(90_000_000), &config);
         assert!(work.busy().is_some());
-        assert!(work.read(Instant(1_005), cpu(90_000_000), CPU, &config));
+        assert!(work.read(Instant(1_005), cpu(90_000_000), &config));
         assert_eq!(work.busy(), None);
     }
 
@@ -188,8 +168,8 @@ mod tests {
         assert!(work.count_requests(Instant(1), 2));
         assert_eq!(work.activity(Instant(1)), Activity::Busy { requests: 2 });
         assert!(work.count_requests(Instant(2), 0));
-        assert!(work.read(Instant(3), Counters { connections: 1, ..Counters::default() }, CPU, &config));
-        assert!(work.read(Instant(4), Counters::default(), CPU, &config));
-        assert!(work.read(Instant(5), Counters { busy_mark: true, ..Counters::default() }, CPU, &config));
+        assert!(work.read(Instant(3), Counters { connections: 1, ..Counters::default() }, &config));
+        assert!(work.read(Instant(4), Counters::default(), &config));
+        assert!(work.read(Instant(5), Counters { busy_mark: true, ..Counters::default() }, &config));
     }
 }

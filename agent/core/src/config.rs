@@ -30,13 +30,6 @@ pub struct Config {
     pub planted: Planted,
 }
 
-impl Config {
-    /// CPU use below which a replica with this limit counts as idle: at three quarters of a small limit it is held back by it.
-    pub fn idle_below(&self, limit: CpuMilli) -> CpuMilli {
-        self.idle_cpu.min(CpuMilli(limit.0 - limit.0 / 4))
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {

@@ -150,8 +150,7 @@ impl AgentCore {
         let config = self.config.clone();
         let (id, attempt) = (reading.replica, reading.attempt);
         let Some(replica) = self.present(id, attempt).filter(|replica| replica.has_process()) else { return };
-        let limit = replica.run.resources.cpu;
-        let flipped = reading.counters.is_some_and(|counters| replica.seen.work.read(now, counters, limit, &config));
+        let flipped = reading.counters.is_some_and(|counters| replica.seen.work.read(now, counters, &config));
         let asked = replica.wanted.asked.take();
         let busy = match reading.counters {
             Some(_) => replica.seen.work.busy(),
