@@ -124,7 +124,7 @@ fn a_drain_waits_for_busy_copies_until_its_deadline() {
     let parts = with_busybox_on(2);
     let cli = parts.cli.clone();
     // With a limit far above what counts as idle.
-    let burner = app("burner", "[sh, -c, \"while :; do :; done\"]", "replicas: 2\ndrain_deadline: 10m");
+    let burner = app("burner", "[sh, -c, \"while :; do :; done\"]", "replicas: 2\ndrain_deadline: 15s");
     cli.apply(&burner.replace("cpu: 20m", "cpu: 100m"), &["--wait"]);
     cli.apply(&sleeper("web", 4), &["--wait"]);
     let mut events = Events::follow(&cli);
