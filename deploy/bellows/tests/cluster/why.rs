@@ -75,7 +75,7 @@ fn explanations_outlive_a_killed_controller() {
     cli.apply(&app("picky", "[sleep, \"100000\"]", "replicas: 1\nconstraints: [{label: zone, in: [nowhere]}]"), &[]);
     cli.apply(&app("crasher", "[sh, -c, \"exit 7\"]", "replicas: 1"), &[]);
     let eater = "[sh, -c, \"x=$(dd if=/dev/zero bs=1M count=64 | tr '\\\\0' x); sleep 1000\"]";
-    cli.apply(&app("eater", eater, "replicas: 1"), &[]);
+    cli.apply(&app("eater", eater, "replicas: 1").replace("cpu: 20m", "cpu: 300m"), &[]);
     let living = field(&settled(&cli, "web", 3)[0], "id");
     let ids = [living.clone(), ended(&cli, "web"), ended(&cli, "crasher"), ended(&cli, "eater")];
     // No further attempts, which would be news.
