@@ -165,6 +165,23 @@ pub enum ProgramStep {
     },
 }
 
+/// Performed by the process of a program that is executed in a running container, in this order. It is in the container's namespaces and cgroups already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnterStep {
+    /// Standard streams in place; everything else is closed at once and not only on exec, as a working directory may be named through a descriptor.
+    Streams,
+    /// Its terminal becomes the one of its session. After the session, which must be without one.
+    Terminal,
+    /// As the app's own first process has it.
+    Own(ChildStep),
+    /// As the app's own program has it.
+    Program(ProgramStep),
+    /// Where it starts. Not made if missing: the app's own directory is there, and any other is a mistake.
+    WorkingDir(CString),
+    /// Die with whoever waits for this. After the change of user, which makes the kernel forget it.
+    DieWithAttendant,
+}
+
 /// All steps of one launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -212,6 +229,32 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Computes every step. The specification has passed its check.
 pub fn plan(spec: &ContainerSpec, around: &Surroundings) -> Plan {
     Plan { host: host(spec, around), child: child(spec, around), program: program(spec) }
+}
+
+/// The steps of a program beside the app: what a launch of the same specification would do to it, less what stands already.
+pub fn execution(plan: &Plan, terminal: bool) -> Vec<EnterStep> {
+    let bounds = |step: &&ChildStep| {
+        matches!(
+            step,
+            ChildStep::Limit { .. } | ChildStep::Capabilities(_) | ChildStep::NoNewPrivileges | ChildStep::Filter
+        )
+    };
+    let mut steps = vec![EnterStep::Streams, EnterStep::Program(ProgramStep::Session)];
+    if terminal {
+        steps.push(EnterStep::Terminal);
+    }
+    steps.extend(plan.child.iter().filter(bounds).cloned().map(EnterStep::Own));
+    let program = plan.program.iter().filter(|step| **step != ProgramStep::Session);
+    for step in program {
+        match step {
+            ProgramStep::WorkingDir(dirs) => {
+                steps.push(EnterStep::DieWithAttendant);
+                steps.extend(dirs.last().cloned().map(EnterStep::WorkingDir));
+            }
+            other => steps.push(EnterStep::Program(other.clone())),
+        }
+    }
+    steps
 }
 
 fn host(spec: &ContainerSpec, around: &Surroundings) -> Vec<HostStep> {
@@ -409,6 +452,23 @@ mod tests {
     fn privileges_are_given_up_in_the_only_order_that_works() {
         let plan = made(|s| s.user = crate::spec::User { uid: 33, gid: 44, groups: vec![5] });
         assert_eq!(plan.program[1..4], [ProgramStep::Groups(vec![5]), ProgramStep::Group(44), ProgramStep::User(33)]);
+    }
+
+    #[test]
+    fn a_program_beside_the_app_is_bounded_as_the_app_is() {
+        let plan = made(|s| s.user = crate::spec::User { uid: 33, gid: 44, groups: vec![5] });
+        let steps = execution(&plan, true);
+        let bounds: Vec<_> = steps.iter().filter(|s| matches!(s, EnterStep::Own(_))).collect();
+        let app = |kind: fn(&ChildStep) -> bool| plan.child.iter().filter(|s| kind(s)).count();
+        assert_eq!(app(|s| matches!(s, ChildStep::Limit { .. })) + 3, bounds.len());
+        let place = |wanted: &EnterStep| steps.iter().position(|s| s == wanted).expect("the step is there");
+        assert_eq!(steps[0], EnterStep::Streams, "closed before anything can be reached through a descriptor");
+        assert!(place(&EnterStep::Terminal) > place(&EnterStep::Program(ProgramStep::Session)));
+        let user = place(&EnterStep::Program(ProgramStep::User(33)));
+        assert!(place(&EnterStep::Own(ChildStep::Filter)) < user);
+        assert!(place(&EnterStep::DieWithAttendant) > user, "the kernel forgets it with a change of user");
+        assert!(matches!(steps.last(), Some(EnterStep::Program(ProgramStep::Execute { .. }))));
+        assert!(!execution(&plan, false).contains(&EnterStep::Terminal));
     }
 
     #[test]

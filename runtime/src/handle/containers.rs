@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -307,6 +307,11 @@ impl Life {
 
     pub fn freeze(&self, id: &ContainerId, frozen: bool) -> Result<(), Error> {
         self.with_slot(id, |slot| Ok(slot.group.freeze(frozen)?))
+    }
+
+    /// Of its init.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     pub fn address(&self, id: &ContainerId) -> Result<Ipv4Addr, Error> {

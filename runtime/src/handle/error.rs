@@ -36,6 +36,17 @@ pub enum Error {
         /// Which step, and why.
         failure: Failure,
     },
+    /// Somebody could not enter a container, or not do there what they were sent for. Nothing is left of it.
+    #[error("cannot {} in container {id}: {}", .failure.step, .failure.cause)]
+    Enter {
+        /// Which container.
+        id: ContainerId,
+        /// Which step, and why.
+        failure: Failure,
+    },
+    /// All its processes are stopped in their tracks, and so would be whoever enters.
+    #[error("container {0} is frozen: thaw it first")]
+    Frozen(ContainerId),
     /// The image's tree cannot be used.
     #[error("container {id} was not started: cannot use the image tree {root}")]
     Image {
@@ -50,6 +61,15 @@ pub enum Error {
     /// The launcher failed.
     #[error("container {id} was not started")]
     Launcher {
+        /// Which container.
+        id: ContainerId,
+        /// How.
+        #[source]
+        source: LauncherError,
+    },
+    /// The launcher failed to send somebody in.
+    #[error("cannot enter container {id}")]
+    EnterLauncher {
         /// Which container.
         id: ContainerId,
         /// How.

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 
 use super::config::LauncherCommand;
 use crate::kernel::cgroup::{CgroupError, Cgroups};
-use crate::launch::wire::{self, Failure, Order, Reply};
+use crate::launch::wire::{self, Failure, Message, Reply};
 use crate::launch::{CPU_VARIABLE, LAUNCHER_VARIABLE, Moment, SOCKET_FD};
 
 /// Why a launcher did not do its work.
@@ -47,6 +47,8 @@ pub enum LauncherError {
 pub enum Outcome {
     /// The program has been executed.
     Started { pid: u32, pidfd: OwnedFd, started_unix_ms: u64, moments_ns: Vec<(Moment, u64)> },
+    /// Somebody is on the way into a container.
+    Entered(OwnedFd),
     /// Nothing is left.
     Failed(Failure),
 }
@@ -82,9 +84,9 @@ impl Launchers {
 
     /// Hands one request to a launcher and waits for the outcome. A launcher that has ended is replaced; the request is repeated only where it cannot
     /// have been read: a reset connection tells that it was not.
-    pub fn launch(
+    pub fn ask(
         &self,
-        request: &Order<'_>,
+        request: &impl Message,
         fds: &[BorrowedFd<'_>],
         cgroups: &Cgroups,
     ) -> Result<Outcome, LauncherError> {
@@ -170,7 +172,7 @@ impl Launcher {
         }
     }
 
-    fn exchange(&mut self, request: &Order<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Outcome>> {
+    fn exchange(&mut self, request: &impl Message, fds: &[BorrowedFd<'_>]) -> io::Result<Option<Outcome>> {
         wire::send(self.socket.as_fd(), request, fds)?;
         let Some((reply, fds)) = wire::receive::<Reply>(self.socket.as_fd(), &mut self.buffer)? else {
             return Ok(None);
@@ -179,6 +181,7 @@ impl Launcher {
             (Reply::Started { pid, started_unix_ms, moments_ns }, Some(pidfd)) => {
                 Some(Outcome::Started { pid, pidfd, started_unix_ms, moments_ns })
             }
+            (Reply::Entered, Some(pidfd)) => Some(Outcome::Entered(pidfd)),
             (Reply::Failed(failure), _) => Some(Outcome::Failed(failure)),
             _ => None,
         })

@@ -5,6 +5,7 @@ mod config;
 mod containers;
 mod devices;
 mod error;
+mod execution;
 mod folders;
 mod launchers;
 mod log;
@@ -16,6 +17,7 @@ mod types;
 pub use config::{Capacity, Ipv4Subnet, LauncherCommand, PoolSizes, RuntimeConfig, SubnetError};
 pub(crate) use devices::layer as device_layer;
 pub use error::Error;
+pub use execution::{Execute, Execution, ExecutionStreams, Window};
 pub use launchers::LauncherError;
 pub use log::{LogPart, LogReader};
 pub use slots::SlotError;
@@ -161,9 +163,10 @@ impl Runtime {
             into_cgroup: matches!(joining, Joining::Into(_)),
         };
         let asked_ns = crate::launch::now_ns();
-        let outcome = self.launchers.launch(&order, &fds, &self.slots.maker().cgroups);
+        let outcome = self.launchers.ask(&order, &fds, &self.slots.maker().cgroups);
         match outcome.map_err(|source| Error::Launcher { id: spec.id.clone(), source })? {
             Outcome::Failed(failure) => Err(Error::Step { id: spec.id.clone(), failure }),
+            Outcome::Entered(_) => Err(Error::Machine("the launcher's answer", std::io::ErrorKind::InvalidData.into())),
             Outcome::Started { pid, pidfd, started_unix_ms, moments_ns } => {
                 let ours = pidfd.try_clone().map_err(|source| Error::Machine("a pidfd", source))?;
                 let named = moments_ns.into_iter().map(|(moment, at)| (moment.name(), at));
@@ -253,6 +256,14 @@ impl Runtime {
     /// Lets them go on.
     pub fn thaw(&self, id: &ContainerId) -> Result<(), Error> {
         self.containers.alive(id)?.freeze(id, false)
+    }
+
+    /// Executes a program beside the app, as the app is executed: in its namespaces and cgroups, with the limits, capabilities and filter of `spec`, whose
+    /// `id` says in which container; its `root` and `tenant` are not looked at. Returns once the program has been executed.
+    pub fn execute(&self, spec: &ContainerSpec, how: Execute) -> Result<Execution, Error> {
+        spec.check()?;
+        let life = self.containers.alive(&spec.id)?;
+        execution::start(&self.launchers, &self.slots.maker().cgroups, &life, spec, how)
     }
 
     /// Whether something inside listens on this TCP port (of any address that is not loopback). Costs about a microsecond.

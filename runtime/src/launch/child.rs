@@ -131,7 +131,8 @@ pub unsafe extern "C" fn body(shared: usize) -> ! {
     exit(1)
 }
 
-fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
+/// One step, as a system call answers.
+pub fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
     match step {
         ChildStep::DieWithLauncher => die_with_launcher(shared),
         ChildStep::AttachRoot => attach_root(shared),
@@ -300,7 +301,8 @@ unsafe extern "C" fn program_body(shared: usize) -> ! {
     exit(1)
 }
 
-fn perform_program(shared: &Shared<'_>, step: &ProgramStep) -> isize {
+/// One step of the program's process, as a system call answers.
+pub fn perform_program(shared: &Shared<'_>, step: &ProgramStep) -> isize {
     match step {
         ProgramStep::Session => call(libc::SYS_setsid, [0; 6]).min(0),
         ProgramStep::Groups(groups) => call(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0]),

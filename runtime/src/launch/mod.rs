@@ -3,18 +3,23 @@
 //! It lives in a mount namespace of its own that holds next to nothing (copying it per container is cheap, and no host path can leak), cannot be
 //! dumped or traced, holds no secret, and ends when its runtime's socket closes. Its containers live on: their init is in the container.
 
+mod attendant;
 mod child;
 mod codec;
 mod home;
+mod join;
 mod moments;
+mod program;
 mod scratch;
 mod server;
 mod setup;
+mod terminal;
 pub mod wire;
 
 pub use moments::Moment;
 pub use server::launcher_main;
 pub(crate) use setup::now_ns;
+pub(crate) use terminal::resize;
 
 /// The launcher finds its socket at this descriptor.
 pub const SOCKET_FD: i32 = 3;

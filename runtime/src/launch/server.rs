@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::attendant;
 use super::home::Home;
 use super::setup::{self, Descriptors};
-use super::wire::{self, Failure, Reply, Request};
+use super::wire::{self, Asked, EnterRequest, Failure, Reply, Request};
 
 /// Body of the hidden subcommand that a launcher is. Returns its exit code once the runtime's socket closes.
 pub fn launcher_main() -> i32 {
@@ -33,10 +34,15 @@ fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
     };
     wire::send(socket, &Reply::Ready, &[])?;
     let mut buffer = Vec::new();
-    while let Some((request, fds)) = wire::receive::<Request>(socket, &mut buffer)? {
-        answer(&home, socket, &request, fds)?;
-        if !is_waited_for(socket) {
-            home.scratch.refill(request.spec.limits.scratch_bytes);
+    while let Some((asked, fds)) = wire::receive::<Asked>(socket, &mut buffer)? {
+        match asked {
+            Asked::Launch(request) => {
+                answer(&home, socket, &request, fds)?;
+                if !is_waited_for(socket) {
+                    home.scratch.refill(request.spec.limits.scratch_bytes);
+                }
+            }
+            Asked::Enter(request) => enter(&home, socket, &request, fds)?,
         }
     }
     Ok(())
@@ -74,6 +80,13 @@ fn answer(home: &Home, socket: BorrowedFd<'_>, request: &Request, fds: Vec<Owned
     });
     match done {
         Ok(()) => told,
+        Err(failure) => wire::send(socket, &Reply::Failed(failure), &[]),
+    }
+}
+
+fn enter(home: &Home, socket: BorrowedFd<'_>, request: &EnterRequest, fds: Vec<OwnedFd>) -> io::Result<()> {
+    match attendant::start(home, request, fds) {
+        Ok(pidfd) => wire::send(socket, &Reply::Entered, &[pidfd.as_fd()]),
         Err(failure) => wire::send(socket, &Reply::Failed(failure), &[]),
     }
 }

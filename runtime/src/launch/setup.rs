@@ -346,15 +346,17 @@ impl<'a> UnderWay<'a> {
 }
 
 /// What the child points to, computed before clone.
-struct Prepared {
-    argv: Vec<*const std::ffi::c_char>,
-    envp: Vec<*const std::ffi::c_char>,
+pub struct Prepared {
+    /// Arguments, null at the end.
+    pub argv: Vec<*const std::ffi::c_char>,
+    /// Environment, null at the end.
+    pub envp: Vec<*const std::ffi::c_char>,
     half_log: CString,
 }
 
 impl Prepared {
     /// Points into `plan`, which outlives the launch.
-    fn of(plan: &Plan, limits: &crate::spec::Limits) -> Self {
+    pub fn of(plan: &Plan, limits: &crate::spec::Limits) -> Self {
         let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
         let (argv, envp) = match plan.program.last() {
             Some(ProgramStep::Execute { args, env, .. }) => (pointers(args), pointers(env)),
@@ -426,7 +428,8 @@ fn describe(step: &HostStep) -> String {
     }
 }
 
-fn describe_program(step: &ProgramStep) -> String {
+/// A step of the program's, in words.
+pub fn describe_program(step: &ProgramStep) -> String {
     match step {
         ProgramStep::Execute { args, .. } => {
             format!("execute {}", args.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
@@ -441,7 +444,8 @@ fn describe_program(step: &ProgramStep) -> String {
     }
 }
 
-fn failure(step: String, error: &io::Error) -> Failure {
+/// A step and the kernel's answer to it.
+pub fn failure(step: String, error: &io::Error) -> Failure {
     Failure { step, cause: error.to_string(), errno: error.raw_os_error(), undo: None }
 }
 

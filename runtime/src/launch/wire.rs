@@ -20,6 +20,10 @@ pub const PACKET_BYTES: usize = 160 << 10;
 /// Seven, and one per cgroup tree.
 const DESCRIPTORS: usize = 24;
 
+/// What a launcher is asked, first in the packet.
+const LAUNCH: u8 = 0;
+const ENTER: u8 = 1;
+
 /// Something that fits into a packet.
 pub trait Message: Sized {
     /// Adds its bytes.
@@ -63,6 +67,67 @@ pub struct Request {
     pub into_cgroup: bool,
 }
 
+/// Runtime to launcher: a process inside a container that runs. Descriptors beside it: the control socket, the container's pidfd, then standard input,
+/// output and error unless it gets a terminal, then the cgroup files to write or the one cgroup directory.
+#[derive(Debug)]
+pub struct EnterOrder<'a> {
+    /// Which program in which container, and as whom; tenant and root are not looked at.
+    pub spec: &'a ContainerSpec,
+    /// What it shall do there.
+    pub errand: &'a Errand,
+    /// The last descriptor is a cgroup directory.
+    pub into_cgroup: bool,
+}
+
+/// An [`EnterOrder`] as the launcher has it.
+#[derive(Debug)]
+pub struct EnterRequest {
+    /// Which program in which container, and as whom.
+    pub spec: ContainerSpec,
+    /// What it shall do there.
+    pub errand: Errand,
+    /// The last descriptor is a cgroup directory.
+    pub into_cgroup: bool,
+}
+
+/// What somebody enters a container for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Errand {
+    /// A program with the three streams that come with the order.
+    Execute,
+    /// A program with a terminal of the container's own.
+    ExecuteOnTerminal(Window),
+}
+
+/// Size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Width.
+    pub columns: u16,
+    /// Height.
+    pub rows: u16,
+}
+
+/// What a launcher reads.
+#[derive(Debug)]
+pub enum Asked {
+    /// Start a container.
+    Launch(Box<Request>),
+    /// Enter one.
+    Enter(Box<EnterRequest>),
+}
+
+/// Whoever entered a container, to the runtime, over the control socket. When the runtime closes its end, what was begun is ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The program has been executed. With a terminal its other end is beside this.
+    Started,
+    /// It has not, and nothing is left of it.
+    Failed(Failure),
+    /// It has ended, with this wait status.
+    Ended(i32),
+}
+
 /// Launcher to runtime. Beside a success: the pidfd.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -77,6 +142,8 @@ pub enum Reply {
         /// On the monotonic clock.
         moments_ns: Vec<(Moment, u64)>,
     },
+    /// Somebody is on the way into the container; the control socket tells the rest. Beside it, the pidfd.
+    Entered,
     /// Nothing is left of it.
     Failed(Failure),
 }
@@ -96,6 +163,7 @@ pub struct Failure {
 
 impl Message for Order<'_> {
     fn write(&self, to: &mut Writer) {
+        to.byte(LAUNCH);
         write_spec(to, self.spec);
         to.word(self.address.into());
         to.word(self.first_id);
@@ -113,6 +181,56 @@ impl Received for Request {
             nameservers: from.list(Reader::address)?,
             into_cgroup: from.byte()? != 0,
         })
+    }
+}
+
+impl Message for EnterOrder<'_> {
+    fn write(&self, to: &mut Writer) {
+        to.byte(ENTER);
+        write_spec(to, self.spec);
+        write_errand(to, self.errand);
+        to.byte(self.into_cgroup.into());
+    }
+}
+
+impl Received for EnterRequest {
+    fn read(from: &mut Reader<'_>) -> io::Result<Self> {
+        Ok(Self { spec: read_spec(from)?, errand: read_errand(from)?, into_cgroup: from.byte()? != 0 })
+    }
+}
+
+impl Received for Asked {
+    fn read(from: &mut Reader<'_>) -> io::Result<Self> {
+        match from.byte()? {
+            LAUNCH => Ok(Self::Launch(Box::new(Request::read(from)?))),
+            ENTER => Ok(Self::Enter(Box::new(EnterRequest::read(from)?))),
+            _ => Reader::unknown(),
+        }
+    }
+}
+
+const EXECUTE: u8 = 0;
+const EXECUTE_ON_TERMINAL: u8 = 1;
+
+fn write_errand(to: &mut Writer, errand: &Errand) {
+    match errand {
+        Errand::Execute => to.byte(EXECUTE),
+        Errand::ExecuteOnTerminal(window) => {
+            to.byte(EXECUTE_ON_TERMINAL);
+            to.word(window.columns.into());
+            to.word(window.rows.into());
+        }
+    }
+}
+
+fn read_errand(from: &mut Reader<'_>) -> io::Result<Errand> {
+    match from.byte()? {
+        EXECUTE => Ok(Errand::Execute),
+        EXECUTE_ON_TERMINAL => {
+            let (columns, rows) = (from.word()? as u16, from.word()? as u16);
+            Ok(Errand::ExecuteOnTerminal(Window { columns, rows }))
+        }
+        _ => Reader::unknown(),
     }
 }
 
@@ -160,6 +278,8 @@ fn read_spec(from: &mut Reader<'_>) -> io::Result<ContainerSpec> {
 const READY: u8 = 0;
 const STARTED: u8 = 1;
 const FAILED: u8 = 2;
+const ENTERED: u8 = 3;
+const ENDED: u8 = 4;
 
 impl Message for Reply {
     fn write(&self, to: &mut Writer) {
@@ -174,13 +294,49 @@ impl Message for Reply {
                     to.long(*at);
                 });
             }
-            Self::Failed(failure) => {
-                to.byte(FAILED);
-                to.bytes(failure.step.as_bytes());
-                to.bytes(failure.cause.as_bytes());
-                to.option(failure.errno, |to, errno| to.word(errno.cast_unsigned()));
-                to.option(failure.undo.as_ref(), |to, undo| to.bytes(undo.as_bytes()));
+            Self::Entered => to.byte(ENTERED),
+            Self::Failed(failure) => write_failure(to, failure),
+        }
+    }
+}
+
+fn write_failure(to: &mut Writer, failure: &Failure) {
+    to.byte(FAILED);
+    to.bytes(failure.step.as_bytes());
+    to.bytes(failure.cause.as_bytes());
+    to.option(failure.errno, |to, errno| to.word(errno.cast_unsigned()));
+    to.option(failure.undo.as_ref(), |to, undo| to.bytes(undo.as_bytes()));
+}
+
+fn read_failure(from: &mut Reader<'_>) -> io::Result<Failure> {
+    Ok(Failure {
+        step: from.text()?,
+        cause: from.text()?,
+        errno: from.option(|from| Ok(from.word()?.cast_signed()))?,
+        undo: from.option(Reader::text)?,
+    })
+}
+
+impl Message for Told {
+    fn write(&self, to: &mut Writer) {
+        match self {
+            Self::Started => to.byte(STARTED),
+            Self::Failed(failure) => write_failure(to, failure),
+            Self::Ended(status) => {
+                to.byte(ENDED);
+                to.word(status.cast_unsigned());
             }
+        }
+    }
+}
+
+impl Received for Told {
+    fn read(from: &mut Reader<'_>) -> io::Result<Self> {
+        match from.byte()? {
+            STARTED => Ok(Self::Started),
+            FAILED => Ok(Self::Failed(read_failure(from)?)),
+            ENDED => Ok(Self::Ended(from.word()?.cast_signed())),
+            _ => Reader::unknown(),
         }
     }
 }
@@ -194,12 +350,8 @@ impl Received for Reply {
                 started_unix_ms: from.long()?,
                 moments_ns: from.list(|from| Ok((read_moment(from)?, from.long()?)))?,
             }),
-            FAILED => Ok(Self::Failed(Failure {
-                step: from.text()?,
-                cause: from.text()?,
-                errno: from.option(|from| Ok(from.word()?.cast_signed()))?,
-                undo: from.option(Reader::text)?,
-            })),
+            ENTERED => Ok(Self::Entered),
+            FAILED => Ok(Self::Failed(read_failure(from)?)),
             _ => Reader::unknown(),
         }
     }
@@ -288,12 +440,26 @@ mod tests {
 
     #[test]
     fn an_order_arrives_as_it_was_given() {
-        let request: Request = whole(&order()).expect("read");
+        let Asked::Launch(request) = whole(&order()).expect("read") else { panic!("it is an order to launch") };
         assert_eq!(request.spec, full());
         assert_eq!((request.address, request.first_id), (Ipv4Addr::new(10, 1, 0, 5), 0x1234_0000));
         assert_eq!(request.nameservers.len(), 2);
         assert_eq!(request.nameservers[1].to_string(), "2620:fe::fe");
         assert!(request.into_cgroup);
+    }
+
+    #[test]
+    fn errands_arrive_as_they_were_given() {
+        let spec = full();
+        for errand in [Errand::Execute, Errand::ExecuteOnTerminal(Window { columns: 80, rows: 65_535 })] {
+            let sent = bytes(&EnterOrder { spec: &spec, errand: &errand, into_cgroup: true });
+            let Asked::Enter(request) = whole(&sent).expect("read") else { panic!("it is an errand") };
+            assert_eq!((request.spec, request.errand, request.into_cgroup), (full(), errand, true));
+        }
+        let failure = Failure { step: "do".into(), cause: "no".into(), errno: Some(2), undo: None };
+        for told in [Told::Started, Told::Ended(-7), Told::Failed(failure)] {
+            assert_eq!(whole::<Told>(&bytes(&told)).expect("read"), told);
+        }
     }
 
     #[test]
@@ -306,6 +472,7 @@ mod tests {
         };
         let replies = [
             Reply::Ready,
+            Reply::Entered,
             Reply::Started {
                 pid: 7,
                 started_unix_ms: 8,
@@ -323,9 +490,9 @@ mod tests {
     fn a_packet_cut_short_or_too_long_is_refused() {
         let packet = order();
         for length in 0..packet.len() {
-            assert!(whole::<Request>(&packet[..length]).is_err(), "{length} of {}", packet.len());
+            assert!(whole::<Asked>(&packet[..length]).is_err(), "{length} of {}", packet.len());
         }
-        assert!(whole::<Request>(&[&packet[..], b"x"].concat()).is_err());
+        assert!(whole::<Asked>(&[&packet[..], b"x"].concat()).is_err());
         assert!(whole::<Reply>(&[9]).is_err());
     }
 }

@@ -1,4 +1,5 @@
 //! Surroundings of one test, and what must not be left of them.
+#![allow(dead_code, reason = "each of the test programs uses some of it")]
 
 use std::ffi::OsString;
 use std::fs;

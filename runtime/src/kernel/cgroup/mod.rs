@@ -239,6 +239,11 @@ impl Group {
         each!(&self.kind, group => group.freeze(frozen))
     }
 
+    /// Whether it is stopped, or about to be.
+    pub fn is_frozen(&self) -> Result<bool, CgroupError> {
+        each!(&self.kind, group => group.is_frozen())
+    }
+
     /// Whether memory left behind by its last user makes it unfit for the next one.
     pub fn is_stale(&self) -> bool {
         self.memory_bytes().map_or(true, |bytes| bytes > 1 << 20)

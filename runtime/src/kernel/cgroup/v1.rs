@@ -218,6 +218,10 @@ impl Group {
         Ok(())
     }
 
+    pub fn is_frozen(&self) -> Result<bool, CgroupError> {
+        Ok(self.freezer.reading()?.text()?.trim() != "THAWED")
+    }
+
     pub fn remove(self) -> Result<(), CgroupError> {
         let Self { dirs, .. } = self;
         dirs.iter().try_for_each(|dir| tree::remove(dir))

@@ -152,6 +152,10 @@ impl Group {
         Ok(())
     }
 
+    pub fn is_frozen(&self) -> Result<bool, CgroupError> {
+        Ok(self.freezer.reading()?.number()? != 0)
+    }
+
     pub fn remove(self) -> Result<(), CgroupError> {
         tree::remove(&self.dir)
     }

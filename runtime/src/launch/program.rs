@@ -1,0 +1,146 @@
+//! A program beside the app: the process between the fork inside the container and the execution, step by step.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+
+use super::child::{self, Shared};
+use super::home::Home;
+use super::setup::{Prepared, describe_program};
+use crate::steps::{EnterStep, Plan};
+
+/// Where the report pipe stands while the steps are performed: the first after the three streams.
+const REPORT: RawFd = 3;
+/// All is done but the execution.
+pub const ABOUT_TO_EXECUTE: u8 = b'x';
+
+/// Standard input, output and error.
+#[derive(Debug)]
+pub struct Streams(pub [OwnedFd; 3]);
+
+/// Waits until `go` can be read, performs the steps, and tells over `report` which one failed: its number and the error number. A report that ends
+/// after [`ABOUT_TO_EXECUTE`] is a program's beginning. Runs in a process of its own and never returns.
+pub fn become_program(
+    home: &Home,
+    plan: &Plan,
+    steps: &[EnterStep],
+    prepared: &Prepared,
+    streams: &Streams,
+    go: &OwnedFd,
+    report: &OwnedFd,
+) -> ! {
+    let mut byte = [0_u8; 1];
+    // Whoever should say "go" is gone: so is this.
+    if !matches!(rustix::io::read(go, &mut byte), Ok(1)) {
+        exit(1);
+    }
+    let shared = shared(home, plan, prepared);
+    let mut report = report.as_raw_fd();
+    for (number, step) in steps.iter().enumerate() {
+        let result = perform(&shared, step, streams, report);
+        if *step == EnterStep::Streams {
+            report = REPORT;
+        }
+        if result < 0 {
+            let told = [number as i32, -result as i32];
+            // SAFETY: eight bytes of ours; a pipe takes them whole. Who does not read them is gone.
+            unsafe { libc::write(report, told.as_ptr().cast(), size_of_val(&told)) };
+            exit(1);
+        }
+    }
+    exit(1)
+}
+
+fn exit(code: i32) -> ! {
+    // SAFETY: ends this process at once, without the destructors of its launcher's memory.
+    unsafe { libc::_exit(code) }
+}
+
+fn perform(shared: &Shared<'_>, step: &EnterStep, streams: &Streams, report: RawFd) -> isize {
+    match step {
+        EnterStep::Streams => answer(place(streams, report)),
+        // SAFETY: a plain call on standard input.
+        EnterStep::Terminal => answer(checked(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })),
+        EnterStep::Own(step) => child::perform(shared, step),
+        EnterStep::Program(step) => child::perform_program(shared, step),
+        // SAFETY: the path is a C string.
+        EnterStep::WorkingDir(path) => answer(checked(unsafe { libc::chdir(path.as_ptr()) })),
+        EnterStep::DieWithAttendant => answer(die_with_attendant(report)),
+    }
+}
+
+fn place(streams: &Streams, report: RawFd) -> io::Result<()> {
+    // Out of the way of the numbers they go to.
+    let mut above = [0; 4];
+    for (to, from) in above.iter_mut().zip(streams.0.iter().map(AsRawFd::as_raw_fd).chain([report])) {
+        // SAFETY: plain calls on our own descriptors.
+        *to = unsafe { libc::fcntl(from, libc::F_DUPFD_CLOEXEC, 10) };
+        checked(*to)?;
+    }
+    for (number, from) in above.into_iter().enumerate() {
+        let number = number as RawFd;
+        let flags = if number == REPORT { libc::O_CLOEXEC } else { 0 };
+        // SAFETY: as above.
+        checked(unsafe { libc::dup3(from, number, flags) })?;
+    }
+    super::join::close_all_but(&[0, 1, 2, REPORT]);
+    Ok(())
+}
+
+/// The kernel tells of deaths from now on only; of an earlier one the report's pipe does, which has nobody to read it then.
+fn die_with_attendant(report: RawFd) -> io::Result<()> {
+    // SAFETY: plain calls; one byte of ours.
+    unsafe {
+        checked(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0))?;
+        checked(libc::write(report, [ABOUT_TO_EXECUTE].as_ptr().cast(), 1) as i32)
+    }
+}
+
+fn answer(result: io::Result<()>) -> isize {
+    match result {
+        Ok(()) => 0,
+        Err(error) => -(error.raw_os_error().unwrap_or(libc::EINVAL) as isize),
+    }
+}
+
+fn checked(result: i32) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What the steps of a launch that are used here look at.
+fn shared<'a>(home: &'a Home, plan: &'a Plan, prepared: &Prepared) -> Shared<'a> {
+    Shared {
+        go: AtomicU32::new(1),
+        alive: AtomicU32::new(1),
+        state: AtomicU32::new(child::WAITING),
+        failed_in_program: AtomicU32::new(0),
+        failed_step: AtomicU32::new(u32::MAX),
+        failed_errno: AtomicI32::new(0),
+        moments: [const { AtomicU64::new(0) }; 48],
+        plan,
+        argv: prepared.argv.clone(),
+        envp: prepared.envp.clone(),
+        init_argv: [std::ptr::null(); 3],
+        launcher: -1,
+        root: -1,
+        sys: -1,
+        outputs: [-1; 2],
+        init_fds: [-1; 5],
+        init: -1,
+        filter: &home.filter,
+        cpus: &home.cpus,
+        program_stack_top: 0,
+    }
+}
+
+/// A step in words.
+pub fn describe(step: &EnterStep) -> String {
+    match step {
+        EnterStep::Streams => "connect its standard streams".to_owned(),
+        EnterStep::Terminal => "give it its terminal".to_owned(),
+        EnterStep::Own(step) => format!("{step:?}"),
+        EnterStep::Program(step) => describe_program(step),
+        EnterStep::WorkingDir(path) => format!("go to the working directory {}", path.to_string_lossy()),
+        EnterStep::DieWithAttendant => "tie it to whoever waits for it".to_owned(),
+    }
+}
