@@ -17,6 +17,9 @@ pub enum Missing {
         "install qemu-system-x86 and linux-image-cloud-amd64 (`deploy/vm/kernel` fetches the latter without installing it)"
     )]
     Packages,
+    /// No busybox that needs no library.
+    #[error("install busybox-static")]
+    Busybox,
     /// Another architecture.
     #[error("virtual machines are made on x86-64 only, for now")]
     Architecture,

@@ -4,14 +4,18 @@
 //! ```text
 //! Initramfs (cpio) ─┐
 //! kernel()  ────────┼─▶ Machine ──run──▶ its console, line by line, until a word is said
-//! qemu()    ────────┘
+//! qemu()    ────────┘      ▲
+//!                        Guest: busybox, modules, programs of this machine; runs a script
 //! ```
 //! Deliberately absent: disks, networks, snapshots: what goes in is the initramfs, what comes out is the console.
 
 mod find;
+mod guest;
 mod initramfs;
 mod machine;
+mod modules;
 
 pub use find::{Missing, kernel, qemu};
+pub use guest::{Guest, PackError, Ran};
 pub use initramfs::Initramfs;
 pub use machine::{Acceleration, Error, Machine, Said};

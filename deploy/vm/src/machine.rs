@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const LINES_AHEAD: usize = 256;
 
 /// What is shown of a console when something went wrong.
-const LAST_LINES: usize = 12;
+const LAST_LINES: usize = 40;
 
 /// Why a machine did not say what it should.
 #[derive(Debug, thiserror::Error)]

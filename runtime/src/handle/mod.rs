@@ -3,7 +3,6 @@
 mod adopt;
 mod config;
 mod containers;
-mod devices;
 mod error;
 mod execution;
 mod folders;
@@ -15,7 +14,6 @@ mod slots;
 mod types;
 
 pub use config::{Capacity, Ipv4Subnet, LauncherCommand, PoolSizes, RuntimeConfig, SubnetError};
-pub(crate) use devices::layer as device_layer;
 pub use error::Error;
 pub use execution::{Execute, Execution, ExecutionStreams, Window};
 pub use launchers::LauncherError;
@@ -144,13 +142,13 @@ impl Runtime {
         let joining = slot.group.joining();
         let mut fds: Vec<BorrowedFd<'_>> = vec![
             image,
-            slot.devices.as_fd(),
             slot.network.namespace.as_fd(),
             slot.network.sys.as_fd(),
             files.logs[0].as_fd(),
             files.logs[1].as_fd(),
             files.record.as_fd(),
         ];
+        fds.extend(slot.devices.as_ref().map(AsFd::as_fd));
         match &joining {
             Joining::Write(procs) => fds.extend(procs.iter().map(AsFd::as_fd)),
             Joining::Into(dir) => fds.push(dir.as_fd()),
@@ -160,6 +158,7 @@ impl Runtime {
             address: slot.network.address,
             first_id: slot.first_id,
             nameservers: &self.config.nameservers,
+            layers: self.slots.maker().layers(),
             into_cgroup: matches!(joining, Joining::Into(_)),
         };
         let asked_ns = crate::launch::now_ns();

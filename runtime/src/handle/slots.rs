@@ -15,9 +15,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::config::{Ipv4Subnet, PoolSizes};
-use super::devices;
 use crate::kernel::cgroup::{CgroupError, Cgroups, Group};
 use crate::kernel::{ids, mount, namespace};
+use crate::launch::{Layers, device_layer, shifted_devices};
 use crate::net::{NetError, Network, Networks};
 
 /// A packet to an address may be under way, and a peer's connection half open, for this long at most.
@@ -65,7 +65,8 @@ pub struct Slot {
     pub first_id: u32,
     pub group: Group,
     pub network: Network,
-    pub devices: OwnedFd,
+    /// The device layer with owners shifted, where the kernel takes it as it is: [`Layers::Detached`].
+    pub devices: Option<OwnedFd>,
     userns: OwnedFd,
     /// The image tree of its last container with owners shifted: most often the next one's as well.
     image: Option<(PathBuf, OwnedFd)>,
@@ -74,12 +75,13 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Makes [`Self::image`] the tree at `root` as this slot's containers see it: attached nowhere, owners shifted, read-only.
+    /// Makes [`Self::image`] the tree at `root` as this slot's containers see it: attached nowhere, owners shifted, read-only. With [`Layers::Attached`] the
+    /// last one is used up.
     pub fn use_image(&mut self, root: &Path) -> io::Result<()> {
-        if self.image.as_ref().is_none_or(|(path, _)| path != root) {
+        if self.devices.is_none() || self.image.as_ref().is_none_or(|(path, _)| path != root) {
             let path = std::ffi::CString::new(root.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
             let tree = mount::copy_of(rustix::fs::CWD, &path)?;
-            mount::shift_owners(tree.as_fd(), self.userns.as_fd())?;
+            mount::shift_owners(tree.as_fd(), self.userns.as_fd()).map_err(|error| unshiftable(root, error))?;
             self.image = Some((root.to_owned(), tree));
         }
         Ok(())
@@ -96,16 +98,25 @@ impl Slot {
 pub struct Maker {
     pub cgroups: Cgroups,
     pub networks: Networks,
-    devices: OwnedFd,
+    /// The device layer that all slots share, with [`Layers::Detached`].
+    devices: Option<OwnedFd>,
     subnet: Ipv4Subnet,
     uid_base: u32,
 }
 
 impl Maker {
     pub fn new(cgroups: Cgroups, networks: Networks, subnet: Ipv4Subnet, uid_base: u32) -> Result<Self, SlotError> {
-        let devices =
-            devices::layer().map_err(|source| SlotError::Mapping { slot: 0, what: "make the device layer", source })?;
+        let failed = |source| SlotError::Mapping { slot: 0, what: "make the device layer", source };
+        let devices = match Layers::found() {
+            Layers::Detached => Some(device_layer().map_err(failed)?),
+            Layers::Attached => None,
+        };
         Ok(Self { cgroups, networks, devices, subnet, uid_base })
+    }
+
+    /// How this kernel puts roots together.
+    pub fn layers(&self) -> Layers {
+        if self.devices.is_some() { Layers::Detached } else { Layers::Attached }
     }
 
     fn make(&self, number: u32) -> Result<Slot, SlotError> {
@@ -125,11 +136,22 @@ impl Maker {
         let first_id = ids::first_id(self.uid_base, number).ok_or(SlotError::NoIds(number))?;
         let failed = |what| move |source| SlotError::Mapping { slot: number, what, source };
         let userns = namespace::user_mapping(first_id).map_err(failed("make an id mapping"))?;
-        let devices = devices::shifted(self.devices.as_fd(), userns.as_fd())
-            .map_err(failed("shift the device layer's owners"))?;
+        let shared = self.devices.as_ref().map(|shared| shifted_devices(shared.as_fd(), userns.as_fd()));
+        let devices = shared.transpose().map_err(failed("shift the device layer's owners"))?;
         let group = self.cgroups.group(&group_name(number))?;
         Ok(Slot { number, first_id, group, network, devices, userns, image: None, tenant: None })
     }
+}
+
+/// The kernel only says that it is an invalid argument.
+fn unshiftable(root: &Path, error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(libc::EINVAL) {
+        return error;
+    }
+    let kind = mount::file_system_of(root).unwrap_or_else(|| "unknown".to_owned());
+    let text =
+        format!("this kernel cannot shift owners on its file system ({kind}); keep images on ext4, xfs or btrfs");
+    io::Error::new(error.kind(), text)
 }
 
 /// The cgroup of a slot.

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string,
@@ -45,6 +46,19 @@ fn explained(context: BorrowedFd<'_>, error: io::Error) -> io::Error {
         }
         _ => error,
     }
+}
+
+/// The name of the file system at `path`, of the mount that lies nearest above it.
+pub fn file_system_of(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mounts = table.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        Some((before.split(' ').nth(4)?, after.split(' ').next()?))
+    });
+    // Of two at one place the later one covers the other.
+    let above = mounts.filter(|(place, _)| path.starts_with(place));
+    above.max_by_key(|(place, _)| place.len()).map(|(_, kind)| kind.to_owned())
 }
 
 /// A private copy of the tree at `path` (not of mounts below it), attached nowhere.

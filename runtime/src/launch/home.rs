@@ -195,7 +195,7 @@ fn quicken_cgroups() {
     }
 }
 
-/// A tmpfs with `proc`, `mnt`, `cgroup` and `empty` becomes the root; the host's tree goes. What is hidden from containers is covered with `empty`, which
+/// A tmpfs with `proc`, `mnt`, `cgroup`, `empty` and [`super::layers::PLACES`] becomes the root; the host's tree goes. What is hidden from containers is covered with `empty`, which
 /// holds nothing and can hold nothing: one for all, as making and dropping a file system for each would cost a tenth of a launch.
 /// What that leaves: containers of one launcher can `flock` each other out of that directory, which holds up nobody who does not lock it.
 fn move_out() -> io::Result<()> {
@@ -217,7 +217,7 @@ fn move_out() -> io::Result<()> {
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC,
     )?;
-    for dir in ["proc", "mnt", "cgroup", "empty"] {
+    for dir in ["proc", "mnt", "cgroup", "empty"].into_iter().chain(super::layers::PLACES) {
         rustix::fs::mkdirat(&root, dir, Mode::from_raw_mode(0o755))?;
     }
     let attach = |tree: &OwnedFd, target: &str| {

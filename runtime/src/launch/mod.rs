@@ -6,8 +6,10 @@
 mod attendant;
 mod child;
 mod codec;
+mod devices;
 mod home;
 mod join;
+mod layers;
 mod moments;
 mod program;
 mod scratch;
@@ -16,6 +18,9 @@ mod setup;
 mod terminal;
 pub mod wire;
 
+pub(crate) use devices::{layer as device_layer, shifted as shifted_devices};
+pub use layers::Layers;
+pub(crate) use layers::detached as detached_layers;
 pub use moments::Moment;
 pub use server::launcher_main;
 pub(crate) use setup::now_ns;

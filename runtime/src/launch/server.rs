@@ -55,7 +55,7 @@ fn is_waited_for(socket: BorrowedFd<'_>) -> bool {
 }
 
 fn answer(home: &Home, socket: BorrowedFd<'_>, request: &Request, fds: Vec<OwnedFd>) -> io::Result<()> {
-    let Some(fds) = Descriptors::sort(fds) else {
+    let Some(fds) = Descriptors::sort(fds, request.layers) else {
         let cause = "descriptors are missing".to_owned();
         return wire::send(
             socket,

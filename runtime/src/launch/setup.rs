@@ -8,14 +8,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
-use rustix::mount::MountAttrFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::child::{self, Shared};
+use super::devices;
 use super::home::Home;
+use super::layers::{self, Layers};
 use super::moments::Moment;
 use super::wire::{Failure, Request};
-use crate::kernel::mount::{self, Setting};
+use crate::kernel::mount;
 use crate::kernel::namespace;
 use crate::kernel::sys::{CloneArgs, clone3_on_stack};
 use crate::steps::{self, HostStep, Plan, ProgramStep, Surroundings};
@@ -24,24 +25,25 @@ use crate::steps::{self, HostStep, Plan, ProgramStep, Surroundings};
 #[derive(Debug)]
 pub struct Descriptors {
     image: OwnedFd,
-    devices: OwnedFd,
     network: OwnedFd,
     sys: OwnedFd,
     /// Two log files and the record.
     kept: [OwnedFd; 3],
+    /// With [`Layers::Detached`].
+    devices: Option<OwnedFd>,
     cgroups: Vec<OwnedFd>,
 }
 
 impl Descriptors {
-    /// In the order that [`Request`] tells; `None` when some are missing.
-    pub fn sort(fds: Vec<OwnedFd>) -> Option<Self> {
+    /// In the order that [`super::wire::Order`] tells; `None` when some are missing.
+    pub fn sort(fds: Vec<OwnedFd>, layers: Layers) -> Option<Self> {
         let mut fds = fds.into_iter();
         Some(Self {
             image: fds.next()?,
-            devices: fds.next()?,
             network: fds.next()?,
             sys: fds.next()?,
             kept: [fds.next()?, fds.next()?, fds.next()?],
+            devices: if layers == Layers::Detached { Some(fds.next()?) } else { None },
             cgroups: fds.collect(),
         })
     }
@@ -134,6 +136,11 @@ impl<'a> UnderWay<'a> {
         for dir in [c"upper", c"upper/etc"] {
             self.give(&scratch, dir)?;
         }
+        if self.request.layers == Layers::Attached {
+            let upper = rustix::fs::openat(&scratch, c"upper", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            devices::fill(upper.as_fd())?;
+            devices::give(upper.as_fd(), self.request.first_id)?;
+        }
         Ok(scratch)
     }
 
@@ -164,18 +171,7 @@ impl<'a> UnderWay<'a> {
 
     fn overlay(&self) -> io::Result<OwnedFd> {
         let scratch = self.scratch.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let open = |path: &CStr| rustix::fs::openat(scratch, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-        let (upper, work) = (open(c"upper")?, open(c"work")?);
-        let by_fd = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let (upper_path, work_path) = (by_fd(&upper), by_fd(&work));
-        let settings = [
-            Setting::Fd("lowerdir+", self.fds.devices.as_fd()),
-            Setting::Fd("lowerdir+", self.fds.image.as_fd()),
-            Setting::Text("upperdir", &upper_path),
-            Setting::Text("workdir", &work_path),
-            Setting::Text("redirect_dir", "on"),
-        ];
-        mount::detached("overlay", &settings, MountAttrFlags::empty())
+        layers::overlay_of(self.fds.devices.as_ref().map(AsFd::as_fd), self.fds.image.as_fd(), scratch)
     }
 
     /// A copy of the slot's, or another one of the same network where the kernel copies only what is attached (before Linux 6.15).

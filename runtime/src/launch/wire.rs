@@ -12,6 +12,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use super::codec::{Reader, Writer};
+use super::layers::Layers;
 use super::moments::Moment;
 use crate::spec::{ContainerId, ContainerSpec, Limits, User};
 
@@ -36,8 +37,8 @@ pub trait Received: Sized {
     fn read(from: &mut Reader<'_>) -> io::Result<Self>;
 }
 
-/// Runtime to launcher. Descriptors beside it: image tree, device tree (both with owners shifted), network, its sysfs, two log files, record, then the
-/// cgroup files to write or the cgroup directory to be created in.
+/// Runtime to launcher. Descriptors beside it: image tree, network, its sysfs, two log files, record, with [`Layers::Detached`] the device tree (both trees
+/// with owners shifted), then the cgroup files to write or the cgroup directory to be created in.
 #[derive(Debug)]
 pub struct Order<'a> {
     /// What to run.
@@ -48,6 +49,8 @@ pub struct Order<'a> {
     pub first_id: u32,
     /// For resolv.conf.
     pub nameservers: &'a [IpAddr],
+    /// How the root is put together.
+    pub layers: Layers,
     /// The last descriptor is a cgroup directory for CLONE_INTO_CGROUP.
     pub into_cgroup: bool,
 }
@@ -63,6 +66,8 @@ pub struct Request {
     pub first_id: u32,
     /// For resolv.conf.
     pub nameservers: Vec<IpAddr>,
+    /// How the root is put together.
+    pub layers: Layers,
     /// The last descriptor is a cgroup directory for CLONE_INTO_CGROUP.
     pub into_cgroup: bool,
 }
@@ -168,6 +173,7 @@ impl Message for Order<'_> {
         to.word(self.address.into());
         to.word(self.first_id);
         to.list(self.nameservers, Writer::address);
+        to.byte((self.layers == Layers::Attached).into());
         to.byte(self.into_cgroup.into());
     }
 }
@@ -179,6 +185,7 @@ impl Received for Request {
             address: from.word()?.into(),
             first_id: from.word()?,
             nameservers: from.list(Reader::address)?,
+            layers: if from.byte()? == 0 { Layers::Detached } else { Layers::Attached },
             into_cgroup: from.byte()? != 0,
         })
     }
@@ -434,8 +441,14 @@ mod tests {
     fn order() -> Vec<u8> {
         let nameservers = [IpAddr::from([9, 9, 9, 9]), "2620:fe::fe".parse().expect("an address")];
         let spec = full();
-        let address = Ipv4Addr::new(10, 1, 0, 5);
-        bytes(&Order { spec: &spec, address, first_id: 0x1234_0000, nameservers: &nameservers, into_cgroup: true })
+        bytes(&Order {
+            spec: &spec,
+            address: Ipv4Addr::new(10, 1, 0, 5),
+            first_id: 0x1234_0000,
+            nameservers: &nameservers,
+            layers: Layers::Attached,
+            into_cgroup: true,
+        })
     }
 
     #[test]
@@ -445,7 +458,7 @@ mod tests {
         assert_eq!((request.address, request.first_id), (Ipv4Addr::new(10, 1, 0, 5), 0x1234_0000));
         assert_eq!(request.nameservers.len(), 2);
         assert_eq!(request.nameservers[1].to_string(), "2620:fe::fe");
-        assert!(request.into_cgroup);
+        assert_eq!((request.layers, request.into_cgroup), (Layers::Attached, true));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, chmodat, makedev, mkdirat, mknodat, symlinkat};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mkdirat, mknodat, symlinkat};
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use crate::kernel::mount::{self, Setting};
@@ -42,19 +43,39 @@ pub fn layer() -> io::Result<OwnedFd> {
         &[Setting::Text("mode", "0755"), Setting::Text("size", "64k")],
         MountAttrFlags::empty(),
     )?;
-    let chmod = |path: &str, mode: u32| chmodat(&tree, path, Mode::from_raw_mode(mode), AtFlags::empty());
+    fill(tree.as_fd())?;
+    Ok(tree)
+}
+
+/// Makes everything in a directory, where some of its directories may be already. Umasks do not matter.
+pub fn fill(dir: BorrowedFd<'_>) -> io::Result<()> {
+    let chmod = |path: &str, mode: u32| chmodat(dir, path, Mode::from_raw_mode(mode), AtFlags::empty());
     for (path, mode) in DIRECTORIES {
-        mkdirat(&tree, path, Mode::from_raw_mode(mode))?;
-        chmod(path, mode)?;
+        match mkdirat(dir, path, Mode::from_raw_mode(mode)) {
+            Err(error) if error != Errno::EXIST => return Err(error.into()),
+            _ => chmod(path, mode)?,
+        }
     }
     for (path, major, minor) in NODES {
-        mknodat(&tree, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))?;
+        mknodat(dir, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))?;
         chmod(path, 0o666)?;
     }
     for (to, path) in LINKS {
-        symlinkat(to, &tree, path)?;
+        symlinkat(to, dir, path)?;
     }
-    Ok(tree)
+    Ok(())
+}
+
+/// Gives everything that [`fill`] made to one user and its group.
+pub fn give(dir: BorrowedFd<'_>, owner: u32) -> io::Result<()> {
+    let directories = DIRECTORIES.into_iter().map(|(path, _)| path);
+    let nodes = NODES.into_iter().map(|(path, ..)| path);
+    let links = LINKS.into_iter().map(|(_, path)| path);
+    let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    directories.chain(nodes).chain(links).try_for_each(|path| {
+        chownat(dir, path, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(())
+    })
 }
 
 /// The tree with its owners shifted: a copy of the shared one where the kernel copies detached trees (6.15), else one of its own.

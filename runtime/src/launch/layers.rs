@@ -1,0 +1,94 @@
+//! How the layers of a container's root get into its overlay. The kernel decides; it is found out by trying, once.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
+
+use super::{devices, scratch};
+use crate::kernel::mount::{self, Setting};
+use crate::kernel::namespace;
+
+/// Where the launcher attaches the image for a moment.
+const IMAGE: &str = "/image";
+/// And the writable layer.
+const WRITABLE: &str = "/writable";
+/// Directories of the launcher's root that this needs.
+pub const PLACES: [&str; 2] = ["image", "writable"];
+
+/// How an overlay takes its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// By descriptors of trees that are attached nowhere (Linux 6.15). Trees are kept, and used again and again; one device layer serves all.
+    Detached,
+    /// By paths in the launcher's own mount namespace, where they are attached for as long as it takes to make the overlay. What was attached once cannot
+    /// be again, so every launch has a copy of the image's tree of its own; and as a tmpfs cannot have its owners shifted everywhere (Linux 6.3), what
+    /// the device layer would show is written into the writable layer.
+    Attached,
+}
+
+impl Layers {
+    /// What this kernel can.
+    pub fn found() -> Self {
+        match detached() {
+            Ok(()) => Self::Detached,
+            Err(error) => {
+                tracing::info!(%error, "layers are attached for each launch: this kernel takes none that are attached nowhere");
+                Self::Attached
+            }
+        }
+    }
+}
+
+/// Tries [`Layers::Detached`]; nothing is left of it.
+pub fn detached() -> io::Result<()> {
+    let userns = namespace::user_mapping(0x3000_0000)?;
+    let devices = devices::layer()?;
+    mount::shift_owners(devices.as_fd(), userns.as_fd())?;
+    let writable = scratch::make(64 << 10)?;
+    overlay_of(Some(devices.as_fd()), devices.as_fd(), &writable).map(drop)
+}
+
+/// The overlay of the device layer (in [`Layers::Detached`]), an image's tree and a writable layer, attached nowhere.
+pub fn overlay_of(devices: Option<BorrowedFd<'_>>, image: BorrowedFd<'_>, writable: &OwnedFd) -> io::Result<OwnedFd> {
+    let Some(devices) = devices else { return overlay_attached(image, writable) };
+    let open = |path: &str| rustix::fs::openat(writable, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let (upper, work) = (open("upper")?, open("work")?);
+    let by_fd = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let (upper_path, work_path) = (by_fd(&upper), by_fd(&work));
+    overlay(vec![Setting::Fd("lowerdir+", devices), Setting::Fd("lowerdir+", image)], &upper_path, &work_path)
+}
+
+/// The overlay has copies of its own of what it lies over: afterwards nothing needs to be attached.
+fn overlay_attached(image: BorrowedFd<'_>, writable: &OwnedFd) -> io::Result<OwnedFd> {
+    let _image = Attached::at(image, IMAGE)?;
+    let _writable = Attached::at(writable.as_fd(), WRITABLE)?;
+    overlay(vec![Setting::Text("lowerdir", IMAGE)], &format!("{WRITABLE}/upper"), &format!("{WRITABLE}/work"))
+}
+
+fn overlay<'a>(mut settings: Vec<Setting<'a>>, upper: &'a str, work: &'a str) -> io::Result<OwnedFd> {
+    settings.push(Setting::Text("upperdir", upper));
+    settings.push(Setting::Text("workdir", work));
+    settings.push(Setting::Text("redirect_dir", "on"));
+    mount::detached("overlay", &settings, MountAttrFlags::empty())
+}
+
+/// A tree in its place, until dropped.
+struct Attached(&'static str);
+
+impl Attached {
+    fn at(tree: BorrowedFd<'_>, place: &'static str) -> io::Result<Self> {
+        move_mount(tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        Ok(Self(place))
+    }
+}
+
+impl Drop for Attached {
+    /// What stays is covered by the next one, and copied into every container's mount namespace until it lets go of the host's tree.
+    fn drop(&mut self) {
+        if let Err(error) = unmount(self.0, UnmountFlags::DETACH) {
+            tracing::warn!(%error, place = self.0, "a layer stays attached");
+        }
+    }
+}
