@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`input`] (what can happen), [`effect`] (what can be wanted done), [`journal`] (what is kept and outlives the
 //! process), then [`core`] (the loop of thought) and its rooms: `orders` (the fence, and what orders change), `seen` (what the
-//! runtime tells), `reconcile` (the next action of one replica), `activity` (busy or idle), `adopt` (after a restart).
+//! runtime tells), `reconcile` (the next action of one replica), `activity` (busy or idle), `adopt` (after a restart). Requests are shared in [`traffic`].
 //!
 //! The lifecycle of one attempt only advances; a crash begins the next attempt:
 //!
@@ -28,6 +28,7 @@ mod reconcile;
 mod replica;
 pub mod report;
 mod seen;
+pub mod traffic;
 pub mod units;
 
 pub use config::{Config, Planted};
