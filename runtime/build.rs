@@ -1,4 +1,4 @@
-//! Compiles the in-container init (and the payload of the tests) from source: freestanding, static, a page or two.
+//! Compiles the in-container init (and what the tests run in containers) from source: freestanding, static, a page or two.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,12 @@ use std::process::Command;
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    for name in ["init", "payload"] {
-        freestanding(&format!("init/{name}.rs"), &out.join(name));
+    for source in ["init/init", "init/payload", "escape/escape"] {
+        let name = source.rsplit('/').next().expect("a path has a last part");
+        freestanding(&format!("{source}.rs"), &out.join(name));
     }
     println!("cargo::rerun-if-changed=init");
+    println!("cargo::rerun-if-changed=escape");
     println!("cargo::rerun-if-changed=build.rs");
 }
 

@@ -71,6 +71,8 @@ pub enum ChildStep {
     Pivot,
     /// And goes: from here on nothing of the host can be reached by a path.
     DropHost,
+    /// In place of the last two, where the escape suite shows what they are good for.
+    ChangeRoot,
     /// The host name.
     Hostname(CString),
     /// Wait until ids are mapped and cgroups joined: everything above needs neither, so both sides work at the same time.
@@ -125,7 +127,7 @@ impl ChildStep {
             Self::AttachSys => Moment::SysAttached,
             Self::HideFile(_) | Self::HideDirectory(_) => Moment::Hidden,
             Self::ReadOnly(_) => Moment::Protected,
-            Self::Pivot => Moment::Pivoted,
+            Self::Pivot | Self::ChangeRoot => Moment::Pivoted,
             Self::DropHost => Moment::HostDropped,
             Self::Hostname(_) | Self::AwaitGo => Moment::Told,
             Self::CgroupNamespace | Self::BecomeRoot | Self::Limit { .. } => Moment::Limited,
@@ -141,6 +143,11 @@ impl ChildStep {
 pub enum ProgramStep {
     /// A session of its own: signals go to its group and not to the init.
     Session,
+    /// All descriptors but the standard streams. Before any path of the container's is followed: while they are open, `/proc/self/fd` leads to the
+    /// host's files, whatever the descriptors' own flags (CVE-2024-21626).
+    CloseRest,
+    /// Leaves this descriptor open for the program, where the escape suite shows what closing them is good for.
+    Leak(i32),
     /// Supplementary groups, then group, then user: each needs the privileges that the next one gives up.
     Groups(Vec<u32>),
     /// Group id.
@@ -313,6 +320,7 @@ fn program(spec: &ContainerSpec) -> Vec<ProgramStep> {
     let env = environment(spec);
     vec![
         ProgramStep::Session,
+        ProgramStep::CloseRest,
         ProgramStep::Groups(spec.user.groups.clone()),
         ProgramStep::Group(spec.user.gid),
         ProgramStep::User(spec.user.uid),
@@ -451,7 +459,7 @@ mod tests {
     #[test]
     fn privileges_are_given_up_in_the_only_order_that_works() {
         let plan = made(|s| s.user = crate::spec::User { uid: 33, gid: 44, groups: vec![5] });
-        assert_eq!(plan.program[1..4], [ProgramStep::Groups(vec![5]), ProgramStep::Group(44), ProgramStep::User(33)]);
+        assert_eq!(plan.program[2..5], [ProgramStep::Groups(vec![5]), ProgramStep::Group(44), ProgramStep::User(33)]);
     }
 
     #[test]

@@ -78,12 +78,16 @@ struct MountAttr {
 
 /// Shifts the owners of everything in a detached tree by the mapping of a user namespace, and makes it read-only.
 pub fn shift_owners(tree: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<()> {
-    let attr = MountAttr {
-        set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_RDONLY,
-        clear: 0,
-        propagation: 0,
-        userns: userns.as_raw_fd() as u64,
-    };
+    let set = libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_RDONLY;
+    change(tree, MountAttr { set, clear: 0, propagation: 0, userns: userns.as_raw_fd() as u64 })
+}
+
+/// Takes "read-only" from a detached tree.
+pub fn make_writable(tree: BorrowedFd<'_>) -> io::Result<()> {
+    change(tree, MountAttr { set: 0, clear: libc::MOUNT_ATTR_RDONLY, propagation: 0, userns: 0 })
+}
+
+fn change(tree: BorrowedFd<'_>, attr: MountAttr) -> io::Result<()> {
     // SAFETY: the path is a C string and attr has the size that is given.
     let result = unsafe {
         libc::syscall(

@@ -24,6 +24,9 @@ const INIT_FIRST_FD: usize = 3;
 /// Out of the way of the numbers above while they are put in place.
 const PARKED_FIRST_FD: usize = 64;
 
+/// For [`ProgramStep::Leak`].
+const LEAKED_FD: usize = 9;
+
 /// What launcher and child share during one launch.
 #[derive(Debug)]
 pub struct Shared<'a> {
@@ -148,6 +151,7 @@ pub fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
         }
         ChildStep::ReadOnly(path) => read_only(path),
         ChildStep::Pivot => call(libc::SYS_pivot_root, [at(c"."), at(c"."), 0, 0, 0, 0]),
+        ChildStep::ChangeRoot => call(libc::SYS_chroot, [at(c"."), 0, 0, 0, 0, 0]),
         ChildStep::DropHost => match call(libc::SYS_umount2, [at(c"."), libc::MNT_DETACH as usize, 0, 0, 0, 0]) {
             0 => call(libc::SYS_chdir, [at(c"/"), 0, 0, 0, 0, 0]),
             error => error,
@@ -305,6 +309,8 @@ unsafe extern "C" fn program_body(shared: usize) -> ! {
 pub fn perform_program(shared: &Shared<'_>, step: &ProgramStep) -> isize {
     match step {
         ProgramStep::Session => call(libc::SYS_setsid, [0; 6]).min(0),
+        ProgramStep::CloseRest => call(libc::SYS_close_range, [3, u32::MAX as usize, 0, 0, 0, 0]),
+        ProgramStep::Leak(fd) => call(libc::SYS_dup3, [*fd as usize, LEAKED_FD, 0, 0, 0, 0]).min(0),
         ProgramStep::Groups(groups) => call(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0]),
         ProgramStep::Group(id) => call(libc::SYS_setresgid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]),
         ProgramStep::User(id) => call(libc::SYS_setresuid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]),

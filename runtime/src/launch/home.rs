@@ -12,6 +12,7 @@ use rustix::mount::{
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::scratch::Spare;
+use super::weaken::Weaken;
 use crate::kernel::seccomp::{self, Instruction};
 use crate::kernel::{mount, namespace};
 use crate::steps::{HIDDEN_DIRECTORIES, HIDDEN_FILES, READ_ONLY};
@@ -39,6 +40,8 @@ pub struct Home {
     pub cpus: Vec<u64>,
     /// How many open files it may allow.
     pub most_open_files: u64,
+    /// What its containers lack: nothing, but in the escape suite.
+    pub without: Vec<Weaken>,
     child_stack: Stack,
     program_stack: Stack,
 }
@@ -59,7 +62,7 @@ impl Stack {
 
 impl Home {
     /// Turns this process into a launcher. The error names the step.
-    pub fn make() -> Result<Self, (String, io::Error)> {
+    pub fn make(without: Vec<Weaken>) -> Result<Self, (String, io::Error)> {
         let step = |what: &str| {
             let what = what.to_owned();
             move |error: io::Error| (what, error)
@@ -84,6 +87,7 @@ impl Home {
             present,
             cpus,
             most_open_files: raise_open_files(),
+            without,
             child_stack: Stack::new(),
             program_stack: Stack::new(),
         })

@@ -16,6 +16,7 @@ mod scratch;
 mod server;
 mod setup;
 mod terminal;
+mod weaken;
 pub mod wire;
 
 pub(crate) use devices::{layer as device_layer, shifted as shifted_devices};
@@ -25,6 +26,8 @@ pub use moments::Moment;
 pub use server::launcher_main;
 pub(crate) use setup::now_ns;
 pub(crate) use terminal::resize;
+#[doc(hidden)]
+pub use weaken::{Weaken, weakened_launcher_main};
 
 /// The launcher finds its socket at this descriptor.
 pub const SOCKET_FD: i32 = 3;
@@ -40,3 +43,6 @@ pub const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 
 /// A freestanding program for tests and measurements, compiled from `init/payload.rs`.
 pub const PAYLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payload"));
+
+/// A freestanding program that tries to get out of a container, compiled from `escape/`: for tests.
+pub const ESCAPE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/escape"));

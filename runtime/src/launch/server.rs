@@ -8,13 +8,18 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::attendant;
 use super::home::Home;
 use super::setup::{self, Descriptors};
+use super::weaken::Weaken;
 use super::wire::{self, Asked, EnterRequest, Failure, Reply, Request};
 
 /// Body of the hidden subcommand that a launcher is. Returns its exit code once the runtime's socket closes.
 pub fn launcher_main() -> i32 {
+    main(Vec::new())
+}
+
+pub fn main(without: Vec<Weaken>) -> i32 {
     // SAFETY: whoever starts a launcher puts its socket at this descriptor; if not, the first use fails and the launcher ends.
     let socket = unsafe { OwnedFd::from_raw_fd(super::SOCKET_FD) };
-    match serve(socket.as_fd()) {
+    match serve(socket.as_fd(), without) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("bellows launcher: {error}");
@@ -23,9 +28,9 @@ pub fn launcher_main() -> i32 {
     }
 }
 
-fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
+fn serve(socket: BorrowedFd<'_>, without: Vec<Weaken>) -> io::Result<()> {
     close_all_but_the_socket();
-    let home = match Home::make() {
+    let home = match Home::make(without) {
         Ok(home) => home,
         Err((step, error)) => {
             let failure = Failure { step, cause: error.to_string(), errno: error.raw_os_error(), undo: None };

@@ -15,6 +15,7 @@ use super::devices;
 use super::home::Home;
 use super::layers::{self, Layers};
 use super::moments::Moment;
+use super::weaken::{self, Weaken};
 use super::wire::{Failure, Request};
 use crate::kernel::mount;
 use crate::kernel::namespace;
@@ -71,7 +72,8 @@ pub fn launch(home: &Home, request: &Request, fds: &Descriptors, tell: impl FnOn
         present: home.present.clone(),
         most_open_files: home.most_open_files,
     };
-    let plan = steps::plan(&request.spec, &around);
+    let mut plan = steps::plan(&request.spec, &around);
+    weaken::apply(&home.without, home.proc.as_raw_fd(), &mut plan);
     let mut under_way = UnderWay {
         home,
         request,
@@ -107,6 +109,10 @@ struct Cloned {
 impl<'a> UnderWay<'a> {
     fn note(&mut self, what: Moment) {
         self.moments_ns.push((what, now_ns()));
+    }
+
+    fn without(&self, protection: Weaken) -> bool {
+        self.home.without.contains(&protection)
     }
 
     /// Performs the steps up to the clone. Dropping what they made is their undoing: nothing is attached anywhere.
@@ -182,7 +188,11 @@ impl<'a> UnderWay<'a> {
             }
             other => other,
         };
-        self.sys = Some(sys?);
+        let sys = sys?;
+        if self.without(Weaken::ReadOnly) {
+            mount::make_writable(sys.as_fd())?;
+        }
+        self.sys = Some(sys);
         Ok(())
     }
 
@@ -257,13 +267,7 @@ impl<'a> UnderWay<'a> {
     }
 
     fn clone_child(&self, shared: &Shared<'_>) -> io::Result<Cloned> {
-        let namespaces = libc::CLONE_NEWUSER
-            | libc::CLONE_NEWPID
-            | libc::CLONE_NEWNS
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWCGROUP;
-        let flags = namespaces | libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
+        let flags = self.namespaces() | libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
         let mut pidfd = -1_i32;
         let (stack, stack_size) = self.home.child_stack();
         let mut args = CloneArgs {
@@ -284,7 +288,8 @@ impl<'a> UnderWay<'a> {
         // SAFETY: the stack belongs to one child at a time (the launcher waits for `alive` before the next), `body` keeps the rules of a
         // child in shared memory, and `shared` lives until `alive` is 0: every path from here waits for that.
         let clone = || unsafe { clone3_on_stack(&args, child::body, context) };
-        let pid = namespace::inside_from(self.home.network.as_fd(), self.fds.network.as_fd(), clone)?;
+        let network = if self.without(Weaken::NetworkNamespace) { &self.home.network } else { &self.fds.network };
+        let pid = namespace::inside_from(self.home.network.as_fd(), network.as_fd(), clone)?;
         if pid < 0 {
             return Err(io::Error::from_raw_os_error(-pid as i32));
         }
@@ -293,7 +298,27 @@ impl<'a> UnderWay<'a> {
         Ok(Cloned { pid: pid as u32, pidfd })
     }
 
+    fn namespaces(&self) -> libc::c_int {
+        let mut all = libc::CLONE_NEWUSER
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWCGROUP;
+        for (protection, flag) in
+            [(Weaken::UserNamespace, libc::CLONE_NEWUSER), (Weaken::IpcNamespace, libc::CLONE_NEWIPC)]
+        {
+            if self.without(protection) {
+                all &= !flag;
+            }
+        }
+        if self.without(Weaken::CgroupNamespace) { all & !libc::CLONE_NEWCGROUP } else { all }
+    }
+
     fn map_ids(&self, pid: u32) -> io::Result<()> {
+        if self.without(Weaken::UserNamespace) {
+            return Ok(());
+        }
         let map = format!("0 {} 65536", self.request.first_id);
         for file in ["uid_map", "gid_map"] {
             let path = format!("{pid}/{file}");

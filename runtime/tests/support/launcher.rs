@@ -1,15 +1,16 @@
-//! The launcher of this crate's tests; with `bench COUNT PARALLEL [IMAGE PROGRAM ARG..]`, measurements to look at while working on it.
+//! The launcher of this crate's tests; with `weakened NAME..`, one whose containers lack these protections; with `bench COUNT PARALLEL [IMAGE PROGRAM ARG..]`, measurements to look at while working on it.
 
 use std::process::ExitCode;
 
 use bellows_runtime::handle::LauncherCommand;
-use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig, bench};
+use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig, bench, launch};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.split_first() {
         Some((word, rest)) if word == "bench" => measure(rest),
-        _ if bellows_runtime::launch::launcher_main() == 0 => Ok(()),
+        Some((word, rest)) if word == "weakened" => weakened(rest),
+        _ if launch::launcher_main() == 0 => Ok(()),
         _ => Err("the launcher failed".into()),
     };
     match done {
@@ -19,6 +20,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn weakened(without: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let without = without.iter().map(|name| name.parse()).collect::<Result<Vec<launch::Weaken>, String>>()?;
+    if launch::weakened_launcher_main(without) == 0 { Ok(()) } else { Err("the launcher failed".into()) }
 }
 
 fn measure(args: &[String]) -> Result<(), Box<dyn std::error::Error>> {

@@ -47,7 +47,7 @@ pub fn place() -> Option<Place> {
     Some(Place { dir, name, links, config, mounts: mounts() })
 }
 
-fn put(path: &Path, bytes: &[u8]) {
+pub fn put(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().expect("a file in a folder")).expect("a folder");
     fs::write(path, bytes).expect("a file");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
@@ -64,6 +64,18 @@ impl Place {
 
     pub fn start(&self) -> Runtime {
         Runtime::start(self.config.clone()).expect("a runtime")
+    }
+
+    /// With arguments for the launcher.
+    pub fn start_with_launcher(&self, args: &[&str]) -> Runtime {
+        let mut config = self.config.clone();
+        config.launcher.args = args.iter().map(OsString::from).collect();
+        Runtime::start(config).expect("a runtime")
+    }
+
+    /// Its image, to be changed before the first launch.
+    pub fn image(&self) -> PathBuf {
+        self.dir.join("image")
     }
 
     /// An image of the machine's own static busybox; `None`, said aloud, where there is none.

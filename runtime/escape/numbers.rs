@@ -1,0 +1,84 @@
+//! Numbers of the system calls that the tries make: on x86-64, and in the table that newer architectures share.
+
+macro_rules! numbers {
+    ($($name:ident $x86_64:literal $generic:literal)*) => {$(
+        #[cfg(target_arch = "x86_64")]
+        pub const $name: usize = $x86_64;
+        #[cfg(not(target_arch = "x86_64"))]
+        pub const $name: usize = $generic;
+    )*};
+}
+
+numbers! {
+    ACCT 163 89
+    ADD_KEY 248 217
+    ADJTIMEX 159 171
+    BIND 49 200
+    BPF 321 280
+    CAPSET 126 91
+    CHDIR 80 49
+    CHROOT 161 51
+    CLONE 56 220
+    CLONE3 435 435
+    CLOSE 3 57
+    CONNECT 42 203
+    DELETE_MODULE 176 106
+    EXECVE 59 221
+    FANOTIFY_INIT 300 262
+    FCHOWNAT 260 54
+    FCNTL 72 25
+    FINIT_MODULE 313 273
+    FSOPEN 430 430
+    GETCWD 79 17
+    GETDENTS64 217 61
+    GETEUID 107 175
+    GETPID 39 172
+    INOTIFY_INIT1 294 26
+    IOCTL 16 29
+    IO_URING_SETUP 425 425
+    KCMP 312 272
+    KEXEC_LOAD 246 104
+    KEYCTL 250 219
+    KILL 62 129
+    MKDIRAT 258 34
+    MKNODAT 259 33
+    MMAP 9 222
+    MOUNT 165 40
+    MOUNT_SETATTR 442 442
+    MOVE_MOUNT 429 429
+    NAME_TO_HANDLE_AT 303 264
+    NANOSLEEP 35 101
+    OPENAT 257 56
+    OPEN_BY_HANDLE_AT 304 265
+    OPEN_TREE 428 428
+    PERF_EVENT_OPEN 298 241
+    PERSONALITY 135 92
+    PIDFD_GETFD 438 438
+    PIDFD_OPEN 434 434
+    PIVOT_ROOT 155 41
+    PRCTL 157 167
+    PRLIMIT64 302 261
+    PROCESS_VM_READV 310 270
+    PTRACE 101 117
+    READ 0 63
+    REBOOT 169 142
+    REQUEST_KEY 249 218
+    SCHED_SETSCHEDULER 144 119
+    SENDTO 44 206
+    SETHOSTNAME 170 161
+    SETNS 308 268
+    SETPRIORITY 141 140
+    SETRESUID 117 147
+    SETSOCKOPT 54 208
+    SHMAT 30 196
+    SHMGET 29 194
+    SOCKET 41 198
+    SWAPON 167 224
+    SYSLOG 103 116
+    TIMER_CREATE 222 107
+    UMOUNT2 166 39
+    UNSHARE 272 97
+    USERFAULTFD 323 282
+    VHANGUP 153 58
+    WRITE 1 64
+}
