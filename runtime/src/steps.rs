@@ -251,7 +251,8 @@ pub fn execution(plan: &Plan, terminal: bool) -> Vec<EnterStep> {
         steps.push(EnterStep::Terminal);
     }
     steps.extend(plan.child.iter().filter(bounds).cloned().map(EnterStep::Own));
-    let program = plan.program.iter().filter(|step| **step != ProgramStep::Session);
+    // With the streams all was closed but the report.
+    let program = plan.program.iter().filter(|step| !matches!(step, ProgramStep::Session | ProgramStep::CloseRest));
     for step in program {
         match step {
             ProgramStep::WorkingDir(dirs) => {
