@@ -1,6 +1,5 @@
 //! Real containers, as root on this machine. Each test has a runtime of its own and counts what is left behind.
 
-#[allow(dead_code)]
 mod support;
 
 use std::collections::BTreeSet;

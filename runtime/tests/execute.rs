@@ -1,7 +1,6 @@
 //! Programs executed in running containers: bounded as the app is, connected, ended with whoever asked for them, and out of the app's reach while
 //! they enter.
 
-#[allow(dead_code)]
 mod support;
 
 use std::fs::File;

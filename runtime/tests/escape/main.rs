@@ -6,7 +6,6 @@
 
 mod rows;
 #[path = "../support/mod.rs"]
-#[allow(dead_code)]
 mod support;
 mod world;
 
