@@ -270,6 +270,8 @@ impl Driver {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             inventory: reports(inventory),
             remembered: reports(remembered),
+            ingress_address: String::new(),
+            allowances: Vec::new(),
         };
         self.send(fence, session, from_agent::Body::Hello(hello));
     }

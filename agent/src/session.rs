@@ -219,7 +219,10 @@ impl Sessions {
                     continue;
                 }
                 Some(to_agent::Body::Greeting(_)) => return Err(Misunderstood { what: "a second greeting" }),
-                None => return Err(Misunderstood { what: "a message of an unknown kind" }),
+                Some(to_agent::Body::Entrances(_) | to_agent::Body::Routes(_) | to_agent::Body::Allowances(_))
+                | None => {
+                    return Err(Misunderstood { what: "a message of an unknown kind" });
+                }
             };
             if self.tell(news).await.is_err() {
                 return Ok(Ok(End::Closed));

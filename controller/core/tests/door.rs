@@ -29,13 +29,22 @@ fn spec() -> AppSpec {
         spread: None,
         max_per_node: None,
         when_cut_off: WhenCutOff::KeepRunning,
+        traffic: Default::default(),
     }
 }
 
 /// Bounds between which an elastic app stands.
 fn elastic(change: impl Fn(&mut Elastic)) -> Scale {
     let cpu = Policy::Cpu { target: Permille(600) };
-    let mut elastic = Elastic { min: 1, max: 1_000_000, idle_grace: Millis(30_000), spare: 0, policies: vec![cpu] };
+    let mut elastic = Elastic {
+        min: 1,
+        max: 1_000_000,
+        idle_grace: Millis(30_000),
+        spare: 0,
+        policies: vec![cpu],
+        up: None,
+        down: None,
+    };
     change(&mut elastic);
     Scale::Policies(elastic)
 }

@@ -34,6 +34,7 @@ fn sound() -> AppSpec {
         spread: None,
         max_per_node: None,
         when_cut_off: WhenCutOff::KeepRunning,
+        traffic: Default::default(),
     }
 }
 

@@ -72,6 +72,8 @@ fn spec(app: u8, count: u32, image: u8, kind: u8) -> AppSpec {
         idle_grace: Millis(3_000),
         spare: 0,
         policies: vec![Policy::Cpu { target: Permille(500) }],
+        up: None,
+        down: None,
     };
     let spread = |when_full| Some(Spread { by: "zone".to_owned(), max_skew: 1, when_full });
     AppSpec {
@@ -98,6 +100,7 @@ fn spec(app: u8, count: u32, image: u8, kind: u8) -> AppSpec {
         },
         max_per_node: (kind == 3).then_some(2),
         when_cut_off: if kind == 4 { WhenCutOff::StopAfter(Millis(5_000)) } else { WhenCutOff::KeepRunning },
+        traffic: Default::default(),
     }
 }
 

@@ -322,7 +322,8 @@ impl Teller {
                     let (min, max) = (number(next()) as u32, number(next()) as u32);
                     let (target, idle_grace) = (Permille(number(next()) as u32), duration(next()));
                     let policies = vec![Policy::Cpu { target }];
-                    spec.scale = Scale::Policies(Elastic { min, max, idle_grace, spare: 0, policies });
+                    spec.scale =
+                        Scale::Policies(Elastic { min, max, idle_grace, spare: 0, policies, up: None, down: None });
                 }
                 other => panic!("not understood: {other}"),
             }
@@ -435,6 +436,7 @@ fn plain(name: &str) -> AppSpec {
         spread: None,
         max_per_node: None,
         when_cut_off: WhenCutOff::KeepRunning,
+        traffic: Default::default(),
     }
 }
 

@@ -113,7 +113,9 @@ fn taken(node: NodeId, session: SessionId, message: wire::FromAgent) -> Result<A
             Ok(AgentMessage::Report { node, session, report })
         }
         Some(Body::Open(_)) => Err(Malformed::new("body", "Open was said already")),
-        None => Err(Malformed::new("body", "is missing, or is something that this version does not know")),
+        Some(Body::Subscribe(_) | Body::Traffic(_)) | None => {
+            Err(Malformed::new("body", "is missing, or is something that this version does not know"))
+        }
     }
 }
 

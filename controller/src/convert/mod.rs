@@ -8,6 +8,7 @@ mod refusal;
 mod round_trip;
 mod snapshot;
 mod spec;
+mod traffic;
 mod words;
 
 pub(crate) use log::{command_from_log, command_to_log};

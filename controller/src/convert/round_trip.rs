@@ -6,7 +6,8 @@ use bellows_core::ids::{AppId, Fence, Generation, NodeId, ReplicaId, RevisionNum
 use bellows_core::input::Exit;
 use bellows_core::model::command::{Change, Command, Decision, NodeState, Outcome, Refusal};
 use bellows_core::model::spec::{
-    AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Port, Protocol, Scale, Spread, WhenCutOff, WhenFull,
+    AppSpec, Constraint, ConstraintOperator, Elastic, Hold, Policy, Port, Protocol, Rate, Route, Scale, Spread,
+    Traffic, WhenCutOff, WhenFull,
 };
 use bellows_core::model::{App, Counted, Gone, Image, KeptAnswer, Model, Node, RemovedNode, Revision};
 use bellows_core::reason::Reason;
@@ -35,15 +36,53 @@ fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
     btree_map(word(), text(), 0..4)
 }
 
+fn policy() -> impl Strategy<Value = Policy> {
+    prop_oneof![
+        any::<u32>().prop_map(|target| Policy::Cpu { target: Permille(target) }),
+        any::<u32>().prop_map(|target| Policy::Memory { target: Permille(target) }),
+        any::<u32>().prop_map(|target| Policy::Concurrency { target }),
+        any::<u32>().prop_map(|target| Policy::RequestsPerSecond { target }),
+    ]
+}
+
+fn rate() -> impl Strategy<Value = Rate> {
+    any::<(u32, u64)>().prop_map(|(copies, per)| Rate { copies, per: Millis(per) })
+}
+
+fn traffic() -> impl Strategy<Value = Traffic> {
+    let route = (of(1..=u16::MAX), word(), text(), any::<u16>()).prop_map(|(listen, host, path, port)| Route {
+        listen,
+        host,
+        path,
+        port,
+    });
+    let hold = any::<(u32, u64, u64)>().prop_map(|(requests, bytes, time)| Hold {
+        requests,
+        bytes: Bytes(bytes),
+        time: Millis(time),
+    });
+    let hold = prop_oneof![Just(Hold::default()), hold];
+    (vec(route, 0..3), of(any::<u32>()), of(any::<u32>()), hold, any::<u64>()).prop_map(
+        |(routes, limit, target, hold, slow_start)| Traffic {
+            routes,
+            limit,
+            target,
+            hold,
+            slow_start: Millis(slow_start),
+        },
+    )
+}
+
 fn scale() -> impl Strategy<Value = Scale> {
-    let policies = vec(any::<u32>().prop_map(|target| Policy::Cpu { target: Permille(target) }), 0..3);
-    let elastic = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u32>(), policies);
-    let elastic = elastic.prop_map(|(min, max, idle_grace, spare, policies)| Elastic {
+    let elastic = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u32>(), vec(policy(), 0..5), of(rate()), of(rate()));
+    let elastic = elastic.prop_map(|(min, max, idle_grace, spare, policies, up, down)| Elastic {
         min,
         max,
         idle_grace: Millis(idle_grace),
         spare,
         policies,
+        up,
+        down,
     });
     prop_oneof![any::<u32>().prop_map(|replicas| Scale::Declared { replicas }), elastic.prop_map(Scale::Policies)]
 }
@@ -79,12 +118,12 @@ fn spec() -> impl Strategy<Value = Box<AppSpec>> {
     let names = (word(), word(), text(), text(), vec(text(), 0..3), vec(text(), 0..3), labels());
     let sizes = (resources(), any::<u32>(), any::<u64>(), any::<u64>());
     let rules = (scale(), vec(port(), 0..3), vec(constraint(), 0..3), of(spread()), of(any::<u32>()));
-    let times = (any::<u64>(), any::<u64>(), when_cut_off());
+    let times = (any::<u64>(), any::<u64>(), when_cut_off(), traffic());
     (names, sizes, rules, times).prop_map(|(names, sizes, rules, times)| {
         let (name, tenant, image, image_digest, command, args, env) = names;
         let (resources, processes, scratch, log) = sizes;
         let (scale, ports, constraints, spread, max_per_node) = rules;
-        let (stop_grace, drain_deadline, when_cut_off) = times;
+        let (stop_grace, drain_deadline, when_cut_off, traffic) = times;
         Box::new(AppSpec {
             name,
             tenant,
@@ -105,6 +144,7 @@ fn spec() -> impl Strategy<Value = Box<AppSpec>> {
             spread,
             max_per_node,
             when_cut_off,
+            traffic,
         })
     })
 }

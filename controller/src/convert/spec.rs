@@ -2,13 +2,14 @@
 
 use bellows_core::ids::SpecDigest;
 use bellows_core::model::spec::{
-    AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Port, Protocol, Scale, Spread, WhenCutOff, WhenFull,
+    AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Port, Protocol, Rate, Scale, Spread, WhenCutOff, WhenFull,
 };
 use bellows_core::units::{Bytes, Millis, Permille};
 use bellows_proto::types as wire;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
+use super::traffic::{concurrency_to_wire, hold_to_wire, route_to_wire, traffic_from_wire};
 use super::words::{resources_from_wire, resources_to_wire};
 use super::{Malformed, Result, each, required, unknown_value};
 
@@ -31,6 +32,7 @@ pub(crate) fn check_spec_size(spec: &wire::AppSpec) -> Result<()> {
         ("env", spec.env.len()),
         ("ports", spec.ports.len()),
         ("constraints", spec.constraints.len()),
+        ("routes", spec.routes.len()),
     ];
     if let Some((field, count)) = lists.into_iter().find(|(_, count)| *count > MAX_LIST) {
         return Err(Malformed::new(
@@ -71,6 +73,10 @@ pub(crate) fn spec_to_wire(spec: &AppSpec) -> wire::AppSpec {
             WhenCutOff::KeepRunning => None,
             WhenCutOff::StopAfter(length) => Some(length.0),
         },
+        routes: spec.traffic.routes.iter().map(route_to_wire).collect(),
+        concurrency: concurrency_to_wire(&spec.traffic),
+        hold: hold_to_wire(spec.traffic.hold),
+        slow_start_ms: spec.traffic.slow_start.0,
     }
 }
 
@@ -98,6 +104,7 @@ pub(crate) fn spec_from_wire(spec: wire::AppSpec) -> Result<AppSpec> {
             None => WhenCutOff::KeepRunning,
             Some(length_ms) => WhenCutOff::StopAfter(Millis(length_ms)),
         },
+        traffic: traffic_from_wire(spec.routes, spec.concurrency, spec.hold, spec.slow_start_ms)?,
     })
 }
 
@@ -110,6 +117,8 @@ fn scale_to_wire(scale: &Scale) -> wire::app_spec::Scale {
             idle_grace_ms: elastic.idle_grace.0,
             spare: elastic.spare,
             policies: elastic.policies.iter().map(policy_to_wire).collect(),
+            up: elastic.up.map(rate_to_wire),
+            down: elastic.down.map(rate_to_wire),
         }),
     }
 }
@@ -130,18 +139,38 @@ fn elastic_from_wire(elastic: wire::Elastic) -> Result<Elastic> {
         idle_grace: Millis(elastic.idle_grace_ms),
         spare: elastic.spare,
         policies: each("policies", elastic.policies, policy_from_wire)?,
+        up: elastic.up.map(rate_from_wire),
+        down: elastic.down.map(rate_from_wire),
     })
 }
 
 fn policy_to_wire(policy: &Policy) -> wire::Policy {
-    let Policy::Cpu { target } = policy;
-    let cpu = wire::CpuPolicy { target_permille: target.0 };
-    wire::Policy { reading: Some(wire::policy::Reading::Cpu(cpu)) }
+    use wire::policy::Reading;
+    let reading = match policy {
+        Policy::Cpu { target } => Reading::Cpu(wire::CpuPolicy { target_permille: target.0 }),
+        Policy::Memory { target } => Reading::Memory(wire::MemoryPolicy { target_permille: target.0 }),
+        Policy::Concurrency { target } => Reading::Concurrency(wire::ConcurrencyPolicy { target: *target }),
+        Policy::RequestsPerSecond { target } => Reading::RequestsPerSecond(wire::RequestRatePolicy { target: *target }),
+    };
+    wire::Policy { reading: Some(reading) }
 }
 
 fn policy_from_wire(policy: wire::Policy) -> Result<Policy> {
-    let wire::policy::Reading::Cpu(cpu) = required("reading", policy.reading)?;
-    Ok(Policy::Cpu { target: Permille(cpu.target_permille) })
+    use wire::policy::Reading;
+    Ok(match required("reading", policy.reading)? {
+        Reading::Cpu(cpu) => Policy::Cpu { target: Permille(cpu.target_permille) },
+        Reading::Memory(memory) => Policy::Memory { target: Permille(memory.target_permille) },
+        Reading::Concurrency(concurrency) => Policy::Concurrency { target: concurrency.target },
+        Reading::RequestsPerSecond(rate) => Policy::RequestsPerSecond { target: rate.target },
+    })
+}
+
+fn rate_to_wire(rate: Rate) -> wire::Rate {
+    wire::Rate { copies: rate.copies, per_ms: rate.per.0 }
+}
+
+fn rate_from_wire(rate: wire::Rate) -> Rate {
+    Rate { copies: rate.copies, per: Millis(rate.per_ms) }
 }
 
 fn port_to_wire(port: &Port) -> wire::Port {

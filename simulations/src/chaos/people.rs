@@ -154,13 +154,14 @@ fn spec_of(slot: usize, revision: u32, replicas: u32) -> AppSpec {
             _ => None,
         },
         when_cut_off: if slot == 6 { WhenCutOff::StopAfter(Millis(8_000)) } else { WhenCutOff::KeepRunning },
+        traffic: Default::default(),
     }
 }
 
 /// Copies that work want company; when all rest, one is left.
 fn elastic() -> Scale {
     let policies = vec![Policy::Cpu { target: Permille(500) }];
-    Scale::Policies(Elastic { min: 1, max: 10, idle_grace: Millis(5_000), spare: 0, policies })
+    Scale::Policies(Elastic { min: 1, max: 10, idle_grace: Millis(5_000), spare: 0, policies, up: None, down: None })
 }
 
 fn digest_of(spec: &AppSpec, revision: u32) -> SpecDigest {

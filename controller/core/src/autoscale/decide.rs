@@ -77,7 +77,8 @@ impl Turn<'_> {
         let Some(seen) = self.world.apps.get_mut(&app) else { return };
         let tally: Tally = seen.tally;
         let Some(elastic) = &mut seen.elastic else { return };
-        let figures = bounds.policies.iter().map(|policy| figure(policy, &tally, &spec.resources)).collect();
+        let demand = seen.demand;
+        let figures = bounds.policies.iter().map(|policy| figure(policy, &demand, &tally, &spec.resources)).collect();
         let unreplaced = if tally.fresh_ready < elastic.wanted { tally.lost } else { 0 };
         let missing = tally.blind + tally.held + unreplaced + hidden;
         if elastic.decide(now, bounds, figures, missing, limits) {

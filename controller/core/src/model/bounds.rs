@@ -54,6 +54,24 @@ pub const IDLE_GRACE_MS: Bounds = bounds(0, DAY_MS);
 pub const STOP_AFTER_MS: Bounds = bounds(SECOND_MS, DAY_MS);
 /// More than all of what was declared cannot be used.
 pub const CPU_TARGET_PERMILLE: Bounds = bounds(10, 1_000);
+/// Likewise.
+pub const MEMORY_TARGET_PERMILLE: Bounds = bounds(10, 1_000);
+/// Requests in one copy at once, as a limit or a target. More connections than a process has file descriptors for cannot be.
+pub const CONCURRENCY: Bounds = bounds(1, 1 << 20);
+/// What a target of requests per second and copy may be.
+pub const REQUEST_RATE: Bounds = bounds(1, 10_000_000);
+/// Zero: nothing waits, it is refused at once.
+pub const HELD_REQUESTS: Bounds = bounds(0, 1 << 20);
+/// Less holds no request with its headers.
+pub const HELD_BYTES: Bounds = bounds(KIB, 64 * GIB);
+/// Longer than an hour nobody waits for an answer.
+pub const HOLD_TIME_MS: Bounds = bounds(0, 3_600 * SECOND_MS);
+/// Longer than an hour is a mistyped unit.
+pub const SLOW_START_MS: Bounds = bounds(0, 3_600 * SECOND_MS);
+/// The stretch over which a rate is counted.
+pub const RATE_PER_MS: Bounds = bounds(100, DAY_MS);
+/// Letters of a path in a route.
+pub const PATH_LETTERS: usize = 1_024;
 /// Zero cannot be kept by a single copy.
 pub const SKEW: Bounds = bounds(1, COPIES.most);
 /// Zero would be an app that fits nowhere.
@@ -73,4 +91,16 @@ pub fn is_name(text: &str) -> bool {
 pub fn is_label(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte);
     (1..=NAME_LETTERS).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// Host names as requests bear them: DNS labels in small letters, with dots between; or an address.
+pub fn is_host(text: &str) -> bool {
+    (1..=253).contains(&text.len()) && text.split('.').all(is_name)
+}
+
+/// What the path of a request may begin with: visible ASCII after a slash, no query, nothing that a proxy may read in two ways.
+pub fn is_path(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#%\\\"<>".contains(&byte);
+    let clear = text.split('/').all(|segment| segment != "." && segment != "..") && !text.contains("//");
+    (1..=PATH_LETTERS).contains(&text.len()) && text.starts_with('/') && text.bytes().all(plain) && clear
 }

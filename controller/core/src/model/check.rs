@@ -25,24 +25,30 @@ impl fmt::Display for FieldError {
     }
 }
 
-struct Faults(Vec<FieldError>);
+pub(super) struct Faults(Vec<FieldError>);
 
 impl Faults {
-    fn unless(&mut self, right: bool, field: &str, what: impl Into<String>, mend: impl Into<String>) {
+    pub(super) fn unless(&mut self, right: bool, field: &str, what: impl Into<String>, mend: impl Into<String>) {
         if !right {
             self.0.push(FieldError { field: field.to_owned(), what: what.into(), mend: mend.into() });
         }
     }
 
     /// `show` puts an amount into words.
-    fn within<T: std::fmt::Display>(&mut self, bounds: Bounds, field: &str, value: u64, show: impl Fn(u64) -> T) {
+    pub(super) fn within<T: std::fmt::Display>(
+        &mut self,
+        bounds: Bounds,
+        field: &str,
+        value: u64,
+        show: impl Fn(u64) -> T,
+    ) {
         let mend = format!("say between {} and {}", show(bounds.least), show(bounds.most));
         self.unless(bounds.hold(value), field, format!("{} is out of bounds", show(value)), mend);
     }
 }
 
 /// A number without a unit.
-fn plain(value: u64) -> u64 {
+pub(super) fn plain(value: u64) -> u64 {
     value
 }
 
@@ -66,6 +72,7 @@ impl AppSpec {
         self.check_times(&mut faults);
         self.check_ports(&mut faults);
         self.check_placement(&mut faults);
+        self.check_traffic(&mut faults);
         match &self.scale {
             Scale::Declared { replicas } => faults.within(bounds::COPIES, "replicas", (*replicas).into(), plain),
             Scale::Policies(elastic) => check_elastic(&mut faults, elastic),
@@ -73,7 +80,8 @@ impl AppSpec {
         if faults.0.is_empty() { Ok(()) } else { Err(faults.0) }
     }
 
-    /// Do copies of both run the same thing? Counts, bounds and rules of placement are the leader's; a copy does not know them.
+    /// Do copies of both run the same thing? Counts, bounds, rules of placement and traffic are the leader's and the
+    /// ingresses'; a copy does not know them.
     pub fn runs_same(&self, other: &Self) -> bool {
         let mut like = other.clone();
         like.scale = self.scale.clone();
@@ -82,6 +90,7 @@ impl AppSpec {
         like.max_per_node = self.max_per_node;
         like.stop_grace = self.stop_grace;
         like.drain_deadline = self.drain_deadline;
+        like.traffic = self.traffic.clone();
         like == *self
     }
 
@@ -204,18 +213,22 @@ fn check_elastic(faults: &mut Faults, elastic: &Elastic) {
         "nothing decides the count",
         "name a target, for example `cpu: {target: 60%}`",
     );
-    let by_cpu = elastic.policies.iter().any(|policy| matches!(policy, Policy::Cpu { .. }));
+    let by_requests = elastic.policies.iter().any(Policy::by_requests);
     faults.unless(
-        elastic.min > 0 || !by_cpu,
+        elastic.min > 0 || by_requests || elastic.policies.is_empty(),
         "policy.min",
-        "0 copies use no CPU, so this policy could never start the first",
-        "say at least 1",
+        "0 copies use no CPU and no memory, so these policies could never start the first",
+        "say at least 1, or name a target of concurrency or requests_per_second too",
     );
     for policy in &elastic.policies {
         match policy {
             Policy::Cpu { target: Permille(share) } => {
                 faults.within(bounds::CPU_TARGET_PERMILLE, "policy.cpu.target", (*share).into(), percent);
             }
+            Policy::Memory { target: Permille(share) } => {
+                faults.within(bounds::MEMORY_TARGET_PERMILLE, "policy.memory.target", (*share).into(), percent);
+            }
+            Policy::Concurrency { .. } | Policy::RequestsPerSecond { .. } => {}
         }
     }
 }

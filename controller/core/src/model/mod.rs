@@ -4,6 +4,7 @@ pub mod apply;
 pub mod bounds;
 pub mod check;
 pub mod command;
+pub mod routes;
 pub mod spec;
 
 use std::borrow::Cow;

@@ -47,6 +47,55 @@ pub struct AppSpec {
     pub max_per_node: Option<u32>,
     /// What an agent without a controller does with the copies.
     pub when_cut_off: WhenCutOff,
+    /// How requests reach the app and share its copies.
+    #[serde(default)]
+    pub traffic: Traffic,
+}
+
+/// How requests reach an app and share its copies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Where requests come in; none: nobody asks for this app.
+    pub routes: Vec<Route>,
+    /// Never more requests at once in one copy.
+    pub limit: Option<u32>,
+    /// The oldest copy with fewer requests is preferred.
+    pub target: Option<u32>,
+    /// What may wait while no copy can take it.
+    pub hold: Hold,
+    /// A new copy's share of requests grows over this long.
+    pub slow_start: Millis,
+}
+
+/// One way to an app, open on every node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Route {
+    /// A port of the nodes; none: the ports that all apps share.
+    pub listen: Option<u16>,
+    /// Empty: any.
+    pub host: String,
+    /// What a request's path begins with, in whole segments; `/` is any.
+    pub path: String,
+    /// One of the app's ports; what it speaks decides what the route speaks.
+    pub port: u16,
+}
+
+/// Bounds of what waits, for each ingress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Requests.
+    pub requests: u32,
+    /// Of their bodies, as far as they have come.
+    pub bytes: Bytes,
+    /// For one request.
+    pub time: Millis,
+}
+
+impl Default for Hold {
+    /// A burst of a thousand, 16 MiB, and the patience of a person.
+    fn default() -> Self {
+        Self { requests: 1_000, bytes: Bytes(16 << 20), time: Millis(10_000) }
+    }
 }
 
 /// How many copies an app shall have.
@@ -74,6 +123,21 @@ pub struct Elastic {
     pub spare: u32,
     /// At least one.
     pub policies: Vec<Policy>,
+    /// No faster up than this.
+    #[serde(default)]
+    pub up: Option<Rate>,
+    /// No faster down than this.
+    #[serde(default)]
+    pub down: Option<Rate>,
+}
+
+/// So many copies within so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Copies.
+    pub copies: u32,
+    /// Within any stretch of this length.
+    pub per: Millis,
 }
 
 /// One reading of demand.
@@ -84,6 +148,28 @@ pub enum Policy {
         /// E.g. 600: copies shall use 60% of what they declare.
         target: Permille,
     },
+    /// Requests in flight and held, per copy.
+    Concurrency {
+        /// How many a copy shall have.
+        target: u32,
+    },
+    /// Requests that arrive per second, per copy.
+    RequestsPerSecond {
+        /// How many a copy shall get.
+        target: u32,
+    },
+    /// Memory use per copy, against what it declares.
+    Memory {
+        /// E.g. 800: copies shall use 80% of what they declare.
+        target: Permille,
+    },
+}
+
+impl Policy {
+    /// Is demand counted where it arrives, so that it can be seen without a copy?
+    pub fn by_requests(&self) -> bool {
+        matches!(self, Self::Concurrency { .. } | Self::RequestsPerSecond { .. })
+    }
 }
 
 /// A port that the app listens on.

@@ -10,6 +10,7 @@ use super::outbox::{Outbox, Pending};
 use super::replica::{Replica, Slot, Tally};
 use super::roster::Roster;
 use crate::autoscale::Elasticity;
+use crate::autoscale::policy::Demand;
 use crate::ids::{AppId, Fence, NodeId, OrderSequence, ReplicaId};
 use crate::model::Gone;
 use crate::plan::classes::Classes;
@@ -55,6 +56,8 @@ pub struct AppSeen {
     pub retiring: BTreeSet<ReplicaId>,
     /// Ended copies, the longest ago first.
     pub gone: VecDeque<Gone>,
+    /// Requests, as its ingresses and owners count them.
+    pub demand: Demand,
     /// Of an app whose policies decide.
     pub elastic: Option<Elasticity>,
     /// What crashed or was refused, and what follows.

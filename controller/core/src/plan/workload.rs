@@ -149,6 +149,7 @@ impl Workload {
                 _ => None,
             },
             when_cut_off: WhenCutOff::KeepRunning,
+            traffic: Default::default(),
         }
     }
 }

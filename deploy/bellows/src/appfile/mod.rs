@@ -10,9 +10,11 @@
 mod fields;
 mod hints;
 mod leaves;
+mod policy;
 pub mod ranges;
 mod read;
 pub mod shape;
+mod traffic;
 mod tree;
 
 #[cfg(test)]

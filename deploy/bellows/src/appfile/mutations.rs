@@ -16,6 +16,12 @@ fn good() -> Vec<Value> {
         "resources": { "cpu": "250m", "memory": "64Mi", "processes": 64, "scratch": "32Mi", "log": "8Mi" },
         "replicas": 3,
         "ports": [80, { "name": "admin", "port": 81, "protocol": "tcp" }],
+        "routes": [
+            { "host": "web.example.org", "path": "/api/v1" }, { "listen": 8000, "path": "/", "to": 80 },
+            { "listen": 5432, "to": "admin" },
+        ],
+        "concurrency": { "limit": 10, "target": 7 },
+        "hold": { "requests": 1000, "bytes": "16Mi", "time": "10s" }, "slow_start": "5s",
         "stop_grace": "10s", "drain_deadline": "1h30m",
         "constraints": [
             { "label": "zone", "in": ["a", "b"] }, { "label": "disk", "not_in": ["slow"] }, { "label": "gpu", "exists": false },
@@ -29,7 +35,15 @@ fn good() -> Vec<Value> {
         "policy": { "min": 1, "max": 20, "idle_grace": "30s", "spare": 1, "cpu": { "target": "62.5%" } },
         "when_cut_off": "keep_running",
     });
-    vec![json!({ "name": "web", "image": "web" }), full, elastic]
+    let demand = json!({
+        "name": "job", "image": "job", "ports": [80], "routes": [{}],
+        "policy": {
+            "min": 0, "max": 20, "up": { "copies": 5, "per": "1s" }, "down": { "copies": 1, "per": "10s" },
+            "concurrency": { "target": 10 }, "requests_per_second": { "target": 50 }, "memory": { "target": "80%" },
+        },
+        "concurrency": { "limit": 12 },
+    });
+    vec![json!({ "name": "web", "image": "web" }), full, elastic, demand]
 }
 
 /// What any value may be replaced by.
@@ -130,7 +144,7 @@ fn problems(document: &Value) -> Vec<String> {
 }
 
 /// The differences that are known and stay: what the parser refuses and the schema cannot say.
-const ONLY_THE_PARSER: [&str; 8] = [
+const ONLY_THE_PARSER: [&str; 11] = [
     // Bounds of quantities that are written as texts: a schema sees their form, not their amount.
     "expected an amount of CPU from",
     "expected a size from",
@@ -140,6 +154,9 @@ const ONLY_THE_PARSER: [&str; 8] = [
     "is more than policy.max",
     "stands there twice",
     "two ports are named",
+    "is more than concurrency.limit",
+    "leads to no port",
+    "leads to a TCP port",
     // NUL is a letter to JSON, and none to the kernel.
     "has a NUL byte in it",
 ];
@@ -229,7 +246,7 @@ proptest! {
     /// Several changes at once, where schema and parser must agree as well.
     #[test]
     fn schema_and_parser_agree_on_several_changes(
-        which in 0..3_usize,
+        which in 0..4_usize,
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 2..5),
     ) {
         let mut document = good().swap_remove(which);

@@ -1,17 +1,16 @@
 //! From values to specs: which fields there are, what each may be, what they mean when left out.
 
 use bellows_proto::types::constraint::Operator;
-use bellows_proto::types::policy::Reading;
 use bellows_proto::types::port::Protocol;
 use bellows_proto::types::spread::WhenFull;
-use bellows_proto::types::{AppSpec, Constraint, CpuPolicy, Elastic, Policy, Port, Resources, Spread, app_spec};
+use bellows_proto::types::{AppSpec, Constraint, Port, Resources, Spread, app_spec};
 
 use super::fields::{Fields, Found, Report};
-use super::leaves::{
-    cpu, duration, environment, filled, label, list, name, percent, size, text, truth, whole, whole_32, word,
-};
+use super::leaves::{cpu, duration, environment, filled, label, list, name, size, text, truth, whole, whole_32, word};
+use super::policy::policy;
 use super::ranges;
 use super::shape::defaults;
+use super::traffic::traffic;
 use super::tree::{Node, Value};
 
 /// All apps of all documents.
@@ -61,6 +60,7 @@ fn app(node: &Node, tenant: &str, report: &mut Report<'_>) -> Option<AppSpec> {
         )
         .unwrap_or_default();
     spec.scale = Some(scale(&mut fields, report));
+    traffic(&mut fields, &mut spec, report);
     fields.finish(report);
     Some(spec)
 }
@@ -111,61 +111,6 @@ fn scale(fields: &mut Fields<'_>, report: &mut Report<'_>) -> app_spec::Scale {
         Some(elastic) => app_spec::Scale::Elastic(elastic),
         None => app_spec::Scale::Replicas(replicas.unwrap_or(defaults::REPLICAS)),
     }
-}
-
-fn policy(found: &Found<'_>, report: &mut Report<'_>) -> Option<Elastic> {
-    let mut block = Fields::open(found, "fields, for example `{min: 1, max: 20, cpu: {target: 60%}}`", report)?;
-    let elastic = Elastic {
-        min: block.optional("min", report, whole_32(&ranges::COPIES)).unwrap_or(defaults::MIN),
-        max: block.required("max", "20", report, whole_32(&ranges::MOST_COPIES)).unwrap_or(u32::MAX),
-        idle_grace_ms: block
-            .optional("idle_grace", report, duration(&ranges::IDLE_GRACE_MS))
-            .unwrap_or(defaults::IDLE_GRACE_MS),
-        spare: block.optional("spare", report, whole_32(&ranges::COPIES)).unwrap_or(defaults::SPARE),
-        policies: block.optional("cpu", report, cpu_policy).into_iter().collect(),
-    };
-    if !block.has("cpu") {
-        report.add(
-            block.start(),
-            &block.path_of("cpu"),
-            "policy: says bounds but nothing that decides between them; add for example `cpu: {target: 60%}`",
-        );
-    }
-    contradictions(&elastic, &block, report);
-    block.finish(report);
-    Some(elastic)
-}
-
-fn contradictions(elastic: &Elastic, block: &Fields<'_>, report: &mut Report<'_>) {
-    let Elastic { min, max, spare, .. } = elastic;
-    if *min == 0 && !elastic.policies.is_empty() {
-        let at = block.place("min").unwrap_or(block.start());
-        report.add(
-            at,
-            &block.path_of("min"),
-            "policy.min: 0 copies use no CPU, so a CPU policy could never start the first one again; say at least 1",
-        );
-    }
-    if min > max {
-        let at = block.place("min").unwrap_or(block.start());
-        report.add(at, &block.path_of("min"), format!("policy.min: {min} is more than policy.max, which is {max}"));
-    }
-    if spare > max {
-        let at = block.place("spare").unwrap_or(block.start());
-        report.add(
-            at,
-            &block.path_of("spare"),
-            format!("policy.spare: {spare} is more than policy.max, which is {max}"),
-        );
-    }
-}
-
-fn cpu_policy(found: &Found<'_>, report: &mut Report<'_>) -> Option<Policy> {
-    let mut block = Fields::open(found, "fields, for example `{target: 60%}`", report)?;
-    let target = block.required("target", "60%", report, percent(&ranges::CPU_TARGET_PERMILLE));
-    block.finish(report);
-    let target_permille = u32::try_from(target?).ok()?;
-    Some(Policy { reading: Some(Reading::Cpu(CpuPolicy { target_permille })) })
 }
 
 fn ports<'n>(found: &Found<'n>, report: &mut Report<'_>) -> Option<Vec<Port>> {

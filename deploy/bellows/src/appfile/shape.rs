@@ -35,6 +35,14 @@ pub mod defaults {
     pub const SPARE: u32 = 0;
     /// Even.
     pub const SKEW: u32 = 1;
+    /// Requests at once that a copy shall have, when neither a limit nor a policy says: what an idle thread pool takes.
+    pub const CONCURRENCY: u32 = 100;
+    /// A burst of a thousand.
+    pub const HELD_REQUESTS: u32 = 1_000;
+    /// 16 MiB.
+    pub const HELD_BYTES: u64 = 16 << 20;
+    /// The patience of a person.
+    pub const HOLD_TIME_MS: u64 = 10_000;
     /// Running unevenly is better than not running.
     pub const WHEN_FULL: WhenFull = WhenFull::Relax;
     /// What most elastic apps speak.
@@ -47,6 +55,8 @@ pub fn schema() -> Schema {
 }
 
 const NAME: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
+const HOST: &str = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$";
+const PATH: &str = r#"^/((?!\.{0,2}/)[!$&-.0-;=@-\[\]-~]+/)*((?!\.{1,2}$)[!$&-.0-;=@-\[\]-~]+)?$"#;
 const LABEL: &str = "^[A-Za-z0-9._/-]{1,63}$";
 const DURATION: &str = "^([0-9]+(ms|s|m|min|h|d))+$";
 const SIZE: &str = "^[0-9]+(\\.[0-9]+)?(B|[kKMGT]B?|[KMGT]iB?)?$";
@@ -54,6 +64,9 @@ const SIZE: &str = "^[0-9]+(\\.[0-9]+)?(B|[kKMGT]B?|[KMGT]iB?)?$";
 /// A Bellows app
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("not" = {"required": ["replicas", "policy"]}))]
+#[schemars(extend("if" = {"required": ["policy"], "properties": {"policy": {"type": "object", "anyOf": [
+    {"required": ["concurrency"]}, {"required": ["requests_per_second"]}
+]}}}, "then" = {"required": ["routes"], "properties": {"routes": {"minItems": 1}}}))]
 struct App {
     /// Unique within the tenant
     #[schemars(regex(pattern = NAME))]
@@ -87,6 +100,19 @@ struct App {
     /// What the app listens on; the first one decides when a copy is ready
     #[schemars(default)]
     ports: Present<Vec<Listening>>,
+    /// How requests reach the app; every node takes them
+    #[schemars(default)]
+    routes: Present<Vec<Way>>,
+    /// How many requests a copy has at once
+    #[schemars(default)]
+    concurrency: Present<AtOnce>,
+    /// What may wait while no copy can take it, at each node
+    #[schemars(default)]
+    hold: Present<Waiting>,
+    /// A new copy's share of requests grows over this long [default: 0s]
+    #[schemars(regex(pattern = DURATION))]
+    #[schemars(default)]
+    slow_start: Present<String>,
     /// From SIGTERM to SIGKILL [default: 10s]
     #[schemars(regex(pattern = DURATION))]
     #[schemars(default)]
@@ -184,9 +210,13 @@ enum Size {
 /// Bounds, and what decides between them
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [
+    {"required": ["concurrency"]}, {"required": ["requests_per_second"]},
+    {"anyOf": [{"required": ["cpu"]}, {"required": ["memory"]}], "properties": {"min": {"minimum": 1}}}
+]))]
 struct Policies {
-    /// Never fewer [default: 1]; at least 1, since 0 copies use no CPU that could start the first one again
-    #[schemars(range(min = 1, max = 1_000_000))]
+    /// Never fewer [default: 1]; at least 1 without a target for requests, since 0 copies use no CPU that could start the first again
+    #[schemars(range(min = 0, max = 1_000_000))]
     #[schemars(default)]
     min: Present<u32>,
     /// Never more
@@ -200,17 +230,119 @@ struct Policies {
     #[schemars(range(min = 0, max = 1_000_000))]
     #[schemars(default)]
     spare: Present<u32>,
+    /// No faster up than this [default: at once]
+    #[schemars(default)]
+    up: Present<Pace>,
+    /// No faster down than this [default: at once]
+    #[schemars(default)]
+    down: Present<Pace>,
+    /// Requests at once per copy, waiting ones counted; the largest of all targets' counts wins
+    #[schemars(default)]
+    concurrency: Present<AtOnceTarget>,
+    /// Requests that arrive per second and copy
+    #[schemars(default)]
+    requests_per_second: Present<PerSecondTarget>,
     /// CPU use per copy, against what it declares
-    cpu: CpuTarget,
+    #[schemars(default)]
+    cpu: Present<ShareTarget>,
+    /// Memory use per copy, against what it declares
+    #[schemars(default)]
+    memory: Present<ShareTarget>,
 }
 
-/// CPU use per copy
+/// So many copies within so long
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct CpuTarget {
-    /// Share of the declared CPU that copies shall use: 60%
+struct Pace {
+    #[schemars(range(min = 1, max = 1_000_000))]
+    copies: u32,
+    #[schemars(regex(pattern = DURATION))]
+    per: String,
+}
+
+/// Requests at once per copy
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AtOnceTarget {
+    #[schemars(range(min = 1, max = 1_048_576))]
+    target: u32,
+}
+
+/// Requests per second and copy
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct PerSecondTarget {
+    #[schemars(range(min = 1, max = 10_000_000))]
+    target: u32,
+}
+
+/// Use per copy
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ShareTarget {
+    /// Share of what is declared that copies shall use: 60%
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?%$"))]
     target: String,
+}
+
+/// One way to the app: by port, host and path
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Way {
+    /// A port of the nodes [default: those that all apps share]; a TCP port needs one for itself
+    #[schemars(range(min = 1, max = 65_535))]
+    #[schemars(default)]
+    listen: Present<u16>,
+    /// The host that requests name [default: any]
+    #[schemars(regex(pattern = HOST), length(max = 253))]
+    #[schemars(default)]
+    host: Present<String>,
+    /// What their path begins with, in whole segments [default: any]
+    #[schemars(regex(pattern = PATH), length(max = 1_024))]
+    #[schemars(default)]
+    path: Present<String>,
+    /// Name or number of the app's port [default: the first]
+    #[schemars(default)]
+    to: Present<PortOf>,
+}
+
+/// Name or number of one of the app's ports
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum PortOf {
+    Number(#[schemars(range(min = 1, max = 65_535))] u16),
+    Name(#[schemars(length(min = 1))] String),
+}
+
+/// How many requests a copy has at once
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AtOnce {
+    /// Never more; what comes beyond it waits [default: no limit]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    #[schemars(default)]
+    limit: Present<u32>,
+    /// The oldest copy with fewer is preferred, so that others go idle [default: the policy's, else the limit, else 100]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    #[schemars(default)]
+    target: Present<u32>,
+}
+
+/// What may wait while no copy can take it, at each node
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Waiting {
+    /// Requests [default: 1000]
+    #[schemars(range(min = 0, max = 1_048_576))]
+    #[schemars(default)]
+    requests: Present<u32>,
+    /// Of their bodies [default: 16Mi]
+    #[schemars(default)]
+    bytes: Present<Size>,
+    /// Each [default: 10s]
+    #[schemars(regex(pattern = DURATION))]
+    #[schemars(default)]
+    time: Present<String>,
 }
 
 /// A port's number, or its fields
