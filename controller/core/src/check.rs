@@ -5,19 +5,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::autoscale::Elasticity;
 use crate::ids::{AppId, NodeId, ReplicaId};
 use crate::input::Lifecycle;
 use crate::model::Model;
 use crate::model::command::NodeState;
-use crate::model::spec::{Scale, WhenFull};
+use crate::model::spec::{Elastic, Policy, Scale, WhenFull};
 use crate::observe::node::{Liveness, NodeSeen};
 use crate::observe::replica::{Placed, Replica, Sight, Stage, Standing};
-use crate::observe::world::World;
+use crate::observe::world::{AppSeen, World};
 use crate::step::Core;
 use crate::units::{CpuMilli, Resources};
 
 /// The numbered invariants.
-pub const INVARIANTS: [(u32, &str); 14] = [
+pub const INVARIANTS: [(u32, &str); 17] = [
     (1, "a node's declared copies fit into it, as far as this leader placed them"),
     (2, "a node's figures are the sums over its copies"),
     (3, "an app's figures are the counts of its copies"),
@@ -35,6 +36,9 @@ pub const INVARIANTS: [(u32, &str); 14] = [
     (12, "what is missing has a cause: no room, back-off, brake, unheard nodes, or a takeover under way"),
     (13, "an elastic count lies within its bounds"),
     (14, "the declared world's names and ids agree"),
+    (15, "an app's requests are the sums over its ingresses and its copies"),
+    (16, "an app's subscribers have been told of every copy as it is, and of no other"),
+    (17, "what policies of requests ask for follows from demand, never from the copies that are there"),
 ];
 
 /// An invariant that does not hold.
@@ -177,6 +181,7 @@ impl Checker<'_> {
                 format!("{id} retiring {:?}, counted {retiring:?}", seen.retiring)
             });
             self.check_tally(*id, &copies);
+            self.check_traffic(*id, seen, &copies);
         }
     }
 
@@ -206,7 +211,30 @@ impl Checker<'_> {
         }
         let working = copies.iter().filter(|copy| seen(copy) && !ending(copy) && copy.seen.ready);
         let cpu = working.fold(CpuMilli(0), |sum, copy| sum + copy.seen.used.cpu);
+        let counted = copies.iter().filter(|copy| seen(copy)).fold(0, |sum, copy| sum + u64::from(copy.seen.requests));
+        self.unless(counted == tally.in_flight, 15, || {
+            format!("{id} has {} in flight, summed {counted}", tally.in_flight)
+        });
         self.unless(cpu == tally.used_cpu, 3, || format!("{id} uses {}, summed {cpu}", tally.used_cpu));
+    }
+
+    fn check_traffic(&mut self, id: AppId, seen: &AppSeen, copies: &[&Replica]) {
+        let held: u64 = seen.requests.ingresses.values().map(|ingress| u64::from(ingress.held)).sum();
+        self.unless(held == seen.requests.held, 15, || format!("{id} holds {}, summed {held}", seen.requests.held));
+        let Some(book) = &seen.routes else { return };
+        let told: Vec<(ReplicaId, bool)> = book.in_rotation().collect();
+        let visible = |copy: &&&Replica| {
+            copy.standing != Standing::Orphan
+                && matches!(copy.sight, Sight::Clear | Sight::Blind)
+                && copy.seen.ever_ready
+                && copy.seen.lifecycle < Lifecycle::Stopping
+                && copy.retire.as_ref().is_none_or(|retire| retire.stage != Stage::Stopping)
+        };
+        let rotating = |copy: &Replica| copy.seen.ready && !copy.seen.parked && copy.retire.is_none();
+        let are: Vec<(ReplicaId, bool)> = copies.iter().filter(visible).map(|copy| (copy.id, rotating(copy))).collect();
+        self.unless(told == are, 16, || format!("{id}: told {told:?}, there are {are:?}"));
+        let strangers = book.subscribers().iter().any(|node| !seen.requests.ingresses.contains_key(node));
+        self.unless(!strangers, 16, || format!("{id}: some subscriber never asked for it"));
     }
 
     fn check_replicas(&mut self) {
@@ -286,6 +314,7 @@ impl Checker<'_> {
                 (Scale::Policies(bounds), Some(elastic)) => {
                     let within = (bounds.min..=bounds.max).contains(&elastic.wanted);
                     self.unless(within, 13, || format!("{id} wants {} outside its bounds", elastic.wanted));
+                    self.check_figures(*id, bounds, elastic);
                     elastic.wanted
                 }
                 _ => app.wanted,
@@ -296,6 +325,20 @@ impl Checker<'_> {
             let copies = self.by_app.get(id).cloned().unwrap_or_default();
             self.check_surplus(*id, wanted, &copies);
             self.check_missing(*id, wanted, &copies);
+        }
+    }
+
+    fn check_figures(&mut self, id: AppId, bounds: &Elastic, elastic: &Elasticity) {
+        let demand = elastic.reading.demand;
+        for (policy, figure) in bounds.policies.iter().zip(&elastic.reading.figures) {
+            let (requests, target) = match policy {
+                Policy::Concurrency { target } => (demand.in_flight + demand.held, *target),
+                Policy::RequestsPerSecond { target } => (demand.per_second, *target),
+                Policy::Cpu { .. } | Policy::Memory { .. } => continue,
+            };
+            let enough = u64::from(figure.need) * u64::from(target) >= requests;
+            let least = u64::from(figure.need.saturating_sub(1)) * u64::from(target) < requests.max(1);
+            self.unless(enough && least, 17, || format!("{id}: {} for {requests} at {target} each", figure.need));
         }
     }
 

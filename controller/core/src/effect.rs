@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppId, Fence, NodeId, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest, Token};
 use crate::model::command::{Command, Outcome};
+use crate::plan::routes::{Entrance, RouteUpdate};
 use crate::reason::Reason;
 use crate::time::Instant;
 use crate::units::{Millis, Resources};
@@ -80,6 +81,32 @@ pub enum Effect {
         why: String,
         /// Shall the agent try again by itself?
         retry: bool,
+    },
+    /// Tell an ingress where requests come in.
+    Entrances {
+        /// To whom.
+        node: NodeId,
+        /// Which connection.
+        session: SessionId,
+        /// The leader's fence.
+        fence: Fence,
+        /// What is not named is gone.
+        whole: bool,
+        /// New and changed ones.
+        apps: Vec<Entrance>,
+        /// Apps that nobody can ask for any more.
+        gone: Vec<AppId>,
+    },
+    /// Tell a subscriber of its apps' copies.
+    Routes {
+        /// To whom.
+        node: NodeId,
+        /// Which connection.
+        session: SessionId,
+        /// The leader's fence.
+        fence: Fence,
+        /// By app.
+        updates: Vec<RouteUpdate>,
     },
     /// Something that people may want to know.
     Event(Event),

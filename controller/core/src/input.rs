@@ -107,6 +107,26 @@ pub enum Input {
         /// What.
         report: Report,
     },
+    /// An ingress subscribes to apps' routes. Ends with the session.
+    Subscribe {
+        /// Whose.
+        node: NodeId,
+        /// Which connection.
+        session: SessionId,
+        /// Apps that it takes requests for from now on.
+        apps: Vec<AppId>,
+        /// Apps that it has had no request for in a long time.
+        dropped: Vec<AppId>,
+    },
+    /// Demand, counted where it arrives.
+    Traffic {
+        /// Whose.
+        node: NodeId,
+        /// Which connection.
+        session: SessionId,
+        /// What.
+        report: TrafficReport,
+    },
     /// The stream ended.
     Disconnected {
         /// Whose.
@@ -227,6 +247,31 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// The agent's version, for people.
     pub version: String,
+    /// Where other nodes' ingresses reach its ingress; empty: it has none.
+    #[serde(default)]
+    pub ingress: String,
+}
+
+/// Counts of requests: in full after a hello, later what has changed. What is not named is as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficReport {
+    /// By this node's ingress.
+    pub apps: Vec<AppTraffic>,
+    /// Requests in flight in copies of this node, counted by their owner.
+    pub replicas: Vec<(ReplicaId, u32)>,
+}
+
+/// What an ingress counts of one app.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppTraffic {
+    /// Which.
+    pub app: AppId,
+    /// Requests that wait now, because no copy can take them.
+    pub held: u32,
+    /// Requests that have come since the session began.
+    pub arrivals: u64,
+    /// How long the oldest of the waiting ones has waited.
+    pub oldest_held: Millis,
 }
 
 /// News of a node.

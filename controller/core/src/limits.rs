@@ -78,6 +78,13 @@ pub struct Limits {
     pub record_ended_most: usize,
     /// A drain or takeover that has not advanced for this long is told as stuck: an order of magnitude above what a start takes.
     pub stuck_after: Millis,
+    /// Requests per second are counted over this long: two heartbeats, so that one that is late does not look like a pause.
+    #[serde(default = "rate_window")]
+    pub rate_window: Millis,
+    /// No count falls before demand was watched for this long, however short the idle grace: two heartbeats at their slowest and a
+    /// little for the way.
+    #[serde(default = "watch_least")]
+    pub watch_least: Millis,
     /// `idle_grace` is watched in this many buckets: the window's edge is at most 1/12 of it late.
     pub window_buckets: u64,
     /// Ended copies kept per app for `explain`.
@@ -104,6 +111,16 @@ pub enum Planted {
     DropReservation,
     /// Retire the newest copy, whatever the others do.
     RetireNewest,
+    /// Work the wanted count out from the copies that are there, and start more for each one that is not ready yet.
+    ScaleFromObserved,
+}
+
+fn rate_window() -> Millis {
+    Millis(2_000)
+}
+
+fn watch_least() -> Millis {
+    Millis(2_500)
 }
 
 impl Default for Limits {
@@ -134,6 +151,8 @@ impl Default for Limits {
             record_ended_every: Millis(1_000),
             record_ended_most: 100,
             stuck_after: Millis(30_000),
+            rate_window: rate_window(),
+            watch_least: watch_least(),
             window_buckets: 12,
             kept_ended: 100,
             default_stop_grace: Millis(10_000),

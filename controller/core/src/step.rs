@@ -74,6 +74,7 @@ impl Core {
         self.as_leader(&mut effects, |turn| {
             turn.plan();
             turn.send_orders();
+            turn.send_routes();
         });
         effects
     }
@@ -224,6 +225,8 @@ impl Turn<'_> {
                 self.hello(node, session, facts, (inventory, remembered));
             }
             Input::Report { node, session, report } => self.report(node, session, report),
+            Input::Subscribe { node, session, apps, dropped } => self.subscribe(node, session, apps, dropped),
+            Input::Traffic { node, session, report } => self.traffic(node, session, report),
             Input::Disconnected { node, session } => self.disconnected(node, session),
             // Taken before.
             Input::Committed { .. }

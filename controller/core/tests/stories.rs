@@ -13,7 +13,8 @@ use bellows_core::input::{Activity, AgentIdentity, Exit, Input, Lifecycle, Order
 use bellows_core::limits::Limits;
 use bellows_core::model::command::NodeState;
 use bellows_core::model::spec::{
-    AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Port, Protocol, Scale, Spread, WhenCutOff, WhenFull,
+    AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Port, Protocol, Rate, Route, Scale, Spread, WhenCutOff,
+    WhenFull,
 };
 use bellows_core::time::Instant;
 use bellows_core::units::{Bytes, CpuMilli, Millis, Permille, Resources};
@@ -149,6 +150,8 @@ impl Teller {
             ["explain", what] => self.explain(what),
             ["return", name] => self.come_back(name),
             ["settled", name] => self.settled(name),
+            ["routes", node, app] => self.routes(node, app),
+            ["in-flight", name, count] => self.in_flight(name, number(count) as u32),
             [verb, name, ref rest @ ..] if self.node(name).is_some() => self.node_command(verb, name, rest),
             [verb, name, ref rest @ ..] => self.copy_command(verb, name, rest),
             _ => panic!("not understood: {command}"),
@@ -229,6 +232,10 @@ impl Teller {
     }
 
     fn agent_command(&mut self, verb: &str, node: NodeId, rest: &[&str]) {
+        if let ("hold" | "arrive", [app, count]) = (verb, rest) {
+            let (app, count) = (self.lab.app(app), number(count));
+            return self.lab.hold(node, app, if verb == "hold" { count as u32 } else { 0 }, count);
+        }
         let agent = self.agent(node);
         match (verb, rest) {
             ("silence", []) => agent.silent = true,
@@ -308,6 +315,24 @@ impl Teller {
                 "max-per-node" => spec.max_per_node = Some(number(next()) as u32),
                 "drain" => spec.drain_deadline = duration(next()),
                 "stop-after" => spec.when_cut_off = WhenCutOff::StopAfter(duration(next())),
+                "host" => {
+                    let route = Route { listen: None, host: next().to_owned(), path: String::new(), port: 80 };
+                    spec.traffic.routes.push(route);
+                }
+                "limit" => spec.traffic.limit = Some(number(next()) as u32),
+                "demand" => {
+                    let (min, max) = (number(next()) as u32, number(next()) as u32);
+                    let (target, idle_grace) = (number(next()) as u32, duration(next()));
+                    let policies = vec![Policy::Concurrency { target }];
+                    let (up, down) = (None, None);
+                    spec.scale = Scale::Policies(Elastic { min, max, idle_grace, spare: 0, policies, up, down });
+                }
+                "per-second" => {
+                    elastic(&mut spec).policies.push(Policy::RequestsPerSecond { target: number(next()) as u32 })
+                }
+                "spare" => elastic(&mut spec).spare = number(next()) as u32,
+                "up" => elastic(&mut spec).up = Some(Rate { copies: number(next()) as u32, per: duration(next()) }),
+                "down" => elastic(&mut spec).down = Some(Rate { copies: number(next()) as u32, per: duration(next()) }),
                 "needs" => {
                     let (label, value) = next().split_once('=').expect("label=value");
                     let (label, values) = (label.to_owned(), vec![value.to_owned()]);
@@ -404,6 +429,39 @@ impl Teller {
         }
     }
 
+    /// What an ingress has been told of an app's copies.
+    fn routes(&mut self, node: &str, app: &str) {
+        let (node, app) = (self.node(node).expect("a node's name"), self.lab.app(app));
+        let Some((last, copies)) = self.agent(node).routes.get(&app).cloned() else { return self.say("no routes") };
+        for copy in copies.values() {
+            let words = [(copy.ready, "ready"), (copy.parked, "parked")];
+            let words: Vec<&str> = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+            self.say(format!("{} by {}: {}", copy.id, copy.owner, words.join(", ")));
+        }
+        if !last.waiting.is_empty() {
+            self.say(format!("waiting: {}", last.waiting));
+        }
+    }
+
+    /// The owners count so many requests in one copy, or in each copy of an app.
+    fn in_flight(&mut self, name: &str, requests: u32) {
+        let ids = name.parse().map_or_else(|_| self.lab.running(self.lab.app(name)), |id| vec![id]);
+        let now = self.lab.now;
+        let mut counted = Vec::new();
+        for (node, agent) in &mut self.lab.agents {
+            for id in &ids {
+                let Some(copy) = agent.copies.get_mut(id) else { continue };
+                copy.idle_since = now;
+                copy.report.activity = match requests {
+                    0 => Activity::Idle { length: Millis(0) },
+                    requests => Activity::Busy { requests },
+                };
+                counted.push((*node, *id));
+            }
+        }
+        counted.into_iter().for_each(|(node, id)| self.lab.in_flight(node, id, requests));
+    }
+
     fn settled(&mut self, name: &str) {
         let (app, generation) = (self.lab.app(name), self.lab.generation(name));
         let line = match self.lab.core.view().settled(app, generation) {
@@ -412,6 +470,14 @@ impl Teller {
             Settled::Superseded(by) => format!("superseded by generation {by}"),
         };
         self.say(line);
+    }
+}
+
+/// The policies of a spec that has some already.
+fn elastic(spec: &mut AppSpec) -> &mut Elastic {
+    match &mut spec.scale {
+        Scale::Policies(elastic) => elastic,
+        Scale::Declared { .. } => panic!("say `demand` or `policy` before"),
     }
 }
 

@@ -17,7 +17,10 @@ use wire::from_agent::Body;
 
 use super::join::check_protocol;
 use super::streams::Answers;
-use crate::convert::{Malformed, Told, check_text, fence_from_wire, hello_from_wire, report_from_wire};
+use crate::convert::{
+    Malformed, Told, check_text, fence_from_wire, hello_from_wire, report_from_wire, subscription_from_wire,
+    traffic_report_from_wire,
+};
 use crate::driver::{AgentMessage, Closed, Handle, Outbox, outbox};
 
 /// From the stream's beginning to `Open`: the agent has nothing to prepare for it.
@@ -113,9 +116,17 @@ fn taken(node: NodeId, session: SessionId, message: wire::FromAgent) -> Result<A
             Ok(AgentMessage::Report { node, session, report })
         }
         Some(Body::Open(_)) => Err(Malformed::new("body", "Open was said already")),
-        Some(Body::Subscribe(_) | Body::Traffic(_)) | None => {
-            Err(Malformed::new("body", "is missing, or is something that this version does not know"))
+        Some(Body::Subscribe(told)) => {
+            same_session("subscribe.session", session, told.session)?;
+            let (apps, dropped) = subscription_from_wire(told).map_err(|malformed| malformed.within("subscribe"))?;
+            Ok(AgentMessage::Subscribe { node, session, apps, dropped })
         }
+        Some(Body::Traffic(told)) => {
+            same_session("traffic.session", session, told.session)?;
+            let report = traffic_report_from_wire(told).map_err(|malformed| malformed.within("traffic"))?;
+            Ok(AgentMessage::Traffic { node, session, report })
+        }
+        None => Err(Malformed::new("body", "is missing, or is something that this version does not know")),
     }
 }
 

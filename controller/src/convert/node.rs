@@ -33,11 +33,13 @@ pub(crate) fn hello_from_wire(hello: wire::Hello) -> Result<Told> {
     check_text("boot", &hello.boot, MAX_WORD_BYTES)?;
     check_text("version", &hello.version, MAX_WORD_BYTES)?;
     check_labels("labels", &hello.labels)?;
+    check_text("ingress_address", &hello.ingress_address, MAX_WORD_BYTES)?;
+    let ingress = hello.ingress_address;
     let capacity = resources_from_wire(hello.capacity);
     if capacity.cpu.0 == 0 || capacity.memory.0 == 0 {
         return Err(Malformed::new("capacity", "has no CPU or no memory; check the limits of the agent's cgroup"));
     }
-    let facts = NodeFacts { boot: hello.boot, capacity, labels: hello.labels, version: hello.version };
+    let facts = NodeFacts { boot: hello.boot, capacity, labels: hello.labels, version: hello.version, ingress };
     let inventory = replicas_from_wire("inventory", hello.inventory)?;
     let remembered = replicas_from_wire("remembered", hello.remembered)?;
     Ok(Told { facts, inventory, remembered })

@@ -173,7 +173,7 @@ fn rate_from_wire(rate: wire::Rate) -> Rate {
     Rate { copies: rate.copies, per: Millis(rate.per_ms) }
 }
 
-fn port_to_wire(port: &Port) -> wire::Port {
+pub(super) fn port_to_wire(port: &Port) -> wire::Port {
     let protocol = match port.protocol {
         Protocol::Http => wire::port::Protocol::Http,
         Protocol::Tcp => wire::port::Protocol::Tcp,

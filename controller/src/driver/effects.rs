@@ -12,7 +12,7 @@ use wire::to_agent::Body;
 use super::message::Answer;
 use super::run::Driver;
 use super::view::event_to_wire;
-use crate::convert::{command_to_log, fence_to_wire, replica_id_to_wire};
+use crate::convert::{command_to_log, entrances_to_wire, fence_to_wire, replica_id_to_wire};
 
 impl Driver {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -28,6 +28,10 @@ impl Driver {
             Effect::Probe { node, session, newcomer } => {
                 self.send(node, session, Body::Probe(wire::Probe { nonce: newcomer.0 }));
             }
+            Effect::Entrances { node, session, fence, whole, apps, gone } => {
+                self.send(node, session, Body::Entrances(entrances_to_wire(session, fence, whole, &apps, &gone)));
+            }
+            Effect::Routes { node: _, session, fence, updates } => self.sessions.route(session, fence, updates),
             Effect::Acknowledge { node, session, ended } => self.acknowledge(node, session, &ended),
             Effect::CloseSession { node, session, why, retry } => {
                 tracing::info!(%node, %session, why, retry, "an agent's session was closed");

@@ -1,7 +1,7 @@
 //! What can be said to the driver. Closed enums; whoever waits gets the answer through a channel that is dropped when nobody answers.
 
-use bellows_core::ids::{Fence, NodeId, ReplicaId, SessionId};
-use bellows_core::input::{AgentIdentity, NodeFacts, ReplicaReport, Report, Request};
+use bellows_core::ids::{AppId, Fence, NodeId, ReplicaId, SessionId};
+use bellows_core::input::{AgentIdentity, NodeFacts, ReplicaReport, Report, Request, TrafficReport};
 use bellows_core::model::command::Outcome;
 use bellows_core::model::spec::AppSpec;
 use bellows_proto::operator as wire;
@@ -58,6 +58,17 @@ pub(crate) enum AgentMessage {
         node: NodeId,
         session: SessionId,
         report: Report,
+    },
+    Subscribe {
+        node: NodeId,
+        session: SessionId,
+        apps: Vec<AppId>,
+        dropped: Vec<AppId>,
+    },
+    Traffic {
+        node: NodeId,
+        session: SessionId,
+        report: TrafficReport,
     },
     /// What it said cannot be taken; the session ends with these words.
     Unfit {

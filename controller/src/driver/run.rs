@@ -190,6 +190,10 @@ impl Driver {
             }
             AgentMessage::Alive { node, session, newcomer } => self.input(Input::Alive { node, session, newcomer }),
             AgentMessage::Report { node, session, report } => self.input(Input::Report { node, session, report }),
+            AgentMessage::Subscribe { node, session, apps, dropped } => {
+                self.input(Input::Subscribe { node, session, apps, dropped });
+            }
+            AgentMessage::Traffic { node, session, report } => self.input(Input::Traffic { node, session, report }),
             AgentMessage::Unfit { node, session, why } => {
                 tracing::warn!(%node, %session, why, "an agent's message was not taken");
                 self.sessions.close(session, why, false, self.core.model());

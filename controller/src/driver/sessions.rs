@@ -6,11 +6,12 @@ use bellows_core::effect::{Action, Order};
 use bellows_core::ids::{AppId, Fence, NodeId, RevisionNumber, SessionId, SpecDigest};
 use bellows_core::model::Model;
 use bellows_core::model::spec::AppSpec;
+use bellows_core::plan::routes::RouteUpdate;
 use bellows_proto::node as wire;
 use wire::to_agent::Body;
 
 use super::outbox::{Full, ORDERS_PER_MESSAGE, Outbox};
-use crate::convert::{fence_to_wire, order_to_wire, spec_to_wire};
+use crate::convert::{fence_to_wire, order_to_wire, routes_to_wire, spec_to_wire};
 
 /// One connection.
 struct Session {
@@ -20,6 +21,8 @@ struct Session {
     carried: BTreeSet<SpecDigest>,
     /// Orders of this turn.
     waiting: Vec<Order>,
+    /// Routes of this turn.
+    routes: Vec<RouteUpdate>,
     fence: Fence,
 }
 
@@ -33,7 +36,14 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub(super) fn open(&mut self, node: NodeId, id: SessionId, outbox: Outbox) {
-        let session = Session { node, outbox, carried: BTreeSet::new(), waiting: Vec::new(), fence: Fence::default() };
+        let session = Session {
+            node,
+            outbox,
+            carried: BTreeSet::new(),
+            waiting: Vec::new(),
+            routes: Vec::new(),
+            fence: Fence::default(),
+        };
         self.open.insert(id, session);
     }
 
@@ -55,6 +65,14 @@ impl Sessions {
         let Some(session) = self.open.get_mut(&id) else { return };
         session.fence = fence;
         session.waiting.extend(orders);
+        self.stirred.insert(id);
+    }
+
+    /// Likewise.
+    pub(super) fn route(&mut self, id: SessionId, fence: Fence, updates: Vec<RouteUpdate>) {
+        let Some(session) = self.open.get_mut(&id) else { return };
+        session.fence = fence;
+        session.routes.extend(updates);
         self.stirred.insert(id);
     }
 
@@ -99,6 +117,10 @@ impl Session {
                 orders: part.iter().map(order_to_wire).collect(),
             };
             self.outbox.send(Body::Orders(batch))?;
+        }
+        let routes = std::mem::take(&mut self.routes);
+        if !routes.is_empty() {
+            self.outbox.send(Body::Routes(routes_to_wire(id, self.fence, &routes)))?;
         }
         Ok(())
     }

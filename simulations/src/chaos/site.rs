@@ -104,6 +104,7 @@ impl Site {
             capacity: self.capacity,
             labels: self.labels(),
             version: "0.1.0".to_owned(),
+            ingress: String::new(),
         }
     }
 }

@@ -40,4 +40,16 @@ impl Window {
     pub fn is_full(&self, now: Instant, length: Millis) -> bool {
         self.since.is_some_and(|since| now >= since + length)
     }
+
+    /// When it will have been.
+    pub fn full_at(&self, length: Millis) -> Option<Instant> {
+        self.since.map(|since| since + length)
+    }
+
+    /// When the largest value falls below `value`, if nothing as large is noted any more; none when it is below already.
+    pub fn below_at(&self, value: u32, length: Millis, buckets: u64) -> Option<Instant> {
+        let width = (length.0 / buckets.max(1)).max(1);
+        let (last, _) = self.buckets.iter().rev().find(|(_, most)| *most >= value)?;
+        Some(Instant((last + 1) * width) + length)
+    }
 }

@@ -33,6 +33,7 @@ impl Turn<'_> {
         seen.measured = NodeUse { used: used.fold(Resources::default(), |sum, next| sum + next), ..NodeUse::default() };
         seen.measured_at = Some(now);
         self.rise(node);
+        self.begin_ingress(node, session);
         let accounted = self.world.accounted;
         self.world.note_accounted();
         let all_are_now = self.world.accounted && !accounted;
@@ -87,6 +88,7 @@ impl Turn<'_> {
             self.refused(node, refused);
         }
         if heartbeat {
+            self.ingress_heard(node);
             self.settle_reservations(node, report.acknowledged, &report.replicas);
         }
         self.take_in(node, session, report.replicas);
@@ -335,6 +337,7 @@ fn write_seen(seen: &mut Seen, report: ReplicaReport, lifecycle: Lifecycle) {
     seen.ever_ready |= report.ready;
     seen.parked = report.parked;
     seen.activity = report.activity;
+    seen.requests = if let Activity::Busy { requests } = report.activity { requests } else { 0 };
     seen.address = report.address;
     seen.running_for = if lifecycle < Lifecycle::Running { Millis(0) } else { report.running_for };
     seen.used = report.used;

@@ -9,4 +9,5 @@ pub mod outbox;
 pub mod replica;
 pub mod roster;
 pub mod session;
+pub mod traffic;
 pub mod world;

@@ -1,9 +1,11 @@
 //! What the leader knows of one server.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::roster::Roster;
-use crate::ids::{OrderSequence, SessionId};
+use crate::ids::{AppId, OrderSequence, SessionId};
 use crate::input::{AgentIdentity, NodeFacts, NodeUse};
 use crate::time::Instant;
 use crate::units::{Permille, Resources};
@@ -87,6 +89,8 @@ pub struct NodeSeen {
     pub spoke: Option<AgentIdentity>,
     /// Who else would.
     pub newcomer: Option<Newcomer>,
+    /// Apps that its ingress takes requests for.
+    pub asks_for: BTreeSet<AppId>,
 }
 
 impl NodeSeen {
@@ -110,6 +114,7 @@ impl NodeSeen {
             draws: 0,
             spoke: None,
             newcomer: None,
+            asks_for: BTreeSet::new(),
         }
     }
 

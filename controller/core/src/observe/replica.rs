@@ -102,6 +102,8 @@ pub struct Seen {
     pub running_for: Millis,
     /// Measured.
     pub used: Resources,
+    /// In flight, as its owner counts them.
+    pub requests: u32,
 }
 
 /// A retirement on its way.
@@ -174,6 +176,8 @@ pub struct Tally {
     pub used_cpu: CpuMilli,
     /// Memory used by ready copies.
     pub used_memory: Bytes,
+    /// Requests in flight in copies that are in sight, also in those on their way out.
+    pub in_flight: u64,
 }
 
 impl Replica {
@@ -190,6 +194,7 @@ impl Replica {
             Sight::Blind => tally.blind = u32::from(seen.ready),
             Sight::Clear => {}
         }
+        tally.in_flight = u64::from(seen.requests);
         let stopping = self.retire.as_ref().is_some_and(|retire| retire.stage == Stage::Stopping);
         if stopping || seen.lifecycle >= Lifecycle::Stopping {
             return Tally { ending: 1, ..tally };
@@ -232,11 +237,12 @@ impl Tally {
         each(&mut self.blind, before.blind, after.blind);
         self.used_cpu = self.used_cpu + after.used_cpu - before.used_cpu;
         self.used_memory = self.used_memory + after.used_memory - before.used_memory;
+        self.in_flight = self.in_flight + after.in_flight - before.in_flight;
     }
 
-    /// Do both differ in more than measured use?
+    /// Do both differ in more than measured use and counted requests?
     pub fn counts_differ(&self, other: &Self) -> bool {
-        let strip = |tally: &Self| Self { used_cpu: CpuMilli(0), used_memory: Bytes(0), ..*tally };
+        let strip = |tally: &Self| Self { used_cpu: CpuMilli(0), used_memory: Bytes(0), in_flight: 0, ..*tally };
         strip(self) != strip(other)
     }
 

@@ -156,6 +156,7 @@ impl Turn<'_> {
             seen.liveness = Liveness::Unknown;
         }
         self.world.touch(node);
+        self.ingress_unheard(node);
         self.set_sight(node, |sight| if sight == Sight::Clear { Sight::Blind } else { sight });
         self.watch(node);
     }

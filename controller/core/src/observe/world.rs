@@ -9,13 +9,14 @@ use super::node::NodeSeen;
 use super::outbox::{Outbox, Pending};
 use super::replica::{Replica, Slot, Tally};
 use super::roster::Roster;
+use super::traffic::Requests;
 use crate::autoscale::Elasticity;
-use crate::autoscale::policy::Demand;
 use crate::ids::{AppId, Fence, NodeId, OrderSequence, ReplicaId};
 use crate::model::Gone;
 use crate::plan::classes::Classes;
 use crate::plan::obstacle::Unplaced;
 use crate::plan::repair::{Backoff, Brake};
+use crate::plan::routes::{Entrance, RouteBook, RouteNews};
 use crate::plan::stuck::Advance;
 use crate::time::Instant;
 use crate::units::Millis;
@@ -56,8 +57,12 @@ pub struct AppSeen {
     pub retiring: BTreeSet<ReplicaId>,
     /// Ended copies, the longest ago first.
     pub gone: VecDeque<Gone>,
-    /// Requests, as its ingresses and owners count them.
-    pub demand: Demand,
+    /// Requests, as its ingresses count them.
+    pub requests: Requests,
+    /// What those ingresses are told of its copies; none while nobody asks for it.
+    pub routes: Option<Box<RouteBook>>,
+    /// Where requests come in, as every ingress was told.
+    pub entrance: Option<Entrance>,
     /// Of an app whose policies decide.
     pub elastic: Option<Elasticity>,
     /// What crashed or was refused, and what follows.
@@ -103,6 +108,10 @@ pub struct World {
     pub dirty: BTreeSet<AppId>,
     /// Elastic apps whose demand changed.
     pub demand: BTreeSet<AppId>,
+    /// Nodes whose ingress has not told its counts in its present session yet.
+    pub traffic_due: BTreeSet<NodeId>,
+    /// Routes that changed in this step.
+    pub news: RouteNews,
     /// Apps with unplaced copies.
     pub unplaced: BTreeSet<AppId>,
     /// Something may fit now that did not before.
@@ -194,6 +203,8 @@ impl World {
             apps: BTreeMap::new(),
             dirty: BTreeSet::new(),
             demand: BTreeSet::new(),
+            traffic_due: BTreeSet::new(),
+            news: RouteNews::default(),
             unplaced: BTreeSet::new(),
             room_changed: false,
             retried: now,
@@ -279,8 +290,12 @@ impl World {
         let (id, app, at) = (replica.id, replica.app, replica.node);
         let tally = replica.tally();
         let (resources, unmeasured) = (replica.resources, replica.unmeasured(self.full_window));
+        let visible = replica.line().is_some();
         let slot = self.replicas.insert(replica);
         let seen = self.apps.entry(app).or_default();
+        if visible && seen.routes.is_some() {
+            self.news.changed.insert((app, id));
+        }
         seen.replicas.insert(id, slot);
         *seen.on_node.entry(at).or_default() += 1;
         seen.tally.replace(&Tally::default(), &tally);
@@ -298,6 +313,9 @@ impl World {
         let replica = self.replicas.remove(slot);
         let unmeasured = replica.unmeasured(self.full_window);
         if let Some(seen) = self.apps.get_mut(&replica.app) {
+            if seen.routes.is_some() {
+                self.news.changed.insert((replica.app, replica.id));
+            }
             seen.replicas.remove(&replica.id);
             seen.retiring.remove(&replica.id);
             seen.tally.replace(&replica.tally(), &Tally::default());
@@ -324,10 +342,14 @@ impl World {
         let window = self.full_window;
         let replica = self.replicas.at_mut(slot);
         let (tally, unmeasured, retiring) = (replica.tally(), replica.unmeasured(window), replica.retire.is_some());
+        let line = replica.line();
         let result = change(replica);
         let (id, app, at) = (replica.id, replica.app, replica.node);
         let (next_tally, next_unmeasured) = (replica.tally(), replica.unmeasured(window));
         let next_retiring = replica.retire.is_some();
+        if line != replica.line() && self.apps.get(&app).is_some_and(|seen| seen.routes.is_some()) {
+            self.news.changed.insert((app, id));
+        }
         if unmeasured != next_unmeasured
             && let Some(node) = self.node_mut(at)
         {

@@ -10,6 +10,7 @@ pub mod repair;
 pub mod report;
 pub mod retire;
 pub mod revise;
+pub mod routes;
 pub mod score;
 pub mod stuck;
 pub mod tree;

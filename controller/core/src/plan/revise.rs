@@ -85,6 +85,7 @@ impl Turn<'_> {
         }
         let slots: Vec<Slot> = seen.replicas.values().copied().collect();
         slots.into_iter().for_each(|slot| self.revise_copy(slot));
+        self.revise_routes(app);
         self.world.dirty.insert(app);
     }
 
@@ -123,6 +124,7 @@ impl Turn<'_> {
         let Some(seen) = self.world.node_mut(node) else { return };
         let newcomer = seen.newcomer.take().and_then(|newcomer| newcomer.session);
         let open = seen.session.take().map(|session| session.id);
+        self.ingress_gone(node);
         for slot in self.copies_on(node) {
             self.finish(slot, Exit::Unknown, reason.clone(), false);
         }

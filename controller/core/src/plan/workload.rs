@@ -66,7 +66,7 @@ impl Workload {
             let agent = AgentIdentity { machine: machine(node.0), ..AgentIdentity::default() };
             inputs.push(Input::Connecting { node, session, agent, fence });
             let capacity = Resources { cpu: CpuMilli(32_000), memory: Bytes(128 << 30) };
-            let facts = NodeFacts { boot: "boot".to_owned(), capacity, labels: zone(node.0), version: String::new() };
+            let facts = NodeFacts { boot: "boot".to_owned(), capacity, labels: zone(node.0), ..NodeFacts::default() };
             inputs.push(Input::Hello { node, session, facts, inventory: Vec::new(), remembered: Vec::new() });
         }
         for app in 0..self.apps {

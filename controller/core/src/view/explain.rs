@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::View;
 use super::rows::{AppRow, state_word};
 use crate::ids::{AppId, NodeId, ReplicaId};
-use crate::model::spec::{Elastic, Scale};
+use crate::model::spec::Scale;
 use crate::model::{App, Gone};
 use crate::observe::inventory::exit_text;
 use crate::observe::node::{Liveness, NodeSeen};
@@ -75,18 +75,6 @@ impl View<'_> {
             self.explain_scaling(known.id, bounds, &mut facts);
         }
         Answer::new(format!("Why {} of {}?", count(row.wanted, "copy", "copies"), row.name), answer, facts)
-    }
-
-    fn explain_scaling(&self, id: AppId, bounds: &Elastic, facts: &mut Vec<String>) {
-        let Some(elastic) = self.app_seen(id).and_then(|seen| seen.elastic.as_ref()) else { return };
-        facts.extend(elastic.figures.iter().map(|figure| format!("demand: {}", figure.text)));
-        let (largest, grace) = (elastic.window.largest(), bounds.idle_grace);
-        let full = elastic.window.is_full(self.now(), grace);
-        let state = if full { "watched in full" } else { "not watched in full yet: the count cannot fall" };
-        facts.push(format!(
-            "window: at most {largest} needed within {grace} ({state}); it falls when that is below {}",
-            elastic.wanted
-        ));
     }
 
     fn explain_unplaced(&self, seen: &AppSeen) -> Option<Answer> {

@@ -2,6 +2,7 @@
 
 pub mod explain;
 pub mod rows;
+mod scaling;
 pub mod settled;
 
 use crate::ids::{AppId, NodeId, ReplicaId};

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use bellows_core::effect::{Action, Order};
-use bellows_core::ids::{Fence, NodeId, OrderSequence, ReplicaId, SessionId};
+use bellows_core::ids::{AppId, Fence, NodeId, OrderSequence, ReplicaId, SessionId};
 use bellows_core::input::{
-    Activity, AgentIdentity, Ended, Exit, Lifecycle, NodeFacts, NodeUse, Obeyed, OrderRefusal, RefusedOrder,
-    ReplicaReport, Report,
+    Activity, AgentIdentity, AppTraffic, Ended, Exit, Lifecycle, NodeFacts, NodeUse, Obeyed, OrderRefusal,
+    RefusedOrder, ReplicaReport, Report, TrafficReport,
 };
+use bellows_core::plan::routes::{Entrance, RouteReplica, RouteUpdate};
 use bellows_core::reason::Reason;
 use bellows_core::time::Instant;
 use bellows_core::units::{CpuMilli, Millis, Permille, Resources};
@@ -38,6 +39,12 @@ pub struct Agent {
     pub other: Resources,
     pub start_takes: Millis,
     pub never_ready: bool,
+    /// What its ingress counts, of every app that it has had a request for.
+    pub asks: BTreeMap<AppId, AppTraffic>,
+    /// Apps that can be asked for, as it was told.
+    pub entrances: BTreeMap<AppId, Entrance>,
+    /// Copies of the apps that it asks for, as it was told.
+    pub routes: BTreeMap<AppId, (RouteUpdate, BTreeMap<ReplicaId, RouteReplica>)>,
 }
 
 /// One copy on it.
@@ -53,6 +60,36 @@ pub struct Copy {
 impl Agent {
     pub fn inventory(&mut self, now: Instant) -> Vec<ReplicaReport> {
         self.copies.values_mut().map(|copy| copy.told(now)).collect()
+    }
+
+    pub fn traffic(&self) -> TrafficReport {
+        let busy = |copy: &Copy| match copy.report.activity {
+            Activity::Busy { requests } => requests,
+            Activity::Idle { .. } => 0,
+        };
+        let live = self.copies.values().filter(|copy| copy.report.ended.is_none());
+        let replicas = live.map(|copy| (copy.report.id, busy(copy))).collect();
+        TrafficReport { apps: self.asks.values().copied().collect(), replicas }
+    }
+
+    pub fn learn_entrances(&mut self, whole: bool, apps: Vec<Entrance>, gone: &[AppId]) {
+        if whole {
+            self.entrances.clear();
+        }
+        gone.iter().for_each(|app| drop(self.entrances.remove(app)));
+        self.entrances.extend(apps.into_iter().map(|entrance| (entrance.app, entrance)));
+    }
+
+    /// As an ingress does: older versions change nothing, and what is not named stays unless all is named.
+    pub fn learn_routes(&mut self, update: RouteUpdate) {
+        let (last, copies) = self.routes.entry(update.app).or_default();
+        assert!(update.version >= last.version, "routes go back from {} to {}", last.version, update.version);
+        if update.whole {
+            copies.clear();
+        }
+        update.gone.iter().for_each(|id| drop(copies.remove(id)));
+        copies.extend(update.replicas.iter().map(|copy| (copy.id, copy.clone())));
+        *last = update;
     }
 
     pub fn identity(&self) -> AgentIdentity {

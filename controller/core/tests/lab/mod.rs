@@ -9,7 +9,7 @@ use agent::Agent;
 use bellows_core::check::check;
 use bellows_core::effect::{Effect, Event};
 use bellows_core::ids::{AppId, Fence, Generation, LogIndex, NodeId, OrderSequence, ReplicaId, SessionId, Token};
-use bellows_core::input::{Input, NodeFacts, Request};
+use bellows_core::input::{AppTraffic, Input, NodeFacts, Request, TrafficReport};
 use bellows_core::model::command::{Change, Command, Outcome};
 use bellows_core::time::Instant;
 use bellows_core::units::{Bytes, CpuMilli, Millis, Resources};
@@ -101,6 +101,8 @@ impl Lab {
             Effect::Greet { node, .. }
             | Effect::Orders { node, .. }
             | Effect::Acknowledge { node, .. }
+            | Effect::Entrances { node, .. }
+            | Effect::Routes { node, .. }
             | Effect::Probe { node, .. } => {
                 self.later(LATENCY, Thing::Deliver(node, effect));
             }
@@ -149,7 +151,11 @@ impl Lab {
                 agent.acknowledged = OrderSequence(0);
                 let (facts, inventory) = (agent.facts.clone(), agent.inventory(now));
                 let remembered = agent.remembered.clone();
+                let (apps, report) = (agent.asks.keys().copied().collect(), agent.traffic());
+                let dropped = Vec::new();
                 self.later(LATENCY, Thing::Input(Input::Hello { node, session, facts, inventory, remembered }));
+                self.later(LATENCY, Thing::Input(Input::Subscribe { node, session, apps, dropped }));
+                self.later(LATENCY, Thing::Input(Input::Traffic { node, session, report }));
             }
             Effect::Orders { session, fence, orders, .. } if agent.session == Some(session) => {
                 assert!(fence >= agent.fence, "an order under a lower fence");
@@ -158,6 +164,12 @@ impl Lab {
             Effect::Acknowledge { session, ended, .. } if agent.session == Some(session) => {
                 let copies = ended.iter().filter_map(|id| agent.copies.remove(id));
                 agent.remembered.extend(copies.map(|copy| copy.report));
+            }
+            Effect::Entrances { session, whole, apps, gone, .. } if agent.session == Some(session) => {
+                agent.learn_entrances(whole, apps, &gone);
+            }
+            Effect::Routes { session, updates, .. } if agent.session == Some(session) => {
+                updates.into_iter().for_each(|update| agent.learn_routes(update));
             }
             Effect::Probe { session, newcomer, .. } if agent.session == Some(session) => {
                 self.later(LATENCY, Thing::Input(Input::Alive { node, session, newcomer }));
@@ -204,6 +216,29 @@ impl Lab {
         self.later(LATENCY, Thing::Input(Input::Connecting { node, session, agent: identity, fence }));
     }
 
+    /// Requests wait at an ingress; the leader hears of it at once.
+    pub fn hold(&mut self, node: NodeId, app: AppId, held: u32, arrivals: u64) {
+        let Some(agent) = self.agents.get_mut(&node) else { return };
+        let new = !agent.asks.contains_key(&app);
+        let asked = agent.asks.entry(app).or_insert(AppTraffic { app, ..AppTraffic::default() });
+        (asked.held, asked.arrivals) = (held, asked.arrivals + arrivals);
+        let report = TrafficReport { apps: vec![*asked], replicas: Vec::new() };
+        let Some(session) = agent.session.filter(|_| agent.live && !agent.silent) else { return };
+        if new {
+            let (apps, dropped) = (vec![app], Vec::new());
+            self.later(LATENCY, Thing::Input(Input::Subscribe { node, session, apps, dropped }));
+        }
+        self.later(LATENCY, Thing::Input(Input::Traffic { node, session, report }));
+    }
+
+    /// The owner of a copy counts so many requests in it.
+    pub fn in_flight(&mut self, node: NodeId, id: ReplicaId, requests: u32) {
+        let Some(agent) = self.agents.get_mut(&node) else { return };
+        let Some(session) = agent.session.filter(|_| agent.live && !agent.silent) else { return };
+        let report = TrafficReport { apps: Vec::new(), replicas: vec![(id, requests)] };
+        self.later(LATENCY, Thing::Input(Input::Traffic { node, session, report }));
+    }
+
     pub fn disconnect(&mut self, node: NodeId) {
         let Some(agent) = self.agents.get_mut(&node) else { return };
         agent.live = false;
@@ -243,7 +278,13 @@ impl Lab {
             Some(Outcome::Node { node }) => node,
             other => panic!("{name} could not join: {other:?}"),
         };
-        let facts = NodeFacts { boot: "boot-1".to_owned(), capacity, labels, version: "test".to_owned() };
+        let facts = NodeFacts {
+            boot: "boot-1".to_owned(),
+            capacity,
+            labels,
+            version: "test".to_owned(),
+            ingress: format!("{name}:7071"),
+        };
         let fence = Fence::default();
         self.agents.insert(
             node,
@@ -266,6 +307,9 @@ impl Lab {
                 other: Resources::default(),
                 start_takes: Millis(200),
                 never_ready: false,
+                asks: BTreeMap::new(),
+                entrances: BTreeMap::new(),
+                routes: BTreeMap::new(),
             },
         );
         self.connect(node);
