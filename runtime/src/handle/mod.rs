@@ -109,7 +109,7 @@ impl Runtime {
 
     /// Limits, and a folder whose record says whose it is.
     fn prepare(&self, slot: &Slot, spec: &ContainerSpec) -> Result<Folder, Error> {
-        slot.group.limit(&spec.limits)?;
+        slot.group.limit_for_start(&spec.limits)?;
         let before = slot.group.oom_kills()?;
         let record = Record::new(spec.id.clone(), slot.number, self.containers.boot(), before);
         self.containers.folder(&record)
@@ -129,6 +129,7 @@ impl Runtime {
 
     fn start_in(&self, slot: &mut Slot, spec: &ContainerSpec, folder: &Folder) -> Result<(Running, OwnedFd), Error> {
         let (running, ours) = self.ask_launcher(slot, spec, folder)?;
+        slot.group.limit(&spec.limits)?;
         let process = machine::Identity::of(running.pid, running.pidfd.as_fd());
         Record::set_process(&folder.record, process, slot.number, running.started_unix_ms)
             .map_err(|source| Error::State { what: "write", path: folder.place.record(), source })?;

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::sys::{CloneArgs, clone3_on_stack, raw};
 
 /// The network namespace of the calling thread.
 pub fn own_network() -> io::Result<OwnedFd> {
@@ -35,40 +37,60 @@ impl Drop for Back<'_> {
 /// A user namespace whose only purpose is its mapping: ids 0..65536 inside are `first`.. outside.
 pub fn user_mapping(first: u32) -> io::Result<OwnedFd> {
     let (mut reader, writer) = io::pipe()?;
-    let args = super::sys::CloneArgs {
-        flags: (libc::CLONE_NEWUSER | libc::CLONE_FILES) as u64,
+    let mut stack = [0_u128; HOLDER_STACK];
+    let args = CloneArgs {
+        // In this memory: a copy of its page tables would cost more the larger this process is.
+        flags: (libc::CLONE_NEWUSER | libc::CLONE_FILES | libc::CLONE_VM) as u64,
         exit_signal: libc::SIGCHLD as u64,
-        ..Default::default()
+        stack: stack.as_mut_ptr() as u64,
+        stack_size: size_of_val(&stack) as u64,
+        ..CloneArgs::default()
     };
-    let parent = std::process::id() as isize;
-    // SAFETY: without CLONE_VM this is a fork; the child only makes the system calls below.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
-    if pid == 0 {
-        let mut byte = 0_u8;
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&reader) as usize;
-        // SAFETY: raw calls only: wait until the parent has taken the namespace, then end. The descriptor table is shared, so the pipe
-        // says nothing when the parent is killed, and a child that lives on would keep every descriptor open: it dies with its parent.
-        unsafe {
-            let signal = [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0];
-            super::sys::raw(libc::SYS_prctl, signal);
-            if super::sys::raw(libc::SYS_getppid, [0; 6]) == parent {
-                super::sys::raw(libc::SYS_read, [fd, &raw mut byte as usize, 1, 0, 0, 0]);
-            }
-            super::sys::raw(libc::SYS_exit_group, [0; 6]);
-        }
-    }
+    let holder = Holder { parent: std::process::id() as isize, pipe: reader.as_raw_fd() as usize };
+    // SAFETY: stack and holder live until the child has been waited for, which every path below does; `hold` makes raw calls only.
+    let pid = unsafe { clone3_on_stack(&args, hold, &raw const holder as usize) };
     if pid < 0 {
-        return Err(io::Error::last_os_error());
+        return Err(io::Error::from_raw_os_error(-pid as i32));
     }
-    let taken = take_mapping(pid, first);
+    let taken = take_mapping(pid as libc::c_long, first);
     let released = (&writer).write_all(b"x");
-    // SAFETY: the pid is our own child, not yet waited for.
+    if released.is_err() {
+        // SAFETY: the pid is our own child, not yet waited for.
+        unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+    }
+    // SAFETY: as above.
     unsafe { libc::waitpid(pid as i32, std::ptr::null_mut(), 0) };
     drop(writer);
     let mut rest = Vec::new();
     reader.read_to_end(&mut rest)?;
     released?;
     taken
+}
+
+/// 4 KiB: the child makes four system calls.
+const HOLDER_STACK: usize = 256;
+
+/// What keeps a user namespace alive until it has been taken.
+struct Holder {
+    parent: isize,
+    pipe: usize,
+}
+
+/// Waits until the parent has taken the namespace, then ends. The descriptor table is shared, so the pipe says nothing when the parent is killed, and a
+/// child that lives on would keep every descriptor open: it dies with its parent.
+unsafe extern "C" fn hold(holder: usize) -> ! {
+    // SAFETY: the parent keeps it until this process has ended; the byte is on this stack.
+    unsafe {
+        let holder = &*(holder as *const Holder);
+        let mut byte = 0_u8;
+        raw(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0]);
+        if raw(libc::SYS_getppid, [0; 6]) == holder.parent {
+            raw(libc::SYS_read, [holder.pipe, &raw mut byte as usize, 1, 0, 0, 0]);
+        }
+        loop {
+            raw(libc::SYS_exit_group, [0; 6]);
+        }
+    }
 }
 
 fn take_mapping(pid: libc::c_long, first: u32) -> io::Result<OwnedFd> {

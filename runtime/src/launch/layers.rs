@@ -44,10 +44,13 @@ impl Layers {
 /// Tries [`Layers::Detached`]; nothing is left of it.
 pub fn detached() -> io::Result<()> {
     let userns = namespace::user_mapping(0x3000_0000)?;
-    let devices = devices::layer()?;
-    mount::shift_owners(devices.as_fd(), userns.as_fd())?;
+    // Two, as an overlay refuses to have one layer twice.
+    let (devices, image) = (devices::layer()?, devices::layer()?);
+    for tree in [&devices, &image] {
+        mount::shift_owners(tree.as_fd(), userns.as_fd())?;
+    }
     let writable = scratch::make(64 << 10)?;
-    overlay_of(Some(devices.as_fd()), devices.as_fd(), &writable).map(drop)
+    overlay_of(Some(devices.as_fd()), image.as_fd(), &writable).map(drop)
 }
 
 /// The overlay of the device layer (in [`Layers::Detached`]), an image's tree and a writable layer, attached nowhere.

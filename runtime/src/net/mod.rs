@@ -8,6 +8,7 @@ mod diag;
 mod dial;
 mod netlink;
 mod slot;
+mod sysctl;
 
 pub use diag::listening;
 pub use dial::{connect, snmp_established, socket_inside};

@@ -1,6 +1,6 @@
 //! A network slot: made on a thread of its own choice, given to one container after another.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -21,6 +21,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::NetError;
 use super::netlink::Netlink;
+use super::sysctl::Sysctls;
 use crate::kernel::{mount, namespace};
 
 /// Exists nowhere but in the containers' routes and neighbour tables.
@@ -30,10 +31,10 @@ const LOOPBACK_INDEX: u32 = 1;
 
 /// Written once per namespace: no IPv6 noise, low ports and ping for everybody inside, who own nothing else of it.
 const SYSCTLS: [(&str, &str); 4] = [
-    ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"),
-    ("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"),
-    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
-    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+    ("ipv6/conf/all/disable_ipv6", "1"),
+    ("ipv6/conf/default/disable_ipv6", "1"),
+    ("ipv4/ip_unprivileged_port_start", "0"),
+    ("ipv4/ping_group_range", "0 2147483647"),
 ];
 
 /// A container's network.
@@ -66,6 +67,7 @@ struct Counters {
 pub struct Networks {
     host: Mutex<Netlink>,
     home: OwnedFd,
+    sysctls: Sysctls,
     generation: AtomicU16,
 }
 
@@ -75,7 +77,8 @@ impl Networks {
         let host = Mutex::new(Netlink::open(NETLINK_ROUTE)?);
         let home = namespace::own_network().map_err(|source| NetError::Open { protocol: NETLINK_ROUTE, source })?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(Self { host, home, generation: AtomicU16::new((since.as_millis() >> 4) as u16) })
+        let generation = AtomicU16::new((since.as_millis() >> 4) as u16);
+        Ok(Self { host, home, sysctls: Sysctls::default(), generation })
     }
 
     /// The host's network namespace.
@@ -110,7 +113,7 @@ impl Networks {
         let made = namespace::own_network();
         // Already inside: entering again is what makes the way back certain.
         let entered = made.and_then(|made| {
-            let inside = namespace::inside_from(self.home.as_fd(), made.as_fd(), || populate(address))?;
+            let inside = namespace::inside_from(self.home.as_fd(), made.as_fd(), || populate(address, &self.sysctls))?;
             Ok((made, inside))
         });
         match entered {
@@ -131,8 +134,6 @@ impl Networks {
             LinkAttribute::NetNsFd(namespace.as_raw_fd()),
         ];
         let mut link = LinkMessage::default();
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
         link.attributes = vec![
             LinkAttribute::IfName(name),
             LinkAttribute::Address(HOST_MAC.to_vec()),
@@ -145,9 +146,13 @@ impl Networks {
         self.request(vec![make]).map_err(configure(address, "make a link"))
     }
 
+    /// Brings the host's end up, without IPv6: nobody speaks it there, and the kernel goes through all links for each that joins its multicast groups.
     fn route(&self, address: Ipv4Addr, name: &str) -> Result<(), NetError> {
+        let quiet = self.sysctls.set_if_there(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
+        quiet.map_err(configure(address, "keep IPv6 off the host's end of the link"))?;
         let index = self.index(name).map_err(configure(address, "find the host's end of the link"))?;
-        let messages = vec![route(Some((address, 32)), None, index), neighbour(address, mac(address), index)];
+        let messages =
+            vec![up(index), route(Some((address, 32)), None, index), neighbour(address, mac(address), index)];
         self.request(messages).map_err(configure(address, "route packets from the host"))
     }
 
@@ -204,14 +209,10 @@ struct Inside {
 }
 
 /// Runs inside the new namespace.
-fn populate(address: Ipv4Addr) -> Result<Inside, NetError> {
-    for (path, value) in SYSCTLS {
-        match fs::write(path, value) {
-            // A kernel without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(NetError::Configure { address, what: "set the sysctls", source }),
-            Ok(()) => {}
-        }
+fn populate(address: Ipv4Addr, sysctls: &Sysctls) -> Result<Inside, NetError> {
+    for (name, value) in SYSCTLS {
+        // A kernel may be without IPv6.
+        sysctls.set_if_there(name, value).map_err(configure(address, "set the sysctls"))?;
     }
     Ok(Inside {
         inner: Netlink::open(NETLINK_ROUTE)?,

@@ -61,6 +61,9 @@ pub enum CgroupError {
     },
 }
 
+/// With one CPU the set-up of a container is never held up.
+const START_CPU_MILLI: u64 = 1000;
+
 /// The mounted controllers of this machine and the node's own directory in them.
 #[derive(Debug)]
 pub enum Cgroups {
@@ -185,14 +188,23 @@ impl Group {
         }
     }
 
+    /// As [`Self::limit`], but with enough CPU to be set up: what a container's start costs is the node's work, and at 10m the kernel would let it go on
+    /// for one millisecond in every hundred. [`Self::limit`] follows when its program runs.
+    pub fn limit_for_start(&self, limits: &Limits) -> Result<(), CgroupError> {
+        self.limit(&Limits { cpu_milli: limits.cpu_milli.max(START_CPU_MILLI), ..limits.clone() })
+    }
+
     /// Sets CPU, memory and process limits. Most often those of its last container, which stand already: nothing inside can write them.
     pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
         let mut standing = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        if standing.as_ref() != Some(limits) {
-            *standing = None;
+        let before = standing.take();
+        let cpu_only = before.as_ref().is_some_and(|before| differ_in_cpu_only(before, limits));
+        if cpu_only {
+            each!(&self.kind, group => group.limit_cpu(limits))?;
+        } else if before.as_ref() != Some(limits) {
             each!(&self.kind, group => group.limit(limits))?;
-            *standing = Some(limits.clone());
         }
+        *standing = Some(limits.clone());
         Ok(())
     }
 
@@ -253,6 +265,10 @@ impl Group {
     pub fn remove(self) -> Result<(), CgroupError> {
         each!(self.kind, group => group.remove())
     }
+}
+
+fn differ_in_cpu_only(before: &Limits, limits: &Limits) -> bool {
+    before.cpu_milli != limits.cpu_milli && Limits { cpu_milli: limits.cpu_milli, ..before.clone() } == *limits
 }
 
 #[cfg(test)]

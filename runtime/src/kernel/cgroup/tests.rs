@@ -68,6 +68,13 @@ fn v2_writes_and_reads_its_files() {
     group.limit(&limits).expect("limits");
     assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "25000 100000");
     assert_eq!(fake.says("bellows/n1/s3/cpu.weight"), "25");
+    fake.put("bellows/n1/s3/memory.max", "");
+    group.limit_for_start(&limits).expect("limits");
+    assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "100000 100000", "a start is not held up");
+    fake.put("bellows/n1/s3/cpu.max", "");
+    group.limit(&limits).expect("limits");
+    assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "25000 100000");
+    assert_eq!(fake.says("bellows/n1/s3/memory.max"), "", "what stands is not written again");
     group.forgive_cpu().expect("written again");
     assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "25000 100000");
     fake.put("bellows/n1/s3/cpu.max", "");

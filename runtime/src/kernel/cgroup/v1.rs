@@ -176,9 +176,13 @@ impl Group {
 
     pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
         self.pids_max.set(&limits.processes.to_string())?;
-        self.cpu_quota.set(&(limits.cpu_milli * PERIOD_US / 1000).to_string())?;
-        self.cpu_shares.set(&(limits.cpu_milli * 1024 / 1000).max(2).to_string())?;
+        self.limit_cpu(limits)?;
         self.memory_limit.set(&limits.memory_bytes.to_string())
+    }
+
+    pub fn limit_cpu(&self, limits: &Limits) -> Result<(), CgroupError> {
+        self.cpu_quota.set(&(limits.cpu_milli * PERIOD_US / 1000).to_string())?;
+        self.cpu_shares.set(&(limits.cpu_milli * 1024 / 1000).max(2).to_string())
     }
 
     /// The file of the limit, and what stands for none.

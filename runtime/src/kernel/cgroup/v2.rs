@@ -111,9 +111,13 @@ impl Group {
 
     pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
         self.pids_max.set(&limits.processes.to_string())?;
-        self.cpu_max.set(&quota(limits.cpu_milli))?;
-        self.cpu_weight.set(&weight(limits.cpu_milli).to_string())?;
+        self.limit_cpu(limits)?;
         self.memory_max.set(&limits.memory_bytes.to_string())
+    }
+
+    pub fn limit_cpu(&self, limits: &Limits) -> Result<(), CgroupError> {
+        self.cpu_max.set(&quota(limits.cpu_milli))?;
+        self.cpu_weight.set(&weight(limits.cpu_milli).to_string())
     }
 
     /// The file of the limit, and what stands for none.
