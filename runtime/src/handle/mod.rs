@@ -33,12 +33,10 @@ use self::launchers::{Launchers, Outcome};
 use self::record::Record;
 use self::slots::{Maker, Slot, Slots};
 use crate::kernel::cgroup::{Cgroups, Joining};
-use crate::launch::Moment;
 use crate::launch::wire::Order;
+use crate::launch::{CGROUP_ROOT, Moment};
 use crate::net::{self, Networks};
 use crate::spec::{ContainerId, ContainerSpec};
-
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// A runtime: containers under one cgroup, one subnet, one state folder. Dropping it leaves its containers running; when there are none, nothing
 /// but logs and records is left.

@@ -13,6 +13,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::scratch::Spare;
 use super::weaken::Weaken;
+use crate::kernel::cgroup::quick;
 use crate::kernel::seccomp::{self, Instruction};
 use crate::kernel::{mount, namespace};
 use crate::steps::{HIDDEN_DIRECTORIES, HIDDEN_FILES, READ_ONLY};
@@ -72,8 +73,9 @@ impl Home {
         let present = present_paths();
         let network = namespace::own_network().map_err(step("open the host's network namespace"))?;
         unshare_mounts().map_err(step("make a mount namespace of its own"))?;
+        let quick_v2 = quick::ask_v2(super::CGROUP_ROOT);
         move_out().map_err(step("move into an empty root"))?;
-        quicken_cgroups();
+        quicken_moves(quick_v2);
         let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY).map_err(step("open /proc"))?;
         let init = executable(super::INIT).map_err(step("put the init in memory"))?;
         let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
@@ -181,26 +183,19 @@ fn unshare_mounts() -> io::Result<()> {
     Ok(())
 }
 
-/// Joining a cgroup after a pause costs 5 to 15 ms (a global lock waits for all CPUs) unless some hierarchy asks for quick moves. A named
-/// hierarchy of our own does, without touching anybody's; it goes with this mount namespace. A cure, not a need: failure is only slower.
-fn quicken_cgroups() {
-    // SAFETY: all arguments are C strings.
-    let result = unsafe {
-        libc::mount(
-            c"cgroup".as_ptr(),
-            c"/cgroup".as_ptr(),
-            c"cgroup".as_ptr(),
-            0,
-            c"none,name=bellows,favordynmods".as_ptr().cast(),
-        )
+/// Where moves are slow: on v2 only programs that join a container make any.
+fn quicken_moves(v2: io::Result<bool>) {
+    let asked = match v2 {
+        Ok(false) => quick::mount_own(c"/cgroup"),
+        other => other.map(drop),
     };
-    if result != 0 {
-        tracing::debug!(error = %io::Error::last_os_error(), "no hierarchy for quick cgroup moves");
+    if let Err(error) = asked {
+        tracing::debug!(%error, "moves between cgroups stay slow");
     }
 }
 
-/// A tmpfs with `proc`, `mnt`, `cgroup`, `empty` and [`super::layers::PLACES`] becomes the root; the host's tree goes. What is hidden from containers is covered with `empty`, which
-/// holds nothing and can hold nothing: one for all, as making and dropping a file system for each would cost a tenth of a launch.
+/// A tmpfs with `proc`, `mnt`, `cgroup`, `empty` and [`super::layers::PLACES`] becomes the root; the host's tree goes. What is hidden from containers is
+/// covered with `empty`, which holds nothing and can hold nothing: one for all, as making and dropping a file system for each would cost a tenth of a launch.
 /// What that leaves: containers of one launcher can `flock` each other out of that directory, which holds up nobody who does not lock it.
 fn move_out() -> io::Result<()> {
     let proc = mount::copy_of(CWD, c"/proc")?;

@@ -35,6 +35,9 @@ pub const SOCKET_FD: i32 = 3;
 /// Set in a launcher's environment, so that a program can tell before it looks at its arguments.
 pub const LAUNCHER_VARIABLE: &str = "BELLOWS_LAUNCHER";
 
+/// Where control groups are mounted.
+pub(crate) const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
 /// Which CPU a launcher keeps to.
 pub const CPU_VARIABLE: &str = "BELLOWS_LAUNCHER_CPU";
 

@@ -2,6 +2,9 @@
 //!
 //! A [`Group`] keeps the files it writes at every launch open: joining through a kept descriptor costs 3 us, by path 13 to 26 us.
 
+mod delegation;
+mod devices;
+pub mod quick;
 mod tree;
 mod v1;
 mod v2;
@@ -21,6 +24,26 @@ pub enum CgroupError {
     /// No usable controllers are mounted.
     #[error("no cgroup controllers for CPU, memory and processes are mounted at {0}; mount cgroup2 there")]
     NotMounted(PathBuf),
+    /// A group that must hand controllers down holds processes.
+    #[error(
+        "cgroup {path} holds processes ({pids:?}), so no group below it can have limits: move them into a group of their own (mkdir {path}/system, then write each number to its cgroup.procs), or choose another cgroup"
+    )]
+    Occupied {
+        /// Which.
+        path: PathBuf,
+        /// Which processes; 0 for those outside of this PID namespace.
+        pids: Vec<u32>,
+    },
+    /// A controller is kept back by whoever owns the group above.
+    #[error(
+        "cgroup {path} offers no {controller} controller; a service needs Delegate=yes, a container the host's controllers"
+    )]
+    NotOffered {
+        /// Where.
+        path: PathBuf,
+        /// Which.
+        controller: String,
+    },
     /// A directory could not be made.
     #[error("cannot make cgroup {path}")]
     Make {
@@ -33,6 +56,15 @@ pub enum CgroupError {
     /// A directory could not be removed.
     #[error("cannot remove cgroup {path}")]
     Remove {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The list of allowed devices could not be attached.
+    #[error("cannot attach the list of allowed devices to cgroup {path}")]
+    Devices {
         /// Which.
         path: PathBuf,
         /// The kernel's answer.
@@ -239,6 +271,14 @@ impl Group {
     /// How often the kernel killed something in it for want of memory, since it was made.
     pub fn oom_kills(&self) -> Result<u64, CgroupError> {
         each!(&self.kind, group => group.oom_kills())
+    }
+
+    /// Ends everything in it at once, also what is being forked, where the kernel can do that (v2); else does nothing.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        match &self.kind {
+            Kind::V1(_) => Ok(()),
+            Kind::V2(group) => group.kill(),
+        }
     }
 
     /// Process numbers in it.

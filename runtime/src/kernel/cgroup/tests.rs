@@ -35,6 +35,7 @@ fn v2() -> Fake {
     let fake = Fake::new("v2");
     fake.put("cgroup.controllers", "cpuset cpu io memory pids\n");
     for dir in ["", "bellows/", "bellows/n1/"] {
+        fake.put(&format!("{dir}cgroup.controllers"), "cpuset cpu io memory pids\n");
         fake.put(&format!("{dir}cgroup.subtree_control"), "");
     }
     for file in ["pids.max", "cpu.max", "cpu.weight", "memory.max", "cgroup.freeze"] {
@@ -58,7 +59,7 @@ fn v2_writes_and_reads_its_files() {
     let capacity = Capacity { cpu_milli: 2000, memory_bytes: 1 << 30 };
     let cgroups = Cgroups::prepare(&fake.0, "bellows/n1", Some(capacity)).expect("prepared");
     assert_eq!(found(&fake.0).expect("found"), "v2");
-    assert_eq!(fake.says("bellows/cgroup.subtree_control"), "+cpu +memory +pids");
+    assert_eq!(fake.says("bellows/cgroup.subtree_control"), "+cpu +memory +pids +io");
     assert_eq!(fake.says("bellows/n1/cpu.max"), "200000 100000");
     assert_eq!(fake.says("bellows/n1/memory.max"), "1073741824");
     assert_eq!(cgroups.names().expect("names"), ["s3"]);

@@ -5,16 +5,13 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use super::tree::{self, Kept, Rare};
-use super::{Capacity, CgroupError};
+use super::{Capacity, CgroupError, devices};
 use crate::spec::Limits;
 
 /// What every container has a directory in. `devices` has one for all containers of the node: their rules are the same.
 const OWN: [&str; 5] = ["pids", "cpu", "cpuacct", "memory", "freezer"];
 const NEEDED: [&str; 4] = ["pids", "cpu", "memory", "freezer"];
 const PERIOD_US: u64 = 100_000;
-/// null, zero, full, random, urandom, tty, ptmx, pseudo terminals. mknod of others is refused by the user namespace as well.
-const DEVICES: [&str; 8] =
-    ["c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm"];
 
 /// The node's directories.
 #[derive(Debug)]
@@ -125,7 +122,7 @@ fn find(root: &Path, controller: &str) -> Option<PathBuf> {
 
 fn allow_devices(dir: &Path) -> Result<(), CgroupError> {
     tree::write(&dir.join("devices.deny"), "a")?;
-    DEVICES.iter().try_for_each(|rule| tree::write(&dir.join("devices.allow"), rule))
+    devices::ALLOWED.iter().try_for_each(|rule| tree::write(&dir.join("devices.allow"), &rule.to_string()))
 }
 
 /// A container's directories, with what every launch or measurement uses kept open.

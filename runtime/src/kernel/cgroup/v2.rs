@@ -1,22 +1,24 @@
 //! cgroup v2: one tree; a container's directory holds every controller.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::tree::{self, Kept, Rare};
-use super::{Capacity, CgroupError};
+use super::{Capacity, CgroupError, delegation, devices};
 use crate::spec::Limits;
 
 const PERIOD_US: u64 = 100_000;
-const CONTROLLERS: &str = "+cpu +memory +pids";
 
 /// The node's directory.
 #[derive(Debug)]
 pub struct Parent {
-    root: PathBuf,
+    /// Where it begins: see [`delegation`].
+    top: PathBuf,
     dir: PathBuf,
     below: String,
+    /// For every group; none where the kernel takes no such program.
+    devices: Option<devices::Program>,
 }
 
 /// Whether `root` is a v2 tree with the controllers that containers need.
@@ -25,20 +27,29 @@ pub fn is_mounted(root: &Path) -> bool {
     ["cpu", "memory", "pids"].iter().all(|wanted| have.split_whitespace().any(|name| name == *wanted))
 }
 
+/// Rather than files that look like it, to which no program can be attached.
+fn is_real(root: &Path) -> bool {
+    const CGROUP2_MAGIC: i64 = 0x6367_7270;
+    rustix::fs::statfs(root).is_ok_and(|system| system.f_type == CGROUP2_MAGIC)
+}
+
 impl Parent {
     pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
-        let mut dir = root.to_owned();
+        let top = delegation::top(root);
+        let mut dir = top.clone();
         for part in parent.split('/').filter(|part| !part.is_empty()) {
-            tree::write(&dir.join("cgroup.subtree_control"), CONTROLLERS)?;
+            delegation::enable(&dir, root)?;
             dir.push(part);
             tree::make(&dir)?;
         }
-        tree::write(&dir.join("cgroup.subtree_control"), CONTROLLERS)?;
+        delegation::enable(&dir, root)?;
         if let Some(capacity) = capacity {
             tree::write(&dir.join("cpu.max"), &quota(capacity.cpu_milli))?;
             tree::write(&dir.join("memory.max"), &capacity.memory_bytes.to_string())?;
         }
-        Ok(Self { root: root.to_owned(), dir, below: parent.to_owned() })
+        let refused = |error| tracing::warn!(%error, "no list of allowed devices: the kernel refuses its program");
+        let devices = is_real(root).then(|| devices::Program::load().map_err(refused).ok()).flatten();
+        Ok(Self { top, dir, below: parent.to_owned(), devices })
     }
 
     pub fn dir(&self) -> &Path {
@@ -46,7 +57,7 @@ impl Parent {
     }
 
     pub fn group(&self, name: &str) -> Result<Group, CgroupError> {
-        Group::make(self.dir.join(name))
+        Group::make(self.dir.join(name), self.devices.as_ref())
     }
 
     pub fn cpu_us(&self) -> Result<u64, CgroupError> {
@@ -60,7 +71,7 @@ impl Parent {
     }
 
     pub fn remove(&self) -> Result<(), CgroupError> {
-        tree::remove_all(&self.root, &self.below)
+        tree::remove_all(&self.top, &self.below)
     }
 }
 
@@ -86,9 +97,11 @@ pub struct Group {
 }
 
 impl Group {
-    fn make(dir: PathBuf) -> Result<Self, CgroupError> {
+    fn make(dir: PathBuf, devices: Option<&devices::Program>) -> Result<Self, CgroupError> {
         tree::make(&dir)?;
-        let fd = File::open(&dir).map_err(|source| CgroupError::Read { path: dir.clone(), source })?.into();
+        let fd: OwnedFd = File::open(&dir).map_err(|source| CgroupError::Read { path: dir.clone(), source })?.into();
+        let attached = devices.map_or(Ok(()), |program| program.attach(fd.as_fd()));
+        attached.map_err(|source| CgroupError::Devices { path: dir.clone(), source })?;
         Ok(Self {
             fd,
             pids_max: Rare::new(dir.join("pids.max")),
@@ -139,6 +152,14 @@ impl Group {
 
     pub fn oom_kills(&self) -> Result<u64, CgroupError> {
         self.memory_events.keyed("oom_kill")
+    }
+
+    /// Kernels before 5.14 have no such file: whoever asks ends processes one by one as well.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        match tree::write(&self.dir.join("cgroup.kill"), "1") {
+            Err(CgroupError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     pub fn pids(&self) -> Result<Vec<u32>, CgroupError> {
