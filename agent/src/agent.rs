@@ -329,7 +329,7 @@ impl Parts {
         };
         let mut threads = self.start_threads(&images, &news).map_err(StartError::Thread)?;
         threads.push(start_driver(driver, receiver, first, failed).map_err(StartError::Thread)?);
-        let sessions = self.start_sessions(boot, fence_seen, &news, channel);
+        let sessions = self.start_sessions(boot, fence_seen, self.calls(images, &news), channel);
         Ok(Agent {
             name: self.config.name,
             state: self.folder.path().to_owned(),
@@ -365,11 +365,21 @@ impl Parts {
         Ok(threads)
     }
 
+    fn calls(&self, images: Arc<Images>, news: &mpsc::Sender<News>) -> Calls {
+        Calls {
+            node: self.config.name.clone(),
+            containers: self.containers.clone(),
+            attempts: self.attempts.clone(),
+            images,
+            news: news.clone(),
+        }
+    }
+
     fn start_sessions(
         &self,
         boot: String,
         fence: watch::Receiver<Fence>,
-        news: &mpsc::Sender<News>,
+        calls: Calls,
         channel: watch::Sender<Option<Channel>>,
     ) -> tokio::task::JoinHandle<()> {
         let sessions = Sessions {
@@ -378,9 +388,9 @@ impl Parts {
             boot,
             instance: hex::encode(rand::random::<[u8; 16]>()),
             fence,
-            news: news.clone(),
+            news: calls.news.clone(),
             channel,
-            calls: Arc::new(Calls { containers: self.containers.clone(), attempts: self.attempts.clone() }),
+            calls: Arc::new(calls),
         };
         tokio::spawn(sessions.run(self.closing.subscribe()))
     }

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::{PoisonError, RwLock};
 
 use bellows_agent_core::ReplicaId;
-use bellows_runtime::handle::{Adopted, Ended, Error, LogFiles, NodeUsage, Running, Runtime, Usage};
+use bellows_runtime::handle::{
+    Adopted, Ended, Error, Execute, Execution, LogFiles, NodeUsage, Running, Runtime, Usage,
+};
 use bellows_runtime::{ContainerId, ContainerSpec};
 
 /// A runtime, as [`bellows_runtime::Runtime`] is one; see there for what each method promises.
@@ -29,6 +31,8 @@ pub trait Containers: Send + Sync + 'static {
     fn log(&self, id: &ContainerId) -> Result<LogFiles, Error>;
     /// Is this port listened on?
     fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error>;
+    /// Executes a program beside a container's app.
+    fn execute(&self, spec: &ContainerSpec, how: Execute) -> Result<Execution, Error>;
     /// Ends everything and removes what was made. Nothing else is asked of it afterwards.
     fn shutdown(&self) -> Result<(), Error>;
     /// Lets go of everything, running. Nothing else is asked of it afterwards.
@@ -84,6 +88,9 @@ impl Containers for OpenRuntime {
     }
     fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error> {
         self.with(|runtime| runtime.listening(id, port))
+    }
+    fn execute(&self, spec: &ContainerSpec, how: Execute) -> Result<Execution, Error> {
+        self.with(|runtime| runtime.execute(spec, how))
     }
     fn shutdown(&self) -> Result<(), Error> {
         self.take().map_or(Ok(()), Runtime::shutdown)

@@ -16,7 +16,7 @@ use crate::clock::{Clock, SinceBoot};
 use crate::convert::{Batch, run_spec, wire_fence, wire_replica_report, wire_report, wire_resources};
 use crate::images::Images;
 use crate::journal::{Journal, JournalError};
-use crate::news::{Greeting, News, Outbound};
+use crate::news::{Greeting, News, Outbound, Standing};
 use crate::sample::NodeMeter;
 use crate::specs::SpecBook;
 use crate::state::StateFolder;
@@ -108,6 +108,8 @@ impl Driver {
                     inputs.push(Input::Sampled { readings });
                     inputs.extend(self.measured(node));
                 }
+                // Whoever asked may have gone.
+                News::Find { replica, answer } => drop(answer.send(self.standing(replica))),
                 News::Close => open = false,
                 News::Refused(why) => refused = Some(why),
             }
@@ -119,6 +121,12 @@ impl Driver {
         }
         self.measure_when_due();
         Ok(open)
+    }
+
+    fn standing(&self, replica: ReplicaId) -> Option<Standing> {
+        let (attempt, lifecycle) = self.core.standing(replica)?;
+        let spec = self.core.spec_of(replica).and_then(|digest| self.specs.find(&digest)).cloned();
+        Some(Standing { attempt, lifecycle, spec })
     }
 
     fn greeted(&mut self, greeting: Greeting) -> Input {

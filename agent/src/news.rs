@@ -1,10 +1,12 @@
 //! What reaches the driver: inputs for the core, and what the shell itself must know beside them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_agent_core::input::Reading;
-use bellows_agent_core::{Fence, Input, SessionId};
+use bellows_agent_core::{Fence, Input, Lifecycle, ReplicaId, SessionId};
 use bellows_proto::node::FromAgent;
+use bellows_proto::types::AppSpec;
 use bellows_runtime::handle::NodeUsage;
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,10 +22,21 @@ pub(crate) enum News {
     Orders(Batch),
     /// Counters of every attempt, and of the node where they could be read.
     Measured { readings: Vec<Reading>, node: Option<NodeUsage> },
+    /// A question of a call: how does this replica stand? Nothing when it is not known.
+    Find { replica: ReplicaId, answer: oneshot::Sender<Option<Standing>> },
     /// The agent shall end.
     Close,
     /// A controller said no for good. Told through here so that its last orders come first.
     Refused(String),
+}
+
+/// How a replica stands, for calls.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    pub(crate) attempt: u32,
+    pub(crate) lifecycle: Lifecycle,
+    /// What it runs; nothing once it has ended and was forgotten.
+    pub(crate) spec: Option<Arc<AppSpec>>,
 }
 
 /// A leader greets, and this is how to speak to it.

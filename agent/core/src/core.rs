@@ -8,7 +8,7 @@ use crate::ids::{Fence, OrderSequence, ReplicaId, SessionId, SpecDigest};
 use crate::input::{Input, RunSpec, WhenCutOff};
 use crate::journal::Record;
 use crate::replica::{Phase, Replica};
-use crate::report::{NodeUse, RefusedOrder, ReplicaReport, Report};
+use crate::report::{Lifecycle, NodeUse, RefusedOrder, ReplicaReport, Report};
 use crate::units::Instant;
 
 /// An agent's mind.
@@ -136,6 +136,11 @@ impl AgentCore {
     /// Which spec a remembered replica runs.
     pub fn spec_of(&self, replica: ReplicaId) -> Option<SpecDigest> {
         self.replicas.get(&replica).map(|replica| replica.digest)
+    }
+
+    /// A replica's present attempt and where it is; also of one whose end no leader has acknowledged.
+    pub fn standing(&self, replica: ReplicaId) -> Option<(u32, Lifecycle)> {
+        self.replicas.get(&replica).map(|replica| (replica.seen.attempt, replica.lifecycle()))
     }
 
     fn take(&mut self, now: Instant, input: Input) -> Option<NodeUse> {

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bellows_agent::Containers;
-use bellows_runtime::handle::{Adopted, Ended, Error, Exit, LogFiles, NodeUsage, Running, Timings, Usage};
+use bellows_runtime::handle::{
+    Adopted, Ended, Error, Execute, Execution, Exit, LogFiles, NodeUsage, Running, Timings, Usage,
+};
 use bellows_runtime::{ContainerId, ContainerSpec};
 
 pub struct MemoryContainers {
@@ -135,6 +137,10 @@ impl Containers for MemoryContainers {
     fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error> {
         self.program(id)?;
         Ok(port == 80)
+    }
+    fn execute(&self, spec: &ContainerSpec, _: Execute) -> Result<Execution, Error> {
+        self.program(&spec.id)?;
+        Err(Error::Frozen(spec.id.clone())) // nothing in memory can be executed
     }
     fn leave(&self) {}
     fn shutdown(&self) -> Result<(), Error> {

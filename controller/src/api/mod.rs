@@ -1,6 +1,7 @@
 //! The gRPC services, all on one port: thin handlers that check, convert, ask the driver, convert back.
 
 mod calls;
+mod executions;
 mod images;
 mod join;
 mod members;

@@ -3,7 +3,7 @@
 use bellows_core::ids::NodeId;
 use bellows_proto::node as wire;
 use bellows_proto::types::BlobChunk;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use wire::nodes_server::Nodes;
 
@@ -61,7 +61,7 @@ impl Nodes for NodeService {
             }
             calls.disconnect(node, line);
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(asked))))
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(asked))))
     }
 
     type FetchBlobStream = Answers<BlobChunk>;

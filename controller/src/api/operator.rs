@@ -4,12 +4,14 @@ use bellows_core::ids::{Generation, ReplicaId};
 use bellows_core::input::Request as Change;
 use bellows_core::model::command::{NodeState, Outcome};
 use bellows_core::units::{Bytes, Millis};
-use bellows_proto::operator as wire;
+use bellows_proto::{node, operator as wire};
+use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 use wire::operator_server::Operator;
 
+use super::calls::{Ask, Reply};
 use super::streams::{self, Answers};
-use super::{Services, images, status_of_refusal, token};
+use super::{Services, executions, images, status_of_refusal, token};
 use crate::auth::caller;
 use crate::convert::{Malformed, check_spec_size, check_text, replica_id_from_wire, spec_digest, spec_from_wire};
 use crate::driver::Question;
@@ -90,6 +92,12 @@ fn unexpected(outcome: &Outcome) -> Status {
     Status::internal(format!(
         "the core answered {outcome:?}, which does not belong to this request; please report this"
     ))
+}
+
+fn log_chunk(reply: node::CallReply) -> wire::LogChunk {
+    let node::CallReply { body, position, notice, .. } = reply;
+    let data = if let Some(Reply::Data(data)) = body { data } else { Vec::new() };
+    wire::LogChunk { data, position, notice }
 }
 
 #[tonic::async_trait]
@@ -189,8 +197,17 @@ impl Operator for OperatorService {
     async fn logs(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let asked = request.into_inner();
         let replica: ReplicaId = replica_id_from_wire("replica", asked.replica)?;
-        let node = self.0.driver.ask(|answer| Question::Owner { replica, answer }).await?;
-        Ok(Response::new(self.0.calls.logs(node, asked)?))
+        let node_id = self.0.driver.ask(|answer| Question::Owner { replica, answer }).await?;
+        let wire::LogsRequest { replica, follow, tail_lines, from, since_unix_ms, previous } = asked;
+        let ask = node::LogsCall { replica, follow, tail_lines, from, since_unix_ms, previous };
+        let call = self.0.calls.open(node_id, Ask::Logs(ask))?;
+        Ok(Response::new(Box::pin(call.map(|reply| reply.map(log_chunk)))))
+    }
+
+    type ExecStream = Answers<wire::ExecResponse>;
+
+    async fn exec(&self, request: Request<Streaming<wire::ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
+        Ok(Response::new(executions::execute(&self.0, request.into_inner()).await?))
     }
 
     async fn set_node_state(

@@ -77,6 +77,7 @@ pub(crate) fn spec_to_wire(spec: &AppSpec) -> wire::AppSpec {
         concurrency: concurrency_to_wire(&spec.traffic),
         hold: hold_to_wire(spec.traffic.hold),
         slow_start_ms: spec.traffic.slow_start.0,
+        health: None,
     }
 }
 

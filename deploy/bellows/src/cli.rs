@@ -26,6 +26,7 @@ Exit codes:
   3  no controller answers
   4  --timeout ended before the wish came true; the wish stands
   5  no such app, replica, node, image or file
+exec ends with its program's exit code; its --help says more.
 
 For programs: --output json prints one JSON document on stdout (events: one per line; logs: raw bytes) with stable field \
 names (id, app, node, state, ready, activity, address, reason, ...; each verb's --help lists its own). Durations end in _ms, sizes \
@@ -53,6 +54,7 @@ enum Verb {
     Replicas(verbs::replicas::Arguments),
     Nodes(verbs::nodes::Arguments),
     Logs(verbs::logs::Arguments),
+    Exec(verbs::exec::Arguments),
     Events(verbs::events::Arguments),
     Explain(verbs::explain::Arguments),
     Rm(verbs::rm::Arguments),
@@ -169,6 +171,7 @@ fn run(verb: Verb, globals: &Globals) -> Result<(), Failure> {
         Verb::Replicas(arguments) => client(verbs::replicas::run(arguments, globals)),
         Verb::Nodes(arguments) => client(verbs::nodes::run(arguments, globals)),
         Verb::Logs(arguments) => client(verbs::logs::run(arguments, globals)),
+        Verb::Exec(arguments) => client(verbs::exec::run(arguments, globals)),
         Verb::Events(arguments) => client(verbs::events::run(arguments, globals)),
         Verb::Explain(arguments) => client(verbs::explain::run(arguments, globals)),
         Verb::Rm(arguments) => client(verbs::rm::run(arguments, globals)),

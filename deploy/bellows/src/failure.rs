@@ -41,6 +41,8 @@ pub struct Failure {
     mend: Vec<String>,
     problems: Vec<Problem>,
     quiet: bool,
+    /// In place of the kind's.
+    exit_code: Option<u8>,
 }
 
 /// One of several things that are wrong with an input file.
@@ -61,7 +63,7 @@ pub struct Problem {
 impl Failure {
     /// Of this kind, with one sentence.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), mend: Vec::new(), problems: Vec::new(), quiet: false }
+        Self { kind, message: message.into(), mend: Vec::new(), problems: Vec::new(), quiet: false, exit_code: None }
     }
 
     /// Refused, or went wrong: exit code 1.
@@ -96,6 +98,21 @@ impl Failure {
         self
     }
 
+    /// With another exit code than the kind's.
+    pub fn with_exit_code(mut self, code: u8) -> Self {
+        self.exit_code = Some(code);
+        self
+    }
+
+    /// Nothing failed here: a program that was run for a person ended with this code.
+    pub fn of_program(code: u8) -> Self {
+        Self { quiet: true, ..Self::failed(format!("the program ended with code {code}")) }.with_exit_code(code)
+    }
+
+    fn exit_code(&self) -> u8 {
+        self.exit_code.unwrap_or(self.kind as u8)
+    }
+
     /// The reader of our output went away: nothing to say, and not our failure.
     fn reader_gone() -> Self {
         Self { quiet: true, ..Self::failed("the reader of the output went away") }
@@ -109,20 +126,20 @@ impl Failure {
     /// Prints to stderr, says with which code to exit.
     pub fn report(&self, json: bool) -> ExitCode {
         if self.quiet {
-            return ExitCode::SUCCESS;
+            return ExitCode::from(self.exit_code.unwrap_or(0));
         }
         if json {
             eprintln!("{}", self.as_json());
         } else {
             eprint!("{self}");
         }
-        ExitCode::from(self.kind as u8)
+        ExitCode::from(self.exit_code())
     }
 
     fn as_json(&self) -> serde_json::Value {
         serde_json::json!({ "error": {
             "kind": self.kind.name(),
-            "exit_code": self.kind as u8,
+            "exit_code": self.exit_code(),
             "message": self.message,
             "mend": self.mend,
             "problems": self.problems,

@@ -16,7 +16,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::sync_folder;
-use super::config::{self, ImageConfig};
+use super::config::{self, ImageConfig, User};
 use super::decode::{self, Stop, Used};
 use super::digest::Digest;
 use super::entry::{Action, Entry};
@@ -26,6 +26,7 @@ use super::metadata::{self, Parsed};
 use super::perform::{Tree, read_inside};
 use super::plan::Plan;
 use super::store::Store;
+use super::user;
 
 /// `/etc/passwd` and `/etc/group` of an image, each: 4 MiB, or 40,000 users at 100 bytes a line.
 pub(super) const ACCOUNTS_BYTES: u64 = 4 << 20;
@@ -44,6 +45,17 @@ pub struct Image {
     pub config: ImageConfig,
     /// What was left out on purpose, the first 100.
     pub skipped: Vec<Skipped>,
+}
+
+impl Image {
+    /// Another user of the image, by the image's own `/etc/passwd` and `/etc/group`: `name`, `uid`, `name:group`, `uid:gid`; empty means root.
+    pub fn user(&self, spec: &str) -> Result<User> {
+        user::resolve(spec, &accounts(&self.root, "etc/passwd")?, &accounts(&self.root, "etc/group")?)
+    }
+}
+
+fn accounts(root: &Path, path: &str) -> Result<String> {
+    Ok(String::from_utf8_lossy(&read_inside(root, path, ACCOUNTS_BYTES)?.unwrap_or_default()).into_owned())
 }
 
 /// Something of the image that is not in the tree.
@@ -100,10 +112,8 @@ impl Store {
         let root = folder.join("rootfs");
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io_error("create the folder", &root))?;
         let skipped = write_layers(&root, &parsed, &diff_ids, self.limits(), |layer| self.open_blob(layer))?;
-        let accounts = |path: &str| -> Result<String> {
-            Ok(String::from_utf8_lossy(&read_inside(&root, path, ACCOUNTS_BYTES)?.unwrap_or_default()).into_owned())
-        };
-        let config = config::resolve(*digest, &configuration, &accounts("etc/passwd")?, &accounts("etc/group")?)?;
+        let (passwd, group) = (accounts(&root, "etc/passwd")?, accounts(&root, "etc/group")?);
+        let config = config::resolve(*digest, &configuration, &passwd, &group)?;
         let record = serde_json::to_vec_pretty(&Record { config, skipped }).expect("texts and numbers are always JSON");
         let path = folder.join("image.json");
         fs::write(&path, record).map_err(io_error("write", &path))

@@ -77,6 +77,16 @@ impl Connection {
         }
     }
 
+    /// Sends a request that must not be done twice, once. Ask the controller something else before, so that it is the one that leads.
+    pub async fn once<T>(
+        &mut self,
+        request: impl AsyncFnOnce(&mut OperatorClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T, Failure> {
+        let began = Instant::now();
+        let answer = request(&mut self.client).await;
+        answer.map(Response::into_inner).map_err(|status| self.explain(&status, began.elapsed()))
+    }
+
     /// Turns to the leader, when the one we asked names it.
     fn follow(&mut self, status: &Status) -> Result<(), Failure> {
         let Some(leader) = status.metadata().get(LEADER).and_then(|value| value.to_str().ok()) else { return Ok(()) };

@@ -8,6 +8,7 @@ pub mod controller;
 pub mod cordon;
 pub mod drain;
 pub mod events;
+pub mod exec;
 pub mod explain;
 pub mod image_load;
 pub mod image_ls;

@@ -247,6 +247,42 @@ impl Operator for Heard {
         Ok(Response::new(streamed(chunks.to_vec())))
     }
 
+    type ExecStream = Streamed<ExecResponse>;
+
+    /// Says what it was asked to execute, repeats its input, and returns 7; `missing` is not there.
+    async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Answer<Self::ExecStream> {
+        use exec_response::Body;
+        let mut requests = request.into_inner();
+        let begin = requests.message().await?.unwrap_or_default();
+        self.hear("Exec", &begin)?;
+        let Some(exec_request::Body::Begin(begin)) = begin.body else { return Err(Status::invalid_argument("begin")) };
+        let execution = begin.execution.unwrap_or_default();
+        let (say, said) = tokio::sync::mpsc::channel(64);
+        tokio::spawn(async move {
+            let mut bodies = vec![Body::Started(ExecStarted {})];
+            if execution.command[0] == "missing" {
+                let text = "there is no missing".to_owned();
+                bodies = vec![Body::NotExecuted(bellows_proto::types::NotExecuted { missing: true, text })];
+            }
+            while execution.input {
+                use bellows_proto::types::input::Part;
+                let request = requests.message().await.expect("the command speaks on").and_then(|request| request.body);
+                let Some(exec_request::Body::Input(input)) = request else { break };
+                match input.part {
+                    Some(Part::Data(data)) => bodies.push(Body::Output(data)),
+                    _ => break,
+                }
+            }
+            let how = Some(bellows_proto::types::exited::How::Code(7));
+            bodies.extend([Body::Errors(b"wrong\n".to_vec()), Body::Exited(bellows_proto::types::Exited { how })]);
+            for body in bodies {
+                // The command ends when it has heard enough.
+                let _ = say.send(Ok(ExecResponse { body: Some(body) })).await;
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(said))))
+    }
+
     async fn set_node_state(&self, request: Request<SetNodeStateRequest>) -> Answer<NodeChanged> {
         self.hear("SetNodeState", request.get_ref())?;
         Ok(Response::new(NodeChanged { id: 1 }))

@@ -364,3 +364,19 @@ fn layout(home: &std::path::Path) -> std::path::PathBuf {
     std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).expect("a temporary file");
     layout
 }
+
+#[test]
+fn exec_passes_input_on_and_ends_as_its_program() {
+    let fake = Fake::start();
+    let words = ["exec", "-i", "1-2-57", "--env", "A=b", "--workdir", "/srv", "--", "sh", "-c", "cat"];
+    let ran = bellows_with(fake.home.path(), &words, "from here");
+    assert_eq!((ran.code, &ran.out[..], &ran.err[..]), (7, "from here", "wrong\n"));
+    let heard = fake.heard().join("\n");
+    for said in ["\"sh\"", "\"A\": \"b\"", "working_dir: \"/srv\"", "input: true", "counter: 57"] {
+        assert!(heard.contains(said), "{said} in {heard}");
+    }
+    let ran = fake.run(&["exec", "1-2-57", "--", "missing"]);
+    assert_eq!(ran.code, 127, "{ran:?}");
+    assert!(ran.err.contains("there is no missing"), "{ran:?}");
+    assert_eq!(fake.run(&["exec", "1-2-57", "--env", "=x", "--", "true"]).code, 2);
+}

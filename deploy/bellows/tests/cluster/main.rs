@@ -5,6 +5,7 @@ mod support;
 mod bench;
 mod debian;
 mod demo;
+mod exec;
 mod failures;
 mod kill;
 mod life;

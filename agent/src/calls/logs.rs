@@ -1,87 +1,26 @@
-//! Calls: what the controller asks on behalf of a person, authorised there and unfenced here. Today: logs.
+//! `bellows logs`: one attempt's log after another.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bellows_agent_core::ReplicaId;
-use bellows_proto::node::call::Body;
-use bellows_proto::node::nodes_client::NodesClient;
-use bellows_proto::node::{Call, CallReply, Done, LogsCall, call_reply};
+use bellows_proto::node::{CallReply, LogsCall, call_reply};
 use bellows_proto::types::LogPosition;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
-use tonic::transport::Channel;
 
-use crate::attempts::{Attempt, Attempts};
-use crate::backoff::BackOff;
-use crate::containers::{Containers, container};
+use super::Calls;
+use crate::attempts::Attempt;
+use crate::containers::container;
 use crate::convert;
 use crate::logs::{AttemptLog, Begin, Growth, LogError, Piece};
-use crate::worker::chain;
-
-/// Replies that wait for the network.
-const REPLIES: usize = 16;
-
-/// What calls are answered from.
-pub(crate) struct Calls {
-    pub(crate) containers: Arc<dyn Containers>,
-    pub(crate) attempts: Arc<Attempts>,
-}
 
 impl Calls {
-    /// Answers calls as long as the session lives; a stream that breaks alone is opened again.
-    pub(crate) async fn serve(self: Arc<Self>, channel: Channel) {
-        let mut back_off = BackOff::default();
-        loop {
-            match self.stream(channel.clone()).await {
-                Ok(()) => tracing::debug!("the controller ended the stream of calls"),
-                Err(status) => tracing::debug!(%status, "the stream of calls ended"),
-            }
-            tokio::time::sleep(back_off.next()).await;
-        }
-    }
-
-    async fn stream(self: &Arc<Self>, channel: Channel) -> Result<(), Status> {
-        let (replies, outbound) = mpsc::channel(REPLIES);
-        replies.try_send(CallReply::default()).expect("a new channel has room for one message");
-        let mut calls = NodesClient::new(channel).calls(ReceiverStream::new(outbound)).await?.into_inner();
-        let mut tasks = JoinSet::new();
-        let mut running: BTreeMap<u64, AbortHandle> = BTreeMap::new();
-        while let Some(Call { id, body }) = calls.message().await? {
-            running.retain(|_, task| !task.is_finished());
-            while tasks.try_join_next().is_some() {}
-            match body {
-                Some(Body::Cancel(_)) => running.remove(&id).into_iter().for_each(|task| task.abort()),
-                Some(Body::Logs(logs)) => {
-                    running.insert(id, tasks.spawn(self.clone().answer(id, logs, replies.clone())));
-                }
-                None => {
-                    let failed = call_reply::Body::Failed(
-                        "this agent does not know such a call; is it older than the controller?".to_owned(),
-                    );
-                    if replies.send(CallReply { id, body: Some(failed), ..CallReply::default() }).await.is_err() {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn answer(self: Arc<Self>, id: u64, logs: LogsCall, replies: mpsc::Sender<CallReply>) {
-        let body = match self.logs(id, logs, &replies).await {
-            Ok(()) => call_reply::Body::Done(Done {}),
-            Err(error) => call_reply::Body::Failed(chain(&error)),
-        };
-        if replies.send(CallReply { id, body: Some(body), ..CallReply::default() }).await.is_err() {
-            tracing::debug!(id, "the caller is gone");
-        }
-    }
-
     /// One attempt after another while it is followed.
-    async fn logs(&self, id: u64, call: LogsCall, replies: &mpsc::Sender<CallReply>) -> Result<(), LogError> {
+    pub(super) async fn logs(
+        &self,
+        id: u64,
+        call: LogsCall,
+        replies: &mpsc::Sender<CallReply>,
+    ) -> Result<(), LogError> {
         let replica = convert::replica(call.replica).map_err(LogError::Misunderstood)?;
         let mut changes = self.attempts.changes();
         let Start { mut attempt, mut begin, must_exist } = self.start(replica, &call)?;
@@ -129,7 +68,7 @@ impl Calls {
         begin: Begin,
         since_unix_ms: u64,
     ) -> Result<Option<(AttemptLog, Growth)>, LogError> {
-        let (containers, id) = (self.containers.clone(), container(replica, attempt));
+        let (containers, id) = (Arc::clone(&self.containers), container(replica, attempt));
         // Watching needs the async runtime, which a thread of `spawn_blocking` knows.
         let work = move || AttemptLog::open(&containers, id, begin, since_unix_ms);
         tokio::task::spawn_blocking(work).await.map_err(|_| LogError::Interrupted)?
