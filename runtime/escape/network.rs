@@ -2,7 +2,7 @@
 
 use crate::numbers as nr;
 use crate::packets::{self, Buffer};
-use crate::tools::{NOTHING, Try, Words, ask, close};
+use crate::tools::{NOTHING, Try, Words, ask, close, fork, hold};
 
 const INTERNET: usize = 2;
 const NETLINK: usize = 16;
@@ -30,6 +30,14 @@ pub const TRIES: &[Try] = &[
     (c"borrow_address", borrow_address),
     (c"spoof", spoof),
     (c"claim_address", claim_address),
+    (c"claim_loudly", |words| loop {
+        claim_address(words);
+        crate::tools::sleep_ms(10);
+    }),
+    (c"serve", serve),
+    (c"echo", echo),
+    (c"serve_all", |words| if fork() == 0 { echo(words) } else { serve(words) }),
+    (c"hold", |_| hold(c"here\n")),
 ];
 const SOCKET_LEVEL: usize = 1;
 
@@ -136,6 +144,32 @@ fn claim_address(words: &Words) -> isize {
     let claim = packets::claim(words.number(2) as u32);
     let to = packets::everybody(ARP, eth0() as u32);
     ask(nr::SENDTO, [socket as usize, claim.as_ptr() as usize, claim.len(), 0, &raw const to as usize, 20])
+}
+
+/// `serve PORT`: takes connections.
+fn serve(words: &Words) -> isize {
+    let socket = socket(STREAM);
+    let at = name(0, words.number(2));
+    let bound = ask(nr::BIND, [socket as usize, &raw const at as usize, 16, 0, 0, 0]);
+    let listening = ask(nr::LISTEN, [socket as usize, 16, 0, 0, 0, 0]);
+    while bound.min(listening) >= 0 {
+        close(ask(nr::ACCEPT4, [socket as usize, 0, 0, 0, 0, 0]));
+    }
+    bound.min(listening)
+}
+
+/// `echo PORT`: sends back what comes.
+fn echo(words: &Words) -> isize {
+    let socket = socket(DATAGRAM);
+    let at = name(0, words.number(2));
+    let bound = ask(nr::BIND, [socket as usize, &raw const at as usize, 16, 0, 0, 0]);
+    let (mut bytes, mut from, mut length) = ([0_u8; 64], [0_u8; 16], 16_u32);
+    let (text, whom) = (bytes.as_mut_ptr() as usize, from.as_mut_ptr() as usize);
+    while bound >= 0 {
+        let got = ask(nr::RECVFROM, [socket as usize, text, 64, 0, whom, &raw mut length as usize]);
+        ask(nr::SENDTO, [socket as usize, text, got.max(0) as usize, 0, whom, 16]);
+    }
+    bound
 }
 
 /// The number of the link.

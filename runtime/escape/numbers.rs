@@ -10,6 +10,9 @@ macro_rules! numbers {
 }
 
 numbers! {
+    ACCEPT4 288 242
+    LISTEN 50 201
+    RECVFROM 45 207
     ACCT 163 89
     ADD_KEY 248 217
     ADJTIMEX 159 171

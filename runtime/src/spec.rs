@@ -170,6 +170,8 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// Capabilities taken away from the default set, by number.
     pub drop_capabilities: Vec<u8>,
+    /// Whether it may reach what lies beyond its node; nobody reaches it from there either way.
+    pub egress: bool,
     /// Sent by whoever stops it politely; 15 where the image says nothing.
     pub stop_signal: i32,
 }
@@ -189,6 +191,7 @@ impl ContainerSpec {
             user: User::default(),
             limits: Limits::default(),
             drop_capabilities: Vec::new(),
+            egress: false,
             stop_signal: 15,
         }
     }

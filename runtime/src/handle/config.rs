@@ -31,6 +31,16 @@ impl Ipv4Subnet {
         Ok(Self { first: Ipv4Addr::from(u32::from(address) & mask), prefix })
     }
 
+    /// The subnet's own address, which no container has.
+    pub fn first(self) -> Ipv4Addr {
+        self.first
+    }
+
+    /// How many bits all its addresses share.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
     /// How many containers can have an address: all but the first and the last of the range.
     pub fn room(self) -> u32 {
         (1 << (32 - u32::from(self.prefix))) - 2

@@ -58,7 +58,7 @@ impl Runtime {
         machine::inherit_orphans()?;
         let cgroups = Cgroups::prepare(Path::new(CGROUP_ROOT), &config.cgroup_parent, config.capacity)?;
         let launchers = Launchers::start(config.launcher.clone(), config.launchers, &cgroups).map_err(Error::Start)?;
-        let maker = Maker::new(cgroups, Networks::open()?, config.subnet, config.uid_base)?;
+        let maker = Maker::new(cgroups, Networks::open(config.subnet)?, config.subnet, config.uid_base)?;
         let containers = Containers::open(&config.state)?;
         let found = adopt::find(&containers, &maker)?;
         let slots = Slots::start(maker, config.pool, &found.slots);
@@ -87,7 +87,7 @@ impl Runtime {
         let _reserved = self.containers.reserve(&spec.id)?;
         let mut slot = self.slots.take(&spec.tenant)?;
         let have_slot_ns = crate::launch::now_ns();
-        let folder = match self.prepare(&slot, spec) {
+        let folder = match self.prepare(&mut slot, spec) {
             Ok(folder) => folder,
             Err(error) => {
                 self.slots.give_back(slot, &spec.tenant);
@@ -106,7 +106,8 @@ impl Runtime {
     }
 
     /// Limits, and a folder whose record says whose it is.
-    fn prepare(&self, slot: &Slot, spec: &ContainerSpec) -> Result<Folder, Error> {
+    fn prepare(&self, slot: &mut Slot, spec: &ContainerSpec) -> Result<Folder, Error> {
+        self.slots.maker().networks.set_egress(&mut slot.network, spec.egress)?;
         slot.group.limit_for_start(&spec.limits)?;
         let before = slot.group.oom_kills()?;
         let record = Record::new(spec.id.clone(), slot.number, self.containers.boot(), before);
@@ -286,7 +287,9 @@ impl Runtime {
         drop(launchers);
         let closed = slots.close();
         let removed = slots.maker().cgroups.remove();
-        killed.and(reaped).and(closed.map_err(Error::from)).and(removed.map_err(Error::from))
+        let opened = slots.maker().networks.close();
+        let made = closed.and(removed).map_err(Error::from).and(opened.map_err(Error::from));
+        killed.and(reaped).and(made)
     }
 }
 
@@ -307,8 +310,13 @@ fn timings(began_ns: u64, have_slot_ns: u64, launcher: Timings) -> Timings {
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        if let Err(error) = self.close().and_then(|()| self.maker().cgroups.remove_if_unused()) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cgroups that are not in use are left behind");
+        let left = self.close().and_then(|()| self.maker().cgroups.remove_if_unused()).map_err(Error::from);
+        let left = left.and_then(|unused| if unused { Ok(self.maker().networks.close()?) } else { Ok(()) });
+        if let Err(error) = left {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cgroups or rules that are not in use are left behind"
+            );
         }
     }
 }

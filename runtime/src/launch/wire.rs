@@ -55,7 +55,7 @@ pub struct Order<'a> {
     pub into_cgroup: bool,
 }
 
-/// An [`Order`] as the launcher has it. Of the specification, tenant and root are empty: they are not its business.
+/// An [`Order`] as the launcher has it. Of the specification, tenant, root and egress are not told: they are not its business.
 #[derive(Debug)]
 pub struct Request {
     /// What to run.
@@ -278,6 +278,7 @@ fn read_spec(from: &mut Reader<'_>) -> io::Result<ContainerSpec> {
             open_files: from.long()?,
         },
         drop_capabilities: from.bytes()?.to_vec(),
+        egress: false,
         stop_signal: from.word()?.cast_signed(),
     })
 }

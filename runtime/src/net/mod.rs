@@ -2,11 +2,14 @@
 //!
 //! A slot is a network namespace with a veth pair: its host end has no address, its inner end a /32 and a default route through a next hop that exists
 //! only as a permanent neighbour entry, so there is no ARP, no bridge (1,023 ports at most) and nothing on the host's other interfaces.
-//! The namespace belongs to the host's user namespace: inside, nobody can change its addresses or routes.
+//! The namespace belongs to the host's user namespace: inside, nobody can change its addresses or routes. What may pass between links is said once, in
+//! `rules`.
 
 mod diag;
 mod dial;
+mod firewall;
 mod netlink;
+mod rules;
 mod slot;
 mod sysctl;
 
@@ -51,6 +54,23 @@ pub enum NetError {
         #[source]
         source: io::Error,
     },
+    /// The program that loads rules is not installed.
+    #[error("cannot find `nft`, which keeps replicas apart in the network: install the package nftables")]
+    NoNft,
+    /// It could not be run.
+    #[error("cannot run `nft`")]
+    StartNft(#[source] io::Error),
+    /// It refused the rules: a kernel without what they need.
+    #[error(
+        "`nft` does not take the rules that keep replicas apart; nf_tables with inet, fib, reject, and for egress conntrack and masquerade is needed: {0}"
+    )]
+    Rules(String),
+    /// The kernel does not let go of them.
+    #[error("cannot remove the firewall's table")]
+    RemoveRules(#[source] io::Error),
+    /// The node does not forward packets, and cannot be made to.
+    #[error("cannot switch on net.ipv4.ip_forward, without which no app reaches out")]
+    Forwarding(#[source] io::Error),
     /// A file of the namespace could not be read.
     #[error("cannot read the network counters of {address}")]
     Counters {

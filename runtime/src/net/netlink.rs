@@ -67,6 +67,19 @@ impl Netlink {
         Ok(self.0.recv_from_full()?.0)
     }
 
+    /// Sends a packet whose only message that asks for it is acknowledged.
+    pub fn acknowledged(&self, packet: &[u8]) -> io::Result<()> {
+        const ERROR: u16 = 2;
+        let answer = self.exchange(packet)?;
+        let kind = answer.get(4..6).map(|b| u16::from_ne_bytes([b[0], b[1]]));
+        let code = answer.get(16..20).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        match (kind, code) {
+            (Some(ERROR), Some(0)) => Ok(()),
+            (Some(ERROR), Some(code)) => Err(io::Error::from_raw_os_error(-code)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
     fn collect<T: NetlinkDeserializable>(&self, wanted: usize) -> io::Result<Vec<T>> {
         let (mut acknowledged, mut refusal, mut beside) = (0, None, Vec::new());
         while acknowledged < wanted {

@@ -20,8 +20,11 @@ use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::NetError;
+use super::firewall::Firewall;
 use super::netlink::Netlink;
+use super::rules::link_name;
 use super::sysctl::Sysctls;
+use crate::handle::Ipv4Subnet;
 use crate::kernel::{mount, namespace};
 
 /// Exists nowhere but in the containers' routes and neighbour tables.
@@ -51,6 +54,8 @@ pub struct Network {
     /// `/sys` of this network, read-only and attached nowhere: a sysfs shows the network of whoever makes it, and making one for each container
     /// costs more than everything else of its network.
     pub sys: OwnedFd,
+    /// Whether it may reach out, where that is known.
+    egress: Option<bool>,
     /// Counters when nobody had used it yet.
     fresh: Option<Counters>,
 }
@@ -68,22 +73,39 @@ pub struct Networks {
     host: Mutex<Netlink>,
     home: OwnedFd,
     sysctls: Sysctls,
+    firewall: Firewall,
     generation: AtomicU16,
 }
 
 impl Networks {
-    /// In the calling thread's network namespace, which becomes the host of all slots.
-    pub fn open() -> Result<Self, NetError> {
+    /// In the calling thread's network namespace, which becomes the host of all slots; the rules are loaded before there is any.
+    pub fn open(subnet: Ipv4Subnet) -> Result<Self, NetError> {
+        let firewall = Firewall::open(subnet)?;
         let host = Mutex::new(Netlink::open(NETLINK_ROUTE)?);
         let home = namespace::own_network().map_err(|source| NetError::Open { protocol: NETLINK_ROUTE, source })?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let generation = AtomicU16::new((since.as_millis() >> 4) as u16);
-        Ok(Self { host, home, sysctls: Sysctls::default(), generation })
+        Ok(Self { host, home, sysctls: Sysctls::default(), firewall, generation })
     }
 
     /// The host's network namespace.
     pub fn home(&self) -> BorrowedFd<'_> {
         self.home.as_fd()
+    }
+
+    /// Removes the rules. For when nothing runs any more.
+    pub fn close(&self) -> Result<(), NetError> {
+        self.firewall.remove()
+    }
+
+    /// Whether the container of this network may reach what lies beyond the node. Most often nothing changes.
+    pub fn set_egress(&self, network: &mut Network, allowed: bool) -> Result<(), NetError> {
+        if network.egress != Some(allowed) {
+            network.egress = None;
+            self.firewall.set_egress(network.address, allowed)?;
+            network.egress = Some(allowed);
+        }
+        Ok(())
     }
 
     /// A namespace with loopback, address and routes, reachable from the host.
@@ -93,7 +115,8 @@ impl Networks {
         self.link(address, name.clone(), &namespace)?;
         configure_inside(address, &inner)?;
         self.route(address, &name)?;
-        let mut network = Network { address, namespace, snmp, diag: Mutex::new(diag), sys, fresh: None };
+        let mut network = Network { address, namespace, snmp, diag: Mutex::new(diag), sys, egress: None, fresh: None };
+        self.set_egress(&mut network, false)?;
         network.fresh = Some(network.counters()?);
         Ok(network)
     }
@@ -104,7 +127,7 @@ impl Networks {
             Ok((Netlink::open(NETLINK_SOCK_DIAG)?, open_snmp(address)?, sysfs(address)?))
         });
         let (diag, snmp, sys) = opened.map_err(wrap(address, "enter"))??;
-        Ok(Network { address, namespace, snmp, diag: Mutex::new(diag), sys, fresh: None })
+        Ok(Network { address, namespace, snmp, diag: Mutex::new(diag), sys, egress: None, fresh: None })
     }
 
     fn namespace(&self, address: Ipv4Addr) -> Result<(OwnedFd, Inside), NetError> {
@@ -188,12 +211,6 @@ impl Network {
     }
 }
 
-/// Of the host's end. The address makes it unique on the machine, the generation from an earlier link of the same address: that one goes some
-/// milliseconds after its namespace was let go, and nobody waits for it.
-fn link_name(address: Ipv4Addr, generation: u16) -> String {
-    format!("bw{:08x}{generation:04x}", u32::from(address))
-}
-
 /// Locally administered, made of the address.
 fn mac(address: Ipv4Addr) -> Vec<u8> {
     let [a, b, c, d] = address.octets();
@@ -257,11 +274,13 @@ fn index_of(netlink: &Netlink, name: &str) -> io::Result<u32> {
     }
 }
 
+/// Links come up without ARP: both ends know each other by permanent entries, and nothing that is said about addresses is heard.
 fn up(index: u32) -> (RouteNetlinkMessage, u16) {
+    let flags = if index == LOOPBACK_INDEX { LinkFlags::Up } else { LinkFlags::Up | LinkFlags::Noarp };
     let mut link = LinkMessage::default();
     link.header.index = index;
-    link.header.flags = LinkFlags::Up;
-    link.header.change_mask = LinkFlags::Up;
+    link.header.flags = flags;
+    link.header.change_mask = flags;
     (RouteNetlinkMessage::SetLink(link), 0)
 }
 

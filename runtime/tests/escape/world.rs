@@ -86,7 +86,8 @@ impl World {
     }
 }
 
-fn seen(exit: Exit) -> Seen {
+/// What the program's end says.
+pub fn seen(exit: Exit) -> Seen {
     match exit {
         Exit::Code(0) => Seen::Got,
         Exit::Code(200) => Seen::Nothing,

@@ -42,7 +42,7 @@ pub fn place() -> Option<Place> {
     let mut config = RuntimeConfig::new(dir.join("state"), format!("{name}/node"), subnet, launcher);
     config.pool = PoolSizes { ready: 1, keep: 4 };
     config.launchers = 1;
-    config.uid_base = 0x2000_0000 + std::process::id() % 32 * (1 << 26) + number * IDS;
+    config.uid_base = 0x2000_0000 + std::process::id() % 24 * (1 << 26) + number * IDS;
     let links = format!("bw0a{second:02x}{number:02x}");
     Some(Place { dir, name, links, config, mounts: mounts() })
 }
@@ -69,6 +69,16 @@ impl Place {
 
     pub fn start(&self) -> Runtime {
         Runtime::start(self.config.clone()).expect("a runtime")
+    }
+
+    /// Its addresses.
+    pub fn subnet(&self) -> String {
+        self.config.subnet.to_string()
+    }
+
+    /// One of them.
+    pub fn address(&self, number: u32) -> std::net::Ipv4Addr {
+        self.config.subnet.address(number).expect("an address of the subnet")
     }
 
     /// With arguments for the launcher.

@@ -200,12 +200,12 @@ impl Cgroups {
         }
     }
 
-    /// As [`Self::remove`] when no container's group is in it.
-    pub fn remove_if_unused(&self) -> Result<(), CgroupError> {
+    /// As [`Self::remove`] when no container's group is in it; whether that was so.
+    pub fn remove_if_unused(&self) -> Result<bool, CgroupError> {
         match self.names() {
-            Ok(names) if names.is_empty() => self.remove(),
-            Ok(_) => Ok(()),
-            Err(CgroupError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(names) if names.is_empty() => self.remove().map(|()| true),
+            Ok(_) => Ok(false),
+            Err(CgroupError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
         }
     }
