@@ -54,6 +54,11 @@ impl Work {
         self.flipped(before, now)
     }
 
+    /// Requests in it, as the ingress counts them.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.requests
+    }
+
     /// Why it is busy, in words; `None` when it is idle.
     pub(crate) fn busy(&self) -> Option<String> {
         match self.requests {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::config::Config;
+use crate::demand::Asks;
 use crate::effect::Effect;
 use crate::ids::{Fence, OrderSequence, ReplicaId, SessionId, SpecDigest};
 use crate::input::{Input, RunSpec, WhenCutOff};
@@ -34,6 +35,8 @@ pub struct AgentCore {
     /// To be told at the end of this step.
     pub(crate) news: BTreeSet<ReplicaId>,
     pub(crate) refused: Vec<RefusedOrder>,
+    /// What is asked for here.
+    pub(crate) asks: Asks,
     pub(crate) acknowledge: bool,
     pub(crate) effects: Vec<Effect>,
 }
@@ -73,6 +76,7 @@ impl AgentCore {
             touched: BTreeSet::new(),
             news: BTreeSet::new(),
             refused: Vec::new(),
+            asks: Asks::default(),
             acknowledge: false,
             effects: Vec::new(),
         }
@@ -95,6 +99,7 @@ impl AgentCore {
             }
         }
         self.tell(now, None);
+        self.tell_demand(now);
         std::mem::take(&mut self.effects)
     }
 
@@ -154,13 +159,20 @@ impl AgentCore {
             Input::Disconnected { session } => self.disconnected(now, session),
             Input::Orders { fence, session, specs, orders } => self.take_orders(now, fence, session, specs, orders),
             Input::Acknowledged { session, ended } => self.acknowledged(now, session, ended),
-            Input::ImageReady { image } => self.image_ready(image),
+            Input::ImageReady { image } => {
+                self.image_ready(image);
+                self.retry_allowances(now);
+            }
             Input::ImageFailed { image, retry, why } => self.image_failed(now, image, retry, &why),
             Input::Launched { replica, attempt, address } => self.launched(now, replica, attempt, address),
             Input::LaunchFailed { replica, attempt, failure } => self.launch_failed(now, replica, attempt, failure),
             Input::Exited { replica, attempt, exit } => self.exited(now, replica, attempt, exit),
             Input::Listening { replica, attempt, listening } => self.listening(replica, attempt, listening),
             Input::Requests { replica, requests } => self.requests(now, replica, requests),
+            Input::Demand { app, demand } => self.demanded(now, app, demand),
+            Input::Allowances { fence, session, specs, allowances } => {
+                self.allowed(now, (fence, session), specs, allowances);
+            }
             Input::Sampled { readings } => self.sampled(now, readings),
             Input::Heartbeat { load } => return Some(load),
         }
@@ -176,6 +188,7 @@ impl AgentCore {
         while let Some(id) = self.touched.pop_first() {
             self.reconcile(now, id);
         }
+        self.tell_ingress();
     }
 
     fn tell(&mut self, now: Instant, load: Option<NodeUse>) {

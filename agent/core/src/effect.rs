@@ -4,10 +4,31 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Fence, ReplicaId, SessionId, SpecDigest};
+use crate::demand::Asked;
+use crate::ids::{AppId, Fence, ReplicaId, SessionId, SpecDigest};
+use crate::input::Allowance;
 use crate::journal::Record;
 use crate::report::{ReplicaReport, Report};
 use crate::units::Millis;
+
+/// How a copy of this node stands, for its ingress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serving {
+    /// Who.
+    pub id: ReplicaId,
+    /// Whose.
+    pub app: AppId,
+    /// Its present attempt.
+    pub attempt: u32,
+    /// Its own address; empty while it has no process.
+    pub address: String,
+    /// Does it answer?
+    pub ready: bool,
+    /// Nobody new is let in.
+    pub parked: bool,
+    /// It has ended for good.
+    pub over: bool,
+}
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +45,31 @@ pub enum Effect {
         inventory: Vec<ReplicaReport>,
         /// The latest ended ones that were acknowledged: for a leader who does not know them, to explain them.
         remembered: Vec<ReplicaReport>,
+        /// What this agent may still start by itself.
+        allowances: Vec<Allowance>,
     },
+    /// Ask the leader for the routes of apps that were asked for here.
+    Subscribe {
+        /// The fence of the leader it is meant for.
+        fence: Fence,
+        /// Which connection.
+        session: SessionId,
+        /// Apps.
+        apps: Vec<AppId>,
+    },
+    /// Tell the leader of demand that has changed.
+    Traffic {
+        /// The fence of the leader it is meant for.
+        fence: Fence,
+        /// Which connection.
+        session: SessionId,
+        /// At this node's ingress.
+        apps: Vec<(AppId, Asked)>,
+        /// Requests in flight in copies of this node.
+        replicas: Vec<(ReplicaId, u32)>,
+    },
+    /// Tell the ingress of this node how a copy here stands. Comes before whatever the leader is told of it.
+    Serve(Serving),
     /// Send a report, to this session only: a shell whose stream is another one drops it.
     Report {
         /// The fence of the leader it is meant for.

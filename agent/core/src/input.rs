@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{AppId, Fence, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
 use crate::journal::Record;
 use crate::report::{Exit, NodeUse, Reason};
+use crate::traffic::Demand;
 use crate::units::{Bytes, Instant, Millis, Resources};
 
 /// One thing that happened.
@@ -110,6 +111,24 @@ pub enum Input {
         /// In flight and held.
         requests: u32,
     },
+    /// The ingress counted anew what an app is asked for here.
+    Demand {
+        /// Which.
+        app: AppId,
+        /// What.
+        demand: Demand,
+    },
+    /// What this agent may start by itself, in place of what it was told before.
+    Allowances {
+        /// Of the leader that sends.
+        fence: Fence,
+        /// The connection it belongs to.
+        session: SessionId,
+        /// Specs that this session has not carried before.
+        specs: Vec<(SpecDigest, RunSpec)>,
+        /// One for each copy.
+        allowances: Vec<Allowance>,
+    },
     /// Counters were read. Answers `Effect::Sample`, and comes by itself once per interval.
     Sampled {
         /// One per replica that could be asked.
@@ -120,6 +139,19 @@ pub enum Input {
         /// The node's own use.
         load: NodeUse,
     },
+}
+
+/// One copy that this agent may start without asking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowance {
+    /// The id that it shall have: given out by the leader, for this copy only.
+    pub id: ReplicaId,
+    /// Whose copy.
+    pub app: AppId,
+    /// Which revision.
+    pub revision: RevisionNumber,
+    /// Names a spec that this session has carried.
+    pub digest: SpecDigest,
 }
 
 /// Why an attempt could not be started.

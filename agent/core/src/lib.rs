@@ -19,6 +19,7 @@ mod activity;
 mod adopt;
 pub mod config;
 pub mod core;
+mod demand;
 pub mod effect;
 pub mod ids;
 pub mod input;
@@ -33,9 +34,10 @@ pub mod units;
 
 pub use config::{Config, Planted};
 pub use core::AgentCore;
-pub use effect::Effect;
+pub use demand::Asked;
+pub use effect::{Effect, Serving};
 pub use ids::{AppId, Fence, Obeyed, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
-pub use input::{Action, Input, Order, RunSpec, WhenCutOff};
+pub use input::{Action, Allowance, Input, Order, RunSpec, WhenCutOff};
 pub use journal::Record;
 pub use report::{
     Activity, Ended, Exit, Lifecycle, NodeUse, OrderRefusal, Reason, RefusedOrder, ReplicaReport, Report,

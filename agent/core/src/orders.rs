@@ -48,13 +48,16 @@ impl AgentCore {
         self.refused.clear();
         self.acknowledge = false;
         let (inventory, remembered) = (self.inventory(now), self.remembered.iter().cloned().collect());
-        self.effects.push(Effect::Hello { fence, session, inventory, remembered });
+        let allowances = self.asks.allowances.values().cloned().collect();
+        self.effects.push(Effect::Hello { fence, session, inventory, remembered, allowances });
         self.drop_unused_specs();
+        self.ask_anew();
     }
 
-    /// A new session carries every spec anew, so only those of known replicas are kept.
+    /// A new session carries every spec anew, so only those of known replicas and of allowances are kept.
     fn drop_unused_specs(&mut self) {
-        let used: BTreeSet<SpecDigest> = self.replicas.values().map(|replica| replica.digest).collect();
+        let allowed = self.asks.allowances.values().map(|allowance| allowance.digest);
+        let used: BTreeSet<SpecDigest> = self.replicas.values().map(|replica| replica.digest).chain(allowed).collect();
         let unused: Vec<SpecDigest> = self.specs.keys().filter(|digest| !used.contains(digest)).copied().collect();
         self.specs.retain(|digest, _| used.contains(digest));
         self.effects.extend(unused.into_iter().map(|digest| Effect::DropSpec { digest }));
@@ -115,14 +118,14 @@ impl AgentCore {
         self.acknowledge = true;
     }
 
-    fn learn(&mut self, digest: SpecDigest, run: RunSpec) {
+    pub(crate) fn learn(&mut self, digest: SpecDigest, run: RunSpec) {
         if !self.specs.contains_key(&digest) {
             self.persist(Record::Spec { digest, run: run.clone() });
             self.specs.insert(digest, run);
         }
     }
 
-    fn set_aside(&self) -> Resources {
+    pub(crate) fn set_aside(&self) -> Resources {
         let live = self.replicas.values().filter(|replica| replica.live());
         live.fold(Resources::default(), |sum, replica| sum + replica.run.resources)
     }
@@ -197,7 +200,7 @@ impl AgentCore {
         Ok(())
     }
 
-    fn check_room(&self, asked: Resources, set_aside: Resources) -> Result<(), Refused> {
+    pub(crate) fn check_room(&self, asked: Resources, set_aside: Resources) -> Result<(), Refused> {
         match self.config.capacity {
             Some(capacity) if !(set_aside + asked).fits(&capacity) => {
                 let free = capacity - set_aside;
@@ -317,6 +320,6 @@ impl Replica {
             since: now,
             work: Work::fresh(now),
         };
-        Self { id, app, revision, digest, run, reason, wanted, seen }
+        Self { id, app, revision, digest, run, reason, wanted, seen, served: None }
     }
 }

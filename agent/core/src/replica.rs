@@ -1,6 +1,7 @@
 //! One replica: what is wanted of it (written by orders only) and what is seen of it (written by the runtime's news only).
 
 use crate::activity::Work;
+use crate::effect::Serving;
 use crate::ids::{AppId, Obeyed, ReplicaId, RevisionNumber, SpecDigest};
 use crate::input::RunSpec;
 use crate::report::{Activity, Ended, Exit, Lifecycle, Reason, ReplicaReport};
@@ -16,6 +17,8 @@ pub(crate) struct Replica {
     pub(crate) reason: Reason,
     pub(crate) wanted: Wanted,
     pub(crate) seen: Seen,
+    /// How the ingress was told that it stands.
+    pub(crate) served: Option<Serving>,
 }
 
 /// The persisted sum of orders.

@@ -35,3 +35,6 @@ story!(no_room);
 story!(no_image);
 story!(stop_overtakes_start);
 story!(said_twice);
+story!(demand);
+story!(allowance);
+story!(allowance_unused);

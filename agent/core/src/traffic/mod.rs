@@ -31,7 +31,7 @@ pub use route::{HereCopy, Owner, Terms, ToldCopy, Update};
 use crate::ids::ReplicaId;
 
 /// What an app is asked for here: told whenever it changes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Demand {
     /// In the copies of this node, counted exactly: every copy of it.
     pub in_flight: Vec<(ReplicaId, u32)>,

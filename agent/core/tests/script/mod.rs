@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use bellows_agent_core::input::{Counters, Found, FoundState, LaunchFailure, Reading};
+use bellows_agent_core::traffic::Demand;
 use bellows_agent_core::{
-    Action, Activity, AgentCore, AppId, Bytes, Config, CpuMilli, Effect, Exit, Fence, Input, Instant, Millis, Order,
-    OrderSequence, Reason, Record, ReplicaId, ReplicaReport, Resources, RevisionNumber, RunSpec, SessionId, SpecDigest,
-    WhenCutOff,
+    Action, Activity, AgentCore, Allowance, AppId, Bytes, Config, CpuMilli, Effect, Exit, Fence, Input, Instant,
+    Millis, Order, OrderSequence, Reason, Record, ReplicaId, ReplicaReport, Resources, RevisionNumber, RunSpec,
+    Serving, SessionId, SpecDigest, WhenCutOff,
 };
 
 struct Teller {
@@ -70,6 +71,8 @@ impl Teller {
             "exited" => Input::Exited { replica: who(1), attempt: number(2), exit: exit(words[3]) },
             "listening" => Input::Listening { replica: who(1), attempt: number(2), listening: words[3] == "yes" },
             "requests" => Input::Requests { replica: who(1), requests: number(2) },
+            "demand" => demand(words),
+            "allowances" => allowances(words),
             "sampled" => Input::Sampled { readings: vec![reading(who(1), number(2), &words[3..])] },
             "heartbeat" => Input::Heartbeat { load: Default::default() },
             other => panic!("no such verb: {other}"),
@@ -151,6 +154,37 @@ fn orders(words: &[&str]) -> Input {
     Input::Orders { fence: fence(words[1]), session: session(words[2]), specs, orders }
 }
 
+/// `demand aAPP held=N came=N ID=COUNT ...`.
+fn demand(words: &[&str]) -> Input {
+    let mut demand = Demand::default();
+    for (name, value) in words[2..].iter().filter_map(|word| word.split_once('=')) {
+        let count = value.parse().expect("a number");
+        match name {
+            "held" => demand.held = count,
+            "came" => demand.arrivals = u64::from(count),
+            id => demand.in_flight.push((id.parse().expect("a replica id"), count)),
+        }
+    }
+    let app = AppId(words[1].trim_start_matches('a').parse().expect("`aNUMBER`"));
+    Input::Demand { app, demand }
+}
+
+/// `allowances FENCE SESSION ID:SPEC ...`.
+fn allowances(words: &[&str]) -> Input {
+    let specs = ["web", "job", "brief", "huge"].map(|name| (digest(name), spec(name))).to_vec();
+    let one = |word: &&str| {
+        let (id, name) = word.split_once(':').expect("`ID:SPEC`");
+        let (app, revision, digest) = (AppId(1), RevisionNumber(1), digest(name));
+        Allowance { id: id.parse().expect("a replica id"), app, revision, digest }
+    };
+    let allowances = words[3..].iter().map(one).collect();
+    Input::Allowances { fence: fence(words[1]), session: session(words[2]), specs, allowances }
+}
+
+fn shown<T: std::fmt::Display>(all: &[T]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn order(word: &str) -> Order {
     let parts: Vec<&str> = word.split(':').collect();
     let action = match parts[1] {
@@ -186,8 +220,23 @@ fn spec(name: &str) -> RunSpec {
 fn show(effect: &Effect) -> String {
     match effect {
         Effect::Persist(record) => format!("persist {}", show_record(record)),
-        Effect::Hello { fence, session, inventory, remembered } => {
+        Effect::Subscribe { session, apps, .. } => format!("subscribe {session} {}", shown(apps)),
+        Effect::Traffic { session, apps, replicas, .. } => {
+            let apps = apps.iter().map(|(app, it)| format!(" {app}: {} held, {} came", it.held, it.arrivals));
+            let replicas = replicas.iter().map(|(id, count)| format!(" {id}: {count}"));
+            format!("traffic {session}{}", apps.chain(replicas).collect::<Vec<_>>().join(";"))
+        }
+        Effect::Serve(Serving { id, attempt, ready, parked, over, .. }) => {
+            let words = [(*ready, " ready"), (*parked, " parked"), (*over, " over")];
+            let words: String = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+            format!("serve {id}.{attempt}{words}")
+        }
+        Effect::Hello { fence, session, inventory, remembered, allowances } => {
             let mut text = format!("hello {fence} {session}{}", show_replicas(inventory));
+            if !allowances.is_empty() {
+                let ids: Vec<_> = allowances.iter().map(|allowance| allowance.id).collect();
+                write!(text, "\n      may start {}", shown(&ids)).expect("a string takes any text");
+            }
             if !remembered.is_empty() {
                 write!(text, "\n      remembers{}", show_replicas(remembered)).expect("a string takes any text");
             }
