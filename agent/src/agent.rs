@@ -29,6 +29,7 @@ use crate::sample::NodeMeter;
 use crate::session::Sessions;
 use crate::specs::SpecBook;
 use crate::state::{StateError, StateFolder};
+use crate::traffic::{DataPlane, NoIngress};
 use crate::watch::Watcher;
 use crate::worker::{self, Queue, Worker};
 
@@ -229,6 +230,21 @@ async fn said(why: &mut watch::Receiver<Option<String>>) -> String {
     }
 }
 
+/// What the data plane counts reaches the core as it comes, until the agent ends.
+async fn tell_demand(plane: Arc<dyn DataPlane>, news: mpsc::Sender<News>) {
+    loop {
+        let changed = tokio::select! {
+            changed = plane.changed() => changed,
+            () = news.closed() => return,
+        };
+        for (app, demand) in changed {
+            if news.send(News::Core(Input::Demand { app, demand })).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 /// What blocking work before the first step brings.
 struct Prepared {
     journal: Journal,
@@ -308,17 +324,27 @@ impl Parts {
         let (ending, ending_seen) = watch::channel(0);
         let (failed, failed_seen) = watch::channel(None);
         let images = Arc::new(Images::new(store, controller));
+        let plane: Arc<dyn DataPlane> = Arc::new(NoIngress);
+        tokio::spawn(tell_demand(plane.clone(), news.clone()));
         let driver = Driver {
             core: AgentCore::new(Config { capacity: Some(capacity), ..Config::default() }),
             journal,
             specs,
             clock: self.clock,
             folder: self.folder.clone(),
-            facts: Facts { boot: boot.clone(), capacity, labels: self.config.labels.clone() },
+            facts: Facts {
+                boot: boot.clone(),
+                capacity,
+                labels: self.config.labels.clone(),
+                node: self.identity.node,
+                ingress: String::new(),
+                shared_ports: Vec::new(),
+            },
             queue: self.queue.clone(),
             watcher: self.watcher.clone(),
             attempts: self.attempts.clone(),
             images: images.clone(),
+            plane: plane.clone(),
             runtime: Handle::current(),
             fence,
             news: news.clone(),

@@ -37,7 +37,7 @@ pub(crate) fn wire_replica(id: ReplicaId) -> types::ReplicaId {
     types::ReplicaId { fence: Some(wire_fence(id.fence)), counter: id.counter }
 }
 
-fn digest(bytes: &[u8]) -> Result<SpecDigest, Misunderstood> {
+pub(crate) fn digest(bytes: &[u8]) -> Result<SpecDigest, Misunderstood> {
     let bytes =
         <[u8; 32]>::try_from(bytes).map_err(|_| Misunderstood { what: "a spec digest that is not 32 bytes" })?;
     Ok(SpecDigest(bytes))
@@ -52,16 +52,20 @@ pub(crate) struct Batch {
 }
 
 pub(crate) fn batch(batch: wire::OrderBatch) -> Result<Batch, Misunderstood> {
-    let specs = batch.specs.into_iter().map(|spec| {
-        let whole = spec.spec.ok_or_else(missing("a spec's digest without the spec"))?;
-        Ok((digest(&spec.digest)?, whole))
-    });
     Ok(Batch {
         fence: fence(batch.fence)?,
         session: SessionId(batch.session),
-        specs: specs.collect::<Result<_, Misunderstood>>()?,
+        specs: specs(batch.specs)?,
         orders: batch.orders.into_iter().map(order).collect::<Result<_, _>>()?,
     })
+}
+
+pub(crate) fn specs(specs: Vec<wire::Spec>) -> Result<Vec<(SpecDigest, types::AppSpec)>, Misunderstood> {
+    let whole = |spec: wire::Spec| {
+        let whole = spec.spec.ok_or_else(missing("a spec's digest without the spec"))?;
+        Ok((digest(&spec.digest)?, whole))
+    };
+    specs.into_iter().map(whole).collect()
 }
 
 fn order(order: wire::Order) -> Result<Order, Misunderstood> {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_agent_core::input::LaunchFailure;
-use bellows_agent_core::{AgentCore, Effect, Fence, Input, Record, ReplicaId, ReplicaReport, Resources, SessionId};
-use bellows_proto::node::{FromAgent, Hello, from_agent};
+use bellows_agent_core::{
+    AgentCore, Allowance, Effect, Fence, Input, Record, ReplicaId, ReplicaReport, Resources, SessionId,
+};
+use bellows_proto::node::{FromAgent, Hello, Subscribe, from_agent};
 use bellows_runtime::handle::NodeUsage;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -20,6 +22,7 @@ use crate::news::{Greeting, News, Outbound, Standing};
 use crate::sample::NodeMeter;
 use crate::specs::SpecBook;
 use crate::state::StateFolder;
+use crate::traffic::{DataPlane, wire_allowance, wire_traffic};
 use crate::watch::Watcher;
 use crate::worker::{Job, Queue, chain};
 
@@ -32,6 +35,12 @@ pub(crate) struct Facts {
     pub(crate) boot: String,
     pub(crate) capacity: Resources,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Its number in the cluster.
+    pub(crate) node: u32,
+    /// Where other nodes' ingresses reach its own; empty: it has none.
+    pub(crate) ingress: String,
+    /// Where it takes requests for all apps.
+    pub(crate) shared_ports: Vec<u16>,
 }
 
 /// The loop and what it owns.
@@ -46,6 +55,7 @@ pub(crate) struct Driver {
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) images: Arc<Images>,
+    pub(crate) plane: Arc<dyn DataPlane>,
     pub(crate) runtime: Handle,
     pub(crate) fence: watch::Sender<Fence>,
     pub(crate) news: mpsc::Sender<News>,
@@ -85,6 +95,11 @@ impl Driver {
         }
     }
 
+    /// The connection that speaks for the leader.
+    pub(crate) fn live_session(&self) -> Option<(SessionId, Fence)> {
+        self.live.stream.as_ref().map(|(session, fence, _)| (*session, *fence))
+    }
+
     fn wake_at(&self) -> tokio::time::Instant {
         let now = tokio::time::Instant::now();
         let core = self.core.wake_at().map(|at| now + self.clock.until(at));
@@ -98,14 +113,18 @@ impl Driver {
         let (mut open, mut refused) = (true, None);
         for one in news {
             match one {
+                News::Core(Input::Sampled { readings }) => self.judged(readings, &mut inputs),
                 News::Core(input) => {
                     self.hang_up(&input);
                     inputs.push(input);
                 }
                 News::Greeting(greeting) => inputs.push(self.greeted(greeting)),
                 News::Orders(batch) => inputs.push(self.ordered(batch)),
+                News::Entrances(push) => self.entrances(push),
+                News::Routes(push) => self.routes(push),
+                News::Allowances(push) => inputs.push(self.allowed(push)),
                 News::Measured { readings, node } => {
-                    inputs.push(Input::Sampled { readings });
+                    self.judged(readings, &mut inputs);
                     inputs.extend(self.measured(node));
                 }
                 // Whoever asked may have gone.
@@ -214,9 +233,18 @@ impl Driver {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Persist(_) => {} // done before
-            Effect::Hello { fence, session, inventory, remembered } => {
-                self.hello(fence, session, inventory, remembered);
+            Effect::Hello { fence, session, inventory, remembered, allowances } => {
+                self.hello(fence, session, (inventory, remembered), &allowances);
             }
+            Effect::Subscribe { fence, session, apps } => {
+                let apps = apps.into_iter().map(|app| app.0).collect();
+                let subscribe = Subscribe { session: session.0, apps, dropped: Vec::new() };
+                self.send(fence, session, from_agent::Body::Subscribe(subscribe));
+            }
+            Effect::Traffic { fence, session, apps, replicas } => {
+                self.send(fence, session, from_agent::Body::Traffic(wire_traffic(session, apps, replicas)));
+            }
+            Effect::Serve(serving) => self.serve(serving),
             Effect::Report { fence, session, report } => {
                 self.send(fence, session, from_agent::Body::Report(wire_report(session, report)));
             }
@@ -264,8 +292,8 @@ impl Driver {
         &mut self,
         fence: Fence,
         session: SessionId,
-        inventory: Vec<ReplicaReport>,
-        remembered: Vec<ReplicaReport>,
+        (inventory, remembered): (Vec<ReplicaReport>, Vec<ReplicaReport>),
+        allowances: &[Allowance],
     ) {
         self.fence.send_replace(fence);
         let reports = |all: Vec<ReplicaReport>| all.into_iter().map(wire_replica_report).collect();
@@ -278,8 +306,8 @@ impl Driver {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             inventory: reports(inventory),
             remembered: reports(remembered),
-            ingress_address: String::new(),
-            allowances: Vec::new(),
+            ingress_address: self.facts.ingress.clone(),
+            allowances: allowances.iter().map(wire_allowance).collect(),
         };
         self.send(fence, session, from_agent::Body::Hello(hello));
     }

@@ -6,6 +6,7 @@
 //! * `driver`: the one loop that owns the core; `news`: what reaches it;
 //! * `identity`, `dial`, `session`: joining, and the stream of reports up and orders down; `convert`: the wire's words and the core's;
 //! * `worker`, `exits`, `watch`, `sample`: the runtime's blocking calls, ends, readiness, use; `launch`: spec and image to container;
+//! * `traffic`, `routing`: between the driver and the data plane;
 //! * `images`: blobs by digest from the controller; `calls`, `logs`: what the controller asks for people.
 //!
 //! ```text
@@ -31,10 +32,12 @@ mod journal;
 mod launch;
 mod logs;
 mod news;
+mod routing;
 mod sample;
 mod session;
 mod specs;
 mod state;
+mod traffic;
 mod trust;
 mod watch;
 mod worker;

@@ -11,6 +11,7 @@ use bellows_runtime::handle::NodeUsage;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::convert::Batch;
+use crate::traffic::{AllowancePush, EntrancePush, RoutePush};
 
 /// One piece of news.
 pub(crate) enum News {
@@ -20,6 +21,12 @@ pub(crate) enum News {
     Greeting(Greeting),
     /// Orders with their whole specs.
     Orders(Batch),
+    /// Where requests come in.
+    Entrances(EntrancePush),
+    /// Copies of apps that are asked for here.
+    Routes(RoutePush),
+    /// What may be started here.
+    Allowances(AllowancePush),
     /// Counters of every attempt, and of the node where they could be read.
     Measured { readings: Vec<Reading>, node: Option<NodeUsage> },
     /// A question of a call: how does this replica stand? Nothing when it is not known.

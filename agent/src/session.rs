@@ -20,6 +20,7 @@ use crate::convert::{self, Misunderstood};
 use crate::dial::{DialError, endpoint};
 use crate::identity::Identity;
 use crate::news::{Greeting, News, Outbound};
+use crate::traffic;
 use crate::trust::untrusted;
 use crate::worker::chain;
 
@@ -219,10 +220,10 @@ impl Sessions {
                     continue;
                 }
                 Some(to_agent::Body::Greeting(_)) => return Err(Misunderstood { what: "a second greeting" }),
-                Some(to_agent::Body::Entrances(_) | to_agent::Body::Routes(_) | to_agent::Body::Allowances(_))
-                | None => {
-                    return Err(Misunderstood { what: "a message of an unknown kind" });
-                }
+                Some(to_agent::Body::Entrances(push)) => News::Entrances(traffic::entrance_push(push)?),
+                Some(to_agent::Body::Routes(push)) => News::Routes(traffic::route_push(push)?),
+                Some(to_agent::Body::Allowances(push)) => News::Allowances(traffic::allowance_push(push)?),
+                None => return Err(Misunderstood { what: "a message of an unknown kind" }),
             };
             if self.tell(news).await.is_err() {
                 return Ok(Ok(End::Closed));
