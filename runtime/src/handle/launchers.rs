@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 
 use super::config::LauncherCommand;
+use super::machine;
 use crate::kernel::cgroup::{CgroupError, Cgroups};
 use crate::launch::wire::{self, Failure, Message, Reply};
 use crate::launch::{CPU_VARIABLE, LAUNCHER_VARIABLE, Moment, SOCKET_FD};
@@ -131,7 +132,10 @@ impl Launchers {
     fn replacement(&self, old: Launcher, cgroups: &Cgroups) -> Result<Launcher, LauncherError> {
         match Launcher::start(&self.command, old.cpu, cgroups) {
             Ok(fresh) => {
-                tracing::warn!(pid = old.process.id(), "a launcher had ended and was replaced");
+                let pid = old.process.id();
+                tracing::warn!(pid, "a launcher had ended and was replaced");
+                drop(old);
+                machine::bury_orphans(pid);
                 Ok(fresh)
             }
             Err(error) => {
@@ -150,6 +154,8 @@ impl Launcher {
         let mut child = Command::new(&command.program);
         child.args(&command.args).stdin(Stdio::null()).stdout(Stdio::null()).env(LAUNCHER_VARIABLE, "1");
         child.env(CPU_VARIABLE, cpu.to_string());
+        // Its own group: what it leaves when it dies is known by it, and a terminal's signals are for this process, not for containers.
+        child.process_group(0);
         // SAFETY: only async-signal-safe calls; dup2 clears close-on-exec, fcntl does when the number is right already.
         unsafe {
             child.pre_exec(move || {

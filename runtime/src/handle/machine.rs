@@ -113,6 +113,25 @@ pub fn bury(pidfd: BorrowedFd<'_>) {
     }
 }
 
+/// Buries what a launcher of this process group left to this process when it died, each as it ends: containers, and the one that it was
+/// about to make, whose number nobody knows.
+pub fn bury_orphans(group: u32) {
+    let Some(group) = rustix::process::Pid::from_raw(group.cast_signed()) else { return };
+    let wait = move || loop {
+        match rustix::process::waitid(
+            rustix::process::WaitId::Pgid(Some(group)),
+            rustix::process::WaitIdOptions::EXITED,
+        ) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CHILD) => return,
+            Err(error) => return tracing::warn!(%error, "cannot collect what a launcher left"),
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("orphans".to_owned()).spawn(wait) {
+        tracing::warn!(%error, "cannot wait for what a launcher left: it stays a zombie until this process ends");
+    }
+}
+
 /// As [`bury`], of a process that has ended.
 pub fn bury_zombie(process: Identity) {
     if let Some(pidfd) = process.open().filter(|pidfd| has_ended(pidfd.as_fd())) {

@@ -223,8 +223,8 @@ fn become_root() -> isize {
     let groups = call(libc::SYS_setgroups, [0, 0, 0, 0, 0, 0]);
     let user = call(libc::SYS_setresuid, [0, 0, 0, 0, 0, 0]);
     call(libc::SYS_umask, [0o022, 0, 0, 0, 0, 0]);
-    call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, 0, 0, 0, 0, 0]);
-    group.min(groups).min(user)
+    let outlive = call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, 0, 0, 0, 0, 0]);
+    group.min(groups).min(user).min(outlive)
 }
 
 /// Standard input is the container's own `/dev/null`, output and error the pipes; everything above closes on exec.
@@ -275,7 +275,10 @@ fn filter(shared: &Shared<'_>) -> isize {
 /// program ends, its exit code would be thrown away.
 fn start_program(shared: &Shared<'_>) -> isize {
     let default = [0_usize; 4];
-    call(libc::SYS_rt_sigaction, [libc::SIGCHLD as usize, &raw const default as usize, 0, 8, 0, 0]);
+    let told = call(libc::SYS_rt_sigaction, [libc::SIGCHLD as usize, &raw const default as usize, 0, 8, 0, 0]);
+    if told < 0 {
+        return told;
+    }
     let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD) as usize;
     let context = shared as *const Shared<'_> as usize;
     // SAFETY: the stack is the program's own, `program_body` keeps this file's rules, and CLONE_VFORK keeps this process waiting.
@@ -338,7 +341,10 @@ fn working_dir(dirs: &[std::ffi::CString]) -> isize {
 fn signals() -> isize {
     let default = [0_usize; 4];
     for signal in [libc::SIGPIPE, libc::SIGCHLD] {
-        call(libc::SYS_rt_sigaction, [signal as usize, &raw const default as usize, 0, 8, 0, 0]);
+        let result = call(libc::SYS_rt_sigaction, [signal as usize, &raw const default as usize, 0, 8, 0, 0]);
+        if result < 0 {
+            return result;
+        }
     }
     let none = 0_u64;
     call(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, &raw const none as usize, 0, 8, 0, 0])
@@ -382,7 +388,10 @@ fn become_init(shared: &Shared<'_>) -> isize {
         return executable;
     }
     for (place, from) in parked.iter().enumerate() {
-        call(libc::SYS_dup3, [*from, INIT_FIRST_FD.wrapping_add(place), 0, 0, 0, 0]);
+        let result = call(libc::SYS_dup3, [*from, INIT_FIRST_FD.wrapping_add(place), 0, 0, 0, 0]);
+        if result < 0 {
+            return result;
+        }
     }
     any_cpu(shared);
     let argv = shared.init_argv.as_ptr() as usize;

@@ -6,6 +6,7 @@
 mod attendant;
 mod child;
 mod codec;
+mod describe;
 mod devices;
 mod home;
 mod join;

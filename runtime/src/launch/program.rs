@@ -5,8 +5,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use super::child::{self, Shared};
+use super::describe;
 use super::home::Home;
-use super::setup::{Prepared, describe_program};
+use super::setup::Prepared;
 use crate::steps::{EnterStep, Plan};
 
 /// Where the report pipe stands while the steps are performed: the first after the three streams.
@@ -138,8 +139,8 @@ pub fn describe(step: &EnterStep) -> String {
     match step {
         EnterStep::Streams => "connect its standard streams".to_owned(),
         EnterStep::Terminal => "give it its terminal".to_owned(),
-        EnterStep::Own(step) => format!("{step:?}"),
-        EnterStep::Program(step) => describe_program(step),
+        EnterStep::Own(step) => describe::child(step),
+        EnterStep::Program(step) => describe::program(step),
         EnterStep::WorkingDir(path) => format!("go to the working directory {}", path.to_string_lossy()),
         EnterStep::DieWithAttendant => "tie it to whoever waits for it".to_owned(),
     }

@@ -11,6 +11,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::child::{self, Shared};
+use super::describe;
 use super::devices;
 use super::home::Home;
 use super::layers::{self, Layers};
@@ -118,7 +119,7 @@ impl<'a> UnderWay<'a> {
     /// Performs the steps up to the clone. Dropping what they made is their undoing: nothing is attached anywhere.
     fn before_clone(&mut self, plan: &Plan) -> Result<Prepared, Failure> {
         for step in plan.host.iter().take_while(|step| **step != HostStep::Clone) {
-            self.perform(step).map_err(|error| failure(describe(step), &error))?;
+            self.perform(step).map_err(|error| failure(describe::host(step), &error))?;
             self.note(step.moment());
         }
         self.make_sys().map_err(|error| failure("make the container's /sys".to_owned(), &error))?;
@@ -205,19 +206,11 @@ impl<'a> UnderWay<'a> {
             .map_err(|error| failure("create the container's first process".to_owned(), &error))?;
         self.note(Moment::Cloned);
         if let Err(error) = self.map_ids(cloned.pid) {
-            return Err(self.abandon(
-                &cloned,
-                &shared,
-                failure("map the container's user and group ids".to_owned(), &error),
-            ));
+            return Err(self.abandon(&cloned, &shared, plan, &HostStep::MapIds, &error));
         }
         self.note(Moment::Mapped);
         if let Err(error) = self.join(cloned.pid) {
-            return Err(self.abandon(
-                &cloned,
-                &shared,
-                failure("put the container into its cgroups".to_owned(), &error),
-            ));
+            return Err(self.abandon(&cloned, &shared, plan, &HostStep::Join, &error));
         }
         shared.go.store(1, Ordering::Release);
         child::wake(&shared.go);
@@ -231,7 +224,7 @@ impl<'a> UnderWay<'a> {
             }
             false => {
                 let told = child_failure(&shared, plan);
-                Err(self.abandon(&cloned, &shared, told))
+                Err(self.end(&cloned, &shared, told))
             }
         }
     }
@@ -352,8 +345,24 @@ impl<'a> UnderWay<'a> {
         Started { pid: cloned.pid, pidfd: cloned.pidfd, started_unix_ms: now.as_millis() as u64, moments_ns }
     }
 
+    /// After a step of ours that failed. Where the child had ended by itself before, that is why, and what it could not do is told.
+    fn abandon(
+        &self,
+        cloned: &Cloned,
+        shared: &Shared<'_>,
+        plan: &Plan,
+        step: &HostStep,
+        error: &io::Error,
+    ) -> Failure {
+        let ours = self.end(cloned, shared, failure(describe::host(step), error));
+        if shared.state.load(Ordering::Acquire) == child::FAILED {
+            return Failure { undo: ours.undo, ..child_failure(shared, plan) };
+        }
+        ours
+    }
+
     /// Ends what was begun and waits until it is gone; what cannot be undone is told with the failure.
-    fn abandon(&self, cloned: &Cloned, shared: &Shared<'_>, mut failure: Failure) -> Failure {
+    fn end(&self, cloned: &Cloned, shared: &Shared<'_>, mut failure: Failure) -> Failure {
         let killed = rustix::process::pidfd_send_signal(&cloned.pidfd, rustix::process::Signal::KILL);
         if let Err(error) = killed
             && error != rustix::io::Errno::SRCH
@@ -422,9 +431,9 @@ fn child_failure(shared: &Shared<'_>, plan: &Plan) -> Failure {
     let number = shared.failed_step.load(Ordering::Acquire) as usize;
     let errno = shared.failed_errno.load(Ordering::Acquire);
     let step = if shared.failed_in_program.load(Ordering::Acquire) == 0 {
-        plan.child.get(number).map(|step| format!("{step:?}"))
+        plan.child.get(number).map(describe::child)
     } else {
-        plan.program.get(number).map(describe_program)
+        plan.program.get(number).map(describe::program)
     };
     match step {
         Some(step) => failure(step, &io::Error::from_raw_os_error(errno)),
@@ -434,34 +443,6 @@ fn child_failure(shared: &Shared<'_>, plan: &Plan) -> Failure {
             errno: None,
             undo: None,
         },
-    }
-}
-
-fn describe(step: &HostStep) -> String {
-    match step {
-        HostStep::Scratch { size_bytes } => format!("make the writable layer of {size_bytes} bytes"),
-        HostStep::EtcFile { name, .. } => format!("write /etc/{}", name.to_string_lossy()),
-        HostStep::Root => "lay the writable layer over the image".to_owned(),
-        HostStep::Pipes => "make the output pipes".to_owned(),
-        HostStep::Clone => "create the container's first process".to_owned(),
-        HostStep::MapIds => "map the container's user and group ids".to_owned(),
-        HostStep::Join => "put the container into its cgroups".to_owned(),
-    }
-}
-
-/// A step of the program's, in words.
-pub fn describe_program(step: &ProgramStep) -> String {
-    match step {
-        ProgramStep::Execute { args, .. } => {
-            format!("execute {}", args.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
-        }
-        ProgramStep::WorkingDir(dirs) => {
-            format!(
-                "go to the working directory {}",
-                dirs.last().map_or_else(String::new, |dir| dir.to_string_lossy().into_owned())
-            )
-        }
-        other => format!("{other:?}"),
     }
 }
 

@@ -43,6 +43,19 @@ pub enum NetError {
         #[source]
         source: io::Error,
     },
+    /// A setting of the namespace was refused.
+    #[error("cannot write {value:?} to /proc/sys/net/{name} in the network of {address}")]
+    Setting {
+        /// Whose.
+        address: Ipv4Addr,
+        /// Which.
+        name: &'static str,
+        /// What.
+        value: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
     /// A link, address, route or neighbour was refused.
     #[error("cannot {what} for {address}")]
     Configure {

@@ -1,6 +1,7 @@
 //! Requests to the kernel's routing and socket tables, several in one packet, each acknowledged.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
@@ -9,8 +10,12 @@ use netlink_sys::{Socket, SocketAddr};
 
 use super::NetError;
 
-/// A netlink socket; it stays in the network namespace it was opened in.
-pub struct Netlink(Socket);
+/// A netlink socket; it stays in the network namespace it was opened in. Its requests are numbered: where one was given up half-way, what still
+/// comes for it is no answer to the next.
+pub struct Netlink {
+    socket: Socket,
+    next: AtomicU32,
+}
 
 impl std::fmt::Debug for Netlink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -23,7 +28,7 @@ impl Netlink {
         let open = || {
             let socket = Socket::new(protocol)?;
             socket.connect(&SocketAddr::new(0, 0))?;
-            Ok(Self(socket))
+            Ok(Self { socket, next: AtomicU32::new(1) })
         };
         open().map_err(|source| NetError::Open { protocol, source })
     }
@@ -34,12 +39,13 @@ impl Netlink {
         T: NetlinkSerializable + NetlinkDeserializable,
     {
         let mut packet = Vec::new();
-        let wanted = messages.len();
-        for (number, (message, flags)) in messages.into_iter().enumerate() {
-            append(&mut packet, number as u32 + 1, message, flags | NLM_F_REQUEST | NLM_F_ACK);
+        let wanted = messages.len() as u32;
+        let first = self.numbers(wanted);
+        for (number, (message, flags)) in (0..).zip(messages) {
+            append(&mut packet, first.wrapping_add(number), message, flags | NLM_F_REQUEST | NLM_F_ACK);
         }
-        self.0.send(&packet, 0)?;
-        self.collect(wanted)
+        self.socket.send(&packet, 0)?;
+        self.collect(first, wanted)
     }
 
     /// One question whose answer is either a message or a refusal.
@@ -48,12 +54,14 @@ impl Netlink {
         T: NetlinkSerializable + NetlinkDeserializable,
     {
         let mut packet = Vec::new();
-        append(&mut packet, 1, message, NLM_F_REQUEST);
-        self.0.send(&packet, 0)?;
+        let number = self.numbers(1);
+        append(&mut packet, number, message, NLM_F_REQUEST);
+        self.socket.send(&packet, 0)?;
         loop {
-            let (bytes, _) = self.0.recv_from_full()?;
+            let (bytes, _) = self.socket.recv_from_full()?;
             let answer = NetlinkMessage::<T>::deserialize(&bytes).map_err(io::Error::other)?;
             match answer.payload {
+                _ if answer.header.sequence_number != number => {}
                 NetlinkPayload::InnerMessage(found) => return Ok(found),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 _ => {}
@@ -61,10 +69,16 @@ impl Netlink {
         }
     }
 
-    /// One question and its answer as they are.
+    /// One question, whose messages get their number here, and its answer as they are.
     pub fn exchange(&self, question: &[u8]) -> io::Result<Vec<u8>> {
-        self.0.send(question, 0)?;
-        Ok(self.0.recv_from_full()?.0)
+        let number = self.numbers(1).to_ne_bytes();
+        self.socket.send(&numbered(question, number), 0)?;
+        loop {
+            let (answer, _) = self.socket.recv_from_full()?;
+            if answer.get(NUMBER) == Some(&number) {
+                return Ok(answer);
+            }
+        }
     }
 
     /// Sends a packet whose only message that asks for it is acknowledged.
@@ -80,15 +94,21 @@ impl Netlink {
         }
     }
 
-    fn collect<T: NetlinkDeserializable>(&self, wanted: usize) -> io::Result<Vec<T>> {
+    /// The first of `count` numbers that no request had.
+    fn numbers(&self, count: u32) -> u32 {
+        self.next.fetch_add(count, Ordering::Relaxed)
+    }
+
+    fn collect<T: NetlinkDeserializable>(&self, first: u32, wanted: u32) -> io::Result<Vec<T>> {
         let (mut acknowledged, mut refusal, mut beside) = (0, None, Vec::new());
         while acknowledged < wanted {
-            let (bytes, _) = self.0.recv_from_full()?;
+            let (bytes, _) = self.socket.recv_from_full()?;
             let mut offset = 0;
             while offset < bytes.len() {
                 let message = NetlinkMessage::<T>::deserialize(&bytes[offset..]).map_err(io::Error::other)?;
                 offset += (message.header.length as usize).next_multiple_of(4);
                 match message.payload {
+                    _ if message.header.sequence_number.wrapping_sub(first) >= wanted => {}
                     NetlinkPayload::Error(error) => {
                         acknowledged += 1;
                         if error.code.is_some() {
@@ -102,6 +122,21 @@ impl Netlink {
         }
         refusal.map_or(Ok(beside), Err)
     }
+}
+
+/// Where a message's header holds its number.
+const NUMBER: std::ops::Range<usize> = 8..12;
+
+/// A packet with one number for all its messages.
+fn numbered(packet: &[u8], number: [u8; 4]) -> Vec<u8> {
+    let mut all = packet.to_vec();
+    let mut rest = &mut all[..];
+    while let Some(place) = rest.get_mut(NUMBER) {
+        place.copy_from_slice(&number);
+        let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        rest = rest.get_mut(length.next_multiple_of(4).max(NUMBER.end)..).unwrap_or_default();
+    }
+    all
 }
 
 fn append<T: NetlinkSerializable>(packet: &mut Vec<u8>, sequence: u32, message: T, flags: u16) {

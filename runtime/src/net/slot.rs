@@ -229,7 +229,8 @@ struct Inside {
 fn populate(address: Ipv4Addr, sysctls: &Sysctls) -> Result<Inside, NetError> {
     for (name, value) in SYSCTLS {
         // A kernel may be without IPv6.
-        sysctls.set_if_there(name, value).map_err(configure(address, "set the sysctls"))?;
+        let refused = |source| NetError::Setting { address, name, value, source };
+        sysctls.set_if_there(name, value).map_err(refused)?;
     }
     Ok(Inside {
         inner: Netlink::open(NETLINK_ROUTE)?,

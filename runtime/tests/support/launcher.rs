@@ -1,4 +1,7 @@
-//! The launcher of this crate's tests; with `weakened NAME..`, one whose containers lack these protections; with `bench COUNT PARALLEL [IMAGE PROGRAM ARG..]`, measurements to look at while working on it.
+//! The launcher of this crate's tests; with `weakened NAME..`, one whose containers lack these protections; with `victim ..` a runtime to
+//! be ill-treated (see `victim.rs`); with `bench COUNT PARALLEL [IMAGE PROGRAM ARG..]`, measurements to look at while working on it.
+
+mod victim;
 
 use std::process::ExitCode;
 
@@ -10,6 +13,7 @@ fn main() -> ExitCode {
     let done = match args.split_first() {
         Some((word, rest)) if word == "bench" => measure(rest),
         Some((word, rest)) if word == "weakened" => weakened(rest),
+        Some((word, rest)) if word == "victim" => victim::serve(rest),
         _ if launch::launcher_main() == 0 => Ok(()),
         _ => Err("the launcher failed".into()),
     };

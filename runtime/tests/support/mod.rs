@@ -1,6 +1,7 @@
 //! Surroundings of one test, and what must not be left of them.
 #![allow(dead_code, reason = "each of the test programs uses some of it")]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -23,6 +24,7 @@ pub struct Place {
     links: String,
     config: RuntimeConfig,
     mounts: usize,
+    ids: u32,
 }
 
 /// `None`, said aloud, when not root.
@@ -44,7 +46,7 @@ pub fn place() -> Option<Place> {
     config.launchers = 1;
     config.uid_base = 0x2000_0000 + std::process::id() % 24 * (1 << 26) + number * IDS;
     let links = format!("bw0a{second:02x}{number:02x}");
-    Some(Place { dir, name, links, config, mounts: mounts() })
+    Some(Place { dir, name, links, config, mounts: mounts(), ids: IDS })
 }
 
 pub fn put(path: &Path, bytes: &[u8]) {
@@ -58,6 +60,15 @@ fn mounts() -> usize {
 }
 
 impl Place {
+    /// Room for 510 containers, for the one test of a program that needs it.
+    pub fn widen(&mut self) {
+        let second = 128 + std::process::id() % 100;
+        self.config.subnet = format!("10.{second}.128.0/23").parse().expect("a subnet");
+        self.config.uid_base += 32 * IDS / 2;
+        self.ids = 16 * IDS;
+        self.links = format!("bw0a{second:02x}8");
+    }
+
     pub fn spec(&self, name: &str, args: &[&str]) -> ContainerSpec {
         ContainerSpec::new(ContainerId::new(name).expect("an id"), self.dir.join("image"), args)
     }
@@ -121,10 +132,33 @@ impl Place {
         wait_until("all links are gone", || self.links().is_empty());
         assert_eq!(mounts(), self.mounts, "mounts are left");
         // Who looked after a program that ended with its container notices that a little later.
-        wait_until("all processes are gone", || !processes().into_iter().any(|pid| self.is_ours(pid)));
+        wait_until("all processes are gone", || self.processes().is_empty());
     }
 
-    fn links(&self) -> Vec<String> {
+    /// Those in containers of this test.
+    pub fn processes(&self) -> Vec<u32> {
+        processes().into_iter().filter(|pid| self.is_ours(*pid)).collect()
+    }
+
+    /// Names of the containers' cgroups, in any tree.
+    pub fn groups(&self) -> BTreeSet<String> {
+        let trees = fs::read_dir("/sys/fs/cgroup").expect("cgroups").map(|tree| tree.expect("a tree").path());
+        let dirs = trees.filter_map(|tree| fs::read_dir(tree.join(&self.config.cgroup_parent)).ok());
+        let names =
+            dirs.flat_map(|dir| dir.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())));
+        names.filter(|name| name.starts_with('s') && name[1..].parse::<u32>().is_ok()).collect()
+    }
+
+    /// For tests that have failed.
+    pub fn end_processes(&self) {
+        for pid in self.processes() {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
+                let _ended = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
+    pub fn links(&self) -> Vec<String> {
         let all = fs::read_dir("/sys/class/net").expect("links");
         let names = all.map(|entry| entry.expect("a link").file_name().to_string_lossy().into_owned());
         names.filter(|name| name.starts_with(&self.links)).collect()
@@ -135,7 +169,7 @@ impl Place {
         let text = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
         let first = text.split_whitespace().nth(1).and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
         let base = self.config.uid_base;
-        (base..base + IDS).contains(&first)
+        (base..base + self.ids).contains(&first)
     }
 }
 

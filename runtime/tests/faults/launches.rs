@@ -1,0 +1,242 @@
+//! Every call of a launch.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::support::{self, Place, wait_until};
+use crate::tracer::{Actor, Fault, Seen, Tracer};
+use crate::victim::{Answer, Descriptors, Victim, descriptors};
+
+/// What the kernel is made to answer. Nothing in a launch treats it as an answer to act on.
+const ERRNO: i32 = libc::ENOMEM;
+
+/// A test that hangs ends so.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+struct Launches {
+    place: Place,
+    victim: Victim,
+    tracer: Tracer,
+    launcher: u32,
+    alive: usize,
+    /// Its own, to us.
+    pipes: usize,
+    number: usize,
+    /// What was refused and told to nobody: actor, call.
+    swallowed: BTreeSet<(Actor, u64)>,
+    /// What was told: actor, call, in which words.
+    told: BTreeSet<(Actor, u64, String)>,
+}
+
+impl Launches {
+    fn start(place: Place) -> Self {
+        let mut victim = Victim::start(&place);
+        victim.ask("start");
+        let launcher = victim.ask("launchers").parse().expect("one launcher");
+        // Folders are made ahead by a thread; so are writable layers after the first launch.
+        victim.ask("launch first /bin/payload sleep");
+        victim.ask("end first");
+        let mut tracer = Tracer::default();
+        tracer.seize(victim.pid(), Actor::Runtime);
+        tracer.seize(launcher, Actor::Launcher);
+        victim.end_later(PATIENCE);
+        let pipes = victim.descriptors().get("pipe").copied().unwrap_or(0);
+        let (swallowed, told) = (BTreeSet::new(), BTreeSet::new());
+        Self { place, victim, tracer, launcher, alive: 0, pipes, number: 0, swallowed, told }
+    }
+
+    fn order(&mut self, order: &str, fault: Option<Fault>) -> (Seen, Answer) {
+        let victim = &mut self.victim;
+        let seen = self.tracer.watch(fault, || victim.tell(order));
+        (seen, self.victim.answer())
+    }
+
+    fn must(&mut self, order: &str) -> String {
+        match self.order(order, None).1 {
+            Answer::Ok(said) => said,
+            failed => panic!("{order}: {failed:?}"),
+        }
+    }
+
+    /// Refuses each of the actor's calls. With `hold`, what runs stays, so that every launch has to make its own slot.
+    fn every_call_of(&mut self, actor: Actor, hold: bool) -> usize {
+        let mut index = 0;
+        loop {
+            if self.ways_back(actor).contains(&index) {
+                index += 1;
+            }
+            if !self.refuse(Fault { actor, index, errno: ERRNO }, hold) {
+                return index;
+            }
+            index += 1;
+        }
+    }
+
+    /// A runtime's thread that cannot come back from a container's network must not go on, so its process ends (and the next one adopts).
+    /// Which of its calls those are is recorded anew each time, as a launch may need a slot or not.
+    fn ways_back(&mut self, actor: Actor) -> Vec<usize> {
+        if actor != Actor::Runtime {
+            return Vec::new();
+        }
+        self.number += 1;
+        let name = format!("r{}", self.number);
+        let (seen, answer) = self.order(&format!("launch {name} /bin/payload sleep"), None);
+        assert!(matches!(answer, Answer::Ok(_)), "{answer:?}");
+        self.alive += 1;
+        let calls = seen.calls.get(&actor).into_iter().flatten().enumerate();
+        let moves = calls.filter(|(_, nr)| **nr == libc::SYS_setns as u64).map(|(index, _)| index);
+        moves.skip(1).step_by(2).collect()
+    }
+
+    /// Whether there was such a call.
+    fn refuse(&mut self, fault: Fault, hold: bool) -> bool {
+        let before = descriptors(self.launcher);
+        self.number += 1;
+        let name = format!("f{}", self.number);
+        let (seen, answer) = self.order(&format!("launch {name} /bin/payload sleep"), Some(fault));
+        if let Answer::Ok(_) = answer {
+            self.must(&format!("end {name}"));
+        }
+        if let Some(nr) = seen.refused {
+            self.judge(fault.actor, nr, seen.after_reply, &answer);
+        }
+        self.nothing_is_left(&before, &format!("{fault:?} {:?} {answer:?}", seen.refused));
+        let after = format!("a{}", self.number);
+        self.must(&format!("launch {after} /bin/payload sleep"));
+        if hold {
+            self.alive += 1;
+        } else {
+            self.must(&format!("end {after}"));
+        }
+        seen.refused.is_some()
+    }
+
+    fn judge(&mut self, actor: Actor, nr: u64, after_reply: bool, answer: &Answer) {
+        match answer {
+            Answer::Ok(_) if after_reply => {}
+            Answer::Ok(_) => drop(self.swallowed.insert((actor, nr))),
+            Answer::Failed { kind, errno, text } => {
+                // A launcher that cannot answer ends, and that is what is told.
+                let told = *errno == ERRNO || kind == "Launcher";
+                assert!(told, "{actor:?}, call {nr}: the kernel's answer is lost: {answer:?}");
+                self.told.insert((actor, nr, text.clone()));
+            }
+        }
+    }
+
+    fn nothing_is_left(&mut self, before: &Descriptors, what: &str) {
+        let (alive, place) = (self.alive, &self.place);
+        wait_until(&format!("only {alive} containers' processes are left after {what}"), || {
+            place.processes().len() == 2 * alive
+        });
+        // A slot that was made stays for the next launch.
+        wait_until(&format!("only {alive} links and one are left after {what}"), || place.links().len() <= alive + 1);
+        assert!(place.groups().len() <= alive + 1, "{:?} after {what}, {alive} alive", place.groups());
+        let ours = self.victim.descriptors();
+        let count = |kind: &str| ours.get(kind).copied().unwrap_or(0);
+        assert_eq!(count("pidfd") + count("anon_inode"), alive, "pidfds after {what}: {ours:?}");
+        // The host's own, and those of a slot.
+        assert!(count("net") <= alive + 3 && count("user") <= alive + 2, "namespaces after {what}: {ours:?}");
+        assert_eq!(count("pipe"), self.pipes, "pipes after {what}: {ours:?}");
+        let now = self.must("launchers").parse().expect("one launcher");
+        if now == self.launcher {
+            same_but_for_trees(&descriptors(now), before, what);
+        } else {
+            self.launcher = now;
+            self.tracer.seize(now, Actor::Launcher);
+        }
+    }
+}
+
+/// A writable layer made ahead is there or not.
+fn same_but_for_trees(after: &Descriptors, before: &Descriptors, what: &str) {
+    let trees = |all: &Descriptors| all.get("/").copied().unwrap_or(0);
+    let others =
+        |all: &Descriptors| all.iter().filter(|(kind, _)| *kind != "/").map(|(k, n)| (k.clone(), *n)).collect();
+    let (now, then): (Descriptors, Descriptors) = (others(after), others(before));
+    assert_eq!(now, then, "the launcher's descriptors after {what}");
+    assert!(trees(after) <= trees(before) + 1, "the launcher's trees after {what}: {after:?}, before {before:?}");
+}
+
+impl Drop for Launches {
+    /// A failed test leaves nothing to those after it.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.victim.end();
+            self.place.end_processes();
+        }
+    }
+}
+
+/// What goes on after a refusal, as there is another way or nothing that could be done. All else must be told.
+const SWALLOWED: [(Actor, i64, &str); 13] = [
+    (Actor::Runtime, libc::SYS_close, "the descriptor is closed all the same"),
+    (Actor::Launcher, libc::SYS_close, "the descriptor is closed all the same"),
+    (Actor::Runtime, libc::SYS_fcntl, "std's own check that a descriptor is open"),
+    (Actor::Launcher, libc::SYS_fcntl, "std's own check that a descriptor is open"),
+    (Actor::Runtime, libc::SYS_open_tree, "a device layer of its own, as on older kernels"),
+    (Actor::Runtime, libc::SYS_fstat, "processes are told apart by when they were started"),
+    (Actor::Fork, libc::SYS_prctl, "the holder of a mapping is killed by its parent anyway"),
+    (Actor::Fork, libc::SYS_read, "the holder of a mapping ends at once: then the mapping is refused"),
+    (Actor::Child, libc::SYS_sched_setaffinity, "the init stays on its launcher's CPU"),
+    (Actor::Child, libc::SYS_fcntl, "the program runs before its init does: the container ends, its exit is unknown"),
+    (Actor::Child, libc::SYS_dup3, "the same"),
+    (Actor::Child, libc::SYS_execveat, "the same"),
+    (Actor::Program, libc::SYS_sched_setaffinity, "the program stays on its launcher's CPU"),
+];
+
+/// Steps that must be among those that were told, lest this test tries nothing.
+const STEPS: [&str; 23] = [
+    "unshare",
+    "netlink socket",
+    "make a link",
+    "configure eth0",
+    "route packets",
+    "id mapping",
+    "make cgroup /sys/fs/cgroup/",
+    "pids.max",
+    "/record",
+    "image tree",
+    "speak with the launcher",
+    "writable layer of",
+    "write /etc/hosts",
+    "lay the writable layer over the image",
+    "output pipes",
+    "first process",
+    "user and group ids",
+    "mount proc on /proc",
+    "hide /proc/keys",
+    "let go of the host",
+    "capabilities",
+    "system call filter",
+    "execute /bin/payload",
+];
+
+#[test]
+fn every_system_call_of_a_launch_is_refused_in_its_turn() {
+    let Some(mut place) = support::place() else { return };
+    place.widen();
+    let mut launches = Launches::start(place);
+    let actors = [
+        (Actor::Program, false),
+        (Actor::Child, false),
+        (Actor::Launcher, false),
+        (Actor::Runtime, true),
+        (Actor::Fork, true),
+    ];
+    for (actor, hold) in actors {
+        println!("{actor:?}: {} calls refused", launches.every_call_of(actor, hold));
+    }
+    for (actor, nr, text) in &launches.told {
+        println!("{actor:?}, call {nr}: {text}");
+    }
+    for step in STEPS {
+        assert!(launches.told.iter().any(|(_, _, text)| text.contains(step)), "never told: {step}");
+    }
+    let known = |actor: Actor, nr: u64| SWALLOWED.iter().any(|(a, n, _)| *a == actor && n.cast_unsigned() == nr);
+    let unknown: Vec<_> = launches.swallowed.iter().filter(|(actor, nr)| !known(*actor, *nr)).collect();
+    assert!(unknown.is_empty(), "refused and told to nobody: {unknown:?}");
+    launches.must("shutdown");
+    launches.victim.end();
+    launches.place.assert_clean();
+}

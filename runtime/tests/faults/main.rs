@@ -1,0 +1,12 @@
+//! Fault points: every system call of a launch is refused in its turn, whoever makes it. Each time: a typed error that names the step and
+//! carries the kernel's answer, everything undone, nothing left behind; the next launch works.
+
+#[path = "../support/mod.rs"]
+mod support;
+#[cfg(target_arch = "x86_64")]
+mod tracer;
+#[cfg(target_arch = "x86_64")]
+mod victim;
+
+#[cfg(target_arch = "x86_64")]
+mod launches;

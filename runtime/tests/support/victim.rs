@@ -1,0 +1,121 @@
+//! A runtime in a process of its own, told line by line what to do, for tests that fail its system calls or kill it.
+//!
+//! `victim STATE CGROUP SUBNET UID_BASE IMAGE`; each line on standard input gets one on standard output:
+//! `start`, `launch NAME WORD..`, `end NAME`, `adopt`, `launchers`, `settle`, `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
+
+use std::error::Error as _;
+use std::io::{BufRead, Write};
+
+use bellows_runtime::handle::{Adopted, Error, LauncherCommand, PoolSizes};
+use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
+
+/// Serves until the input ends. The runtime is then dropped without a word to its containers.
+pub fn serve(args: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let [state, parent, subnet, uid_base, image] = args else {
+        return Err("victim STATE CGROUP SUBNET UID_BASE IMAGE".into());
+    };
+    let launcher = LauncherCommand { program: std::env::current_exe()?, args: Vec::new() };
+    let mut config = RuntimeConfig::new(state.into(), parent.clone(), subnet.parse()?, launcher);
+    config.uid_base = uid_base.parse()?;
+    config.launchers = 1;
+    config.pool = PoolSizes { ready: 0, keep: 0 };
+    let mut victim = Victim { config, image: image.clone(), runtime: None };
+    let mut output = std::io::stdout();
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let answer = match victim.perform(&words) {
+            Ok(said) => format!("ok {said}\n"),
+            Err(error) => format!("failed {} {} {}\n", kind(&error), errno(&error), chain(&error)),
+        };
+        output.write_all(answer.as_bytes())?;
+    }
+    Ok(())
+}
+
+struct Victim {
+    config: RuntimeConfig,
+    image: String,
+    runtime: Option<Runtime>,
+}
+
+impl Victim {
+    fn perform(&mut self, words: &[&str]) -> Result<String, Error> {
+        match (words, &self.runtime) {
+            (["start"], _) => {
+                self.runtime = Some(Runtime::start(self.config.clone())?);
+                Ok(String::new())
+            }
+            (["launch", name, program @ ..], Some(runtime)) => {
+                let spec = ContainerSpec::new(ContainerId::new(*name)?, &self.image, program);
+                Ok(runtime.launch(&spec)?.pid.to_string())
+            }
+            (["end", name], Some(runtime)) => end(runtime, &ContainerId::new(*name)?),
+            (["adopt"], Some(runtime)) => Ok(adopted(runtime.adopt()?)),
+            (["launchers"], Some(runtime)) => {
+                Ok(runtime.launcher_pids().iter().map(u32::to_string).collect::<Vec<_>>().join(" "))
+            }
+            (["settle"], Some(runtime)) => {
+                runtime.settle();
+                Ok(String::new())
+            }
+            (["shutdown"], Some(_)) => {
+                self.runtime.take().map_or(Ok(()), Runtime::shutdown)?;
+                Ok(String::new())
+            }
+            _ => Ok(format!("not understood: {words:?}")),
+        }
+    }
+}
+
+fn end(runtime: &Runtime, id: &ContainerId) -> Result<String, Error> {
+    match runtime.kill(id) {
+        Ok(()) | Err(Error::HasEnded(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let exit = runtime.reap(id)?.exit;
+    runtime.forget(id)?;
+    Ok(format!("{exit:?}"))
+}
+
+fn adopted(all: Vec<Adopted>) -> String {
+    let one = |adopted| match adopted {
+        Adopted::Alive(running) => format!("{}=alive:{}", running.id, running.pid),
+        Adopted::Ended(ended) => format!("{}={:?}", ended.id, ended.exit),
+    };
+    let mut all: Vec<String> = all.into_iter().map(one).collect();
+    all.sort();
+    all.join(" ")
+}
+
+fn kind(error: &Error) -> String {
+    let text = format!("{error:?}");
+    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+/// The kernel's answer, wherever in the chain it is; 0 when there is none.
+fn errno(error: &Error) -> i32 {
+    if let Error::Step { failure, .. } = error {
+        return failure.errno.unwrap_or(0);
+    }
+    let mut next = error.source();
+    while let Some(source) = next {
+        if let Some(number) = source.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            return number;
+        }
+        next = source.source();
+    }
+    0
+}
+
+/// As one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text.replace('\n', " ")
+}
