@@ -404,11 +404,17 @@ fn launches_from_several_threads_do_not_mix() {
 #[test]
 fn the_kernels_features_are_found() {
     let Some(_place) = place() else { return };
-    let table = Runtime::check();
+    let table = Runtime::check(&std::env::temp_dir());
     for row in &table {
         println!("{:45} {:?}", row.feature, row.found);
     }
     let missing: Vec<_> = table.iter().filter(|row| row.required && row.found.is_err()).collect();
     assert!(missing.is_empty(), "{missing:?}");
     assert!(table.iter().all(|row| !row.without.is_empty() && !row.needed_for.is_empty()));
+    assert!(table.iter().all(|row| row.required != row.mend.is_empty()), "who must have it is told how");
+    let names: BTreeSet<&str> = table.iter().map(|row| row.feature.as_str()).collect();
+    assert_eq!(names.len(), table.len(), "each once");
+    let tried = fs::read_dir("/sys/fs/cgroup").expect("cgroups").map(|entry| entry.expect("an entry").file_name());
+    let own = format!("bellows-check-{}-", std::process::id());
+    assert!(!tried.into_iter().any(|name| name.to_string_lossy().starts_with(&own)), "nothing outlives its try");
 }

@@ -75,9 +75,9 @@ impl Runtime {
         self.launchers.pids()
     }
 
-    /// Probes the kernel: what is there, what it is needed for, what works without it. Needs no runtime.
-    pub fn check() -> Vec<Feature> {
-        crate::probe::features()
+    /// Probes the kernel: what is there, what it is needed for, what works without it. Needs no runtime. `images` is where images are, or will be.
+    pub fn check(images: &Path) -> Vec<Feature> {
+        crate::probe::features(images)
     }
 
     /// Starts a container; returns once its program has been executed. On an error everything is undone.

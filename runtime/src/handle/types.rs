@@ -132,6 +132,8 @@ pub struct Feature {
     pub needed_for: String,
     /// What happens without it.
     pub without: String,
+    /// How to get it, where it is required; else empty.
+    pub mend: String,
     /// Whether the runtime cannot work without it.
     pub required: bool,
 }

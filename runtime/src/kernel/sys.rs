@@ -2,6 +2,11 @@
 //! `errno` (which lives in the launcher's thread) may be touched.
 
 use std::arch::asm;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// In [`CloneArgs::flags`]: created in the group of [`CloneArgs::cgroup`].
+pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// One system call; a negative result is minus the error number.
 ///
@@ -52,6 +57,29 @@ pub struct CloneArgs {
     pub set_tid_size: u64,
     /// For CLONE_INTO_CGROUP.
     pub cgroup: u64,
+}
+
+/// Creates a process with these CLONE_* flags, in a v2 group if one is given, that ends at once, and waits for that: a try.
+pub fn clone_and_end(flags: u64, group: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut args = CloneArgs { flags, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
+    if let Some(group) = group {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = group.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM this is a fork; the child only makes the system call below.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
+    if pid == 0 {
+        loop {
+            // SAFETY: ends the child.
+            unsafe { raw(libc::SYS_exit_group, [0; 6]) };
+        }
+    }
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the pid is our own child; it may have been waited for already, where somebody waits for all.
+    unsafe { libc::waitpid(pid as i32, std::ptr::null_mut(), 0) };
+    Ok(())
 }
 
 /// What a child on a stack of its own runs. It never returns.

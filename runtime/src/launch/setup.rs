@@ -20,7 +20,7 @@ use super::weaken::{self, Weaken};
 use super::wire::{Failure, Request};
 use crate::kernel::mount;
 use crate::kernel::namespace;
-use crate::kernel::sys::{CloneArgs, clone3_on_stack};
+use crate::kernel::sys::{CLONE_INTO_CGROUP, CloneArgs, clone3_on_stack};
 use crate::steps::{self, HostStep, Plan, ProgramStep, Surroundings};
 
 /// What came with a request.
@@ -273,7 +273,6 @@ impl<'a> UnderWay<'a> {
             ..CloneArgs::default()
         };
         if self.request.into_cgroup {
-            const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
             args.flags |= CLONE_INTO_CGROUP;
             args.cgroup = self.fds.cgroups.first().map_or(0, |dir| dir.as_raw_fd() as u64);
         }

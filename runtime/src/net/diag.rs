@@ -3,6 +3,9 @@
 use std::io;
 use std::net::Ipv4Addr;
 
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::netlink::Netlink;
 use super::{NetError, Network};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -14,6 +17,12 @@ pub fn listening(network: &Network, port: u16) -> Result<bool, NetError> {
     let diag = network.diag.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let found = diag.exchange(&question(network.address, port)).and_then(|answer| read(&answer));
     found.map_err(|source| NetError::Configure { address: network.address, what: "look up a listening socket", source })
+}
+
+/// The same of an address of the calling thread's own network.
+pub fn listens_here(address: Ipv4Addr, port: u16) -> io::Result<bool> {
+    let diag = Netlink::open(NETLINK_SOCK_DIAG).map_err(io::Error::other)?;
+    diag.exchange(&question(address, port)).and_then(|answer| read(&answer))
 }
 
 /// `struct nlmsghdr` and `struct inet_diag_req_v2`: the one TCP socket with this local address, in any state, with any cookie.

@@ -82,6 +82,11 @@ impl Firewall {
     }
 }
 
+/// Which `nft` there is.
+pub fn program() -> Result<String, NetError> {
+    Ok(nft(&["--version"], "")?.trim().to_owned())
+}
+
 /// Runs `nft` and gives back what it prints.
 fn nft(args: &[&str], input: &str) -> Result<String, NetError> {
     first_of(PLACES, args, input)

@@ -13,8 +13,10 @@ mod rules;
 mod slot;
 mod sysctl;
 
-pub use diag::listening;
+pub use diag::{listening, listens_here};
 pub use dial::{connect, snmp_established, socket_inside};
+pub use firewall::program as nft_program;
+pub use netlink::Netlink;
 pub use slot::{Network, Networks};
 
 use std::io;

@@ -82,7 +82,7 @@ pub struct Arguments {
 /// Runs until Ctrl-C.
 pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
     need_root("`bellows dev`")?;
-    requirements::kernel(&Runtime::check())?;
+    requirements::kernel(&Runtime::check(&arguments.state))?;
     let folders = folders(&arguments.state)?;
     let _lock = Lock::take(&folders.lock()).map_err(|error| taken(&error))?;
     let wishes = wishes(&arguments, folders)?;

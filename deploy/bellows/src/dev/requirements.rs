@@ -22,17 +22,18 @@ pub fn root(verb: &str) -> Result<(), Failure> {
         .mend("put sudo before it"))
 }
 
-/// Fails with every required feature that the kernel lacks.
+/// Fails with every required feature that the kernel lacks, and how to get each.
 pub fn kernel(features: &[Feature]) -> Result<(), Failure> {
     let lacking = features.iter().filter(|feature| feature.required);
-    let lacking = lacking.filter_map(|feature| Some((feature, feature.found.as_ref().err()?)));
-    let said: Vec<_> = lacking.map(|(f, why)| format!("{} ({why}; needed for {})", f.feature, f.needed_for)).collect();
-    if said.is_empty() {
+    let lacking: Vec<_> = lacking.filter_map(|feature| Some((feature, feature.found.as_ref().err()?))).collect();
+    if lacking.is_empty() {
         return Ok(());
     }
-    Err(Failure::failed(format!("this kernel lacks {}", said.join(", ")))
-        .mend("`bellows agent --check` lists what is looked for, and since which Linux it is there; cgroups must be mounted at /sys/fs/cgroup")
-        .mend("in a container, run it privileged"))
+    let said: Vec<_> =
+        lacking.iter().map(|(f, why)| format!("{} ({why}; needed for {})", f.feature, f.needed_for)).collect();
+    let failure = Failure::failed(format!("this server cannot run replicas: it lacks {}", said.join(", ")));
+    let told = lacking.iter().fold(failure, |told, (f, _)| told.mend(format!("{}: {}", f.feature, f.mend)));
+    Err(told.mend("`bellows agent --check` lists all that is looked for"))
 }
 
 /// What each node gets. CPUs are lent to every node in full, since the kernel divides them well among who really runs; memory
@@ -72,6 +73,7 @@ mod tests {
             found: if found { Ok("here".to_owned()) } else { Err("ENOSYS".to_owned()) },
             needed_for: "everything".to_owned(),
             without: "nothing".to_owned(),
+            mend: format!("modprobe {name}"),
             required,
         }
     }

@@ -1,6 +1,6 @@
 //! `bellows agent`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bellows_agent::{Agent, AgentConfig, Replicas};
@@ -27,7 +27,7 @@ Examples:
 
 Logs go to stderr; $BELLOWS_LOG chooses, for example BELLOWS_LOG=debug.
 
-JSON: once, when it has joined: {id, node, state, pid}; with --check: a list of {feature, found, why, needed_for, without, required}";
+JSON: once, when it has joined: {id, node, state, pid}; with --check: a list of {feature, found, how, why, needed_for, without, mend, required}";
 
 /// Run an agent: starts and ends replicas on this server
 #[derive(Args, Debug)]
@@ -107,10 +107,10 @@ fn label(text: &str) -> Result<(String, String), String> {
 /// Serves until told to end; replicas run on.
 pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
     if arguments.check {
-        return check(&Runtime::check(), globals);
+        return check(&Runtime::check(images(&arguments)), globals);
     }
     dev::need_root("`bellows agent`")?;
-    dev::need_kernel(&Runtime::check())?;
+    dev::need_kernel(&Runtime::check(images(&arguments)))?;
     logging::begin();
     let mut ends = Ends::catch()?;
     let config = config(arguments)?;
@@ -125,6 +125,11 @@ pub async fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure>
     };
     leave(agent, &mut ends).await?;
     stuck.map_or(Ok(()), |why| Err(Failure::failed(why)))
+}
+
+/// Near enough: `images` in the state folder is on its file system.
+fn images(arguments: &Arguments) -> &Path {
+    arguments.store.as_deref().unwrap_or(&arguments.state)
 }
 
 /// Replicas outlive the agent, so that an upgrade restarts nothing.
@@ -182,13 +187,7 @@ fn check(features: &[Feature], globals: &Globals) -> Result<(), Failure> {
     } else {
         table(features)?
     }
-    let missing: Vec<&str> =
-        features.iter().filter(|one| one.required && one.found.is_err()).map(|one| one.feature.as_str()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::failed(format!("this server cannot run replicas: it lacks {}", missing.join(", ")))
-        .mend("the column WITHOUT IT says since which Linux it is there; in a container, run it privileged"))
+    dev::need_kernel(features)
 }
 
 fn feature(one: &Feature) -> serde_json::Value {
@@ -196,8 +195,10 @@ fn feature(one: &Feature) -> serde_json::Value {
         "feature": one.feature,
         "found": one.found.is_ok(),
         "why": one.found.as_ref().err(),
+        "how": one.found.as_ref().ok(),
         "needed_for": one.needed_for,
         "without": one.without,
+        "mend": one.mend,
         "required": one.required,
     })
 }
@@ -205,7 +206,7 @@ fn feature(one: &Feature) -> serde_json::Value {
 fn table(features: &[Feature]) -> Result<(), Failure> {
     let mut table = Table::new(&["FEATURE", "FOUND", "NEEDED FOR", "WITHOUT IT"]);
     for one in features {
-        let found = one.found.as_ref().map_or_else(|why| format!("no: {why}"), |_| "yes".to_owned());
+        let found = one.found.as_ref().map_or_else(|why| format!("no: {why}"), String::clone);
         table.row(vec![one.feature.to_string(), found, one.needed_for.to_string(), one.without.to_string()]);
     }
     table.print("There is nothing to check.")

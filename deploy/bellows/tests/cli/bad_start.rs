@@ -132,12 +132,13 @@ fn a_kernel_that_lacks_something() {
         unshare.arg(env!("CARGO_BIN_EXE_bellows")).args(words).stdin(Stdio::null());
         outcome(unshare)
     };
-    let lacks = ["cgroup controllers cpu, memory, pids", "/sys/fs/cgroup", "mend: "];
+    let lacks =
+        ["cgroup controller memory (not mounted below /sys/fs/cgroup", "mend: cgroup controller pids: mount cgroup2"];
     check(&hidden(&["dev", "--state", text]), 1, &lacks);
     check(&hidden(&["agent", "--controller", "127.0.0.1:1", "--token", "x", "--state", text]), 1, &lacks);
     assert!(!state.exists(), "nothing was made");
     let table = hidden(&["agent", "--check"]);
-    check(&table, 1, &["cannot run replicas", "cgroup controllers", "mend: "]);
+    check(&table, 1, &["cannot run replicas", "cgroup controller cpu", "mend: "]);
     assert!(table.out.contains("no container starts"), "{table:?}");
 }
 

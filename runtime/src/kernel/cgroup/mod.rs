@@ -4,10 +4,13 @@
 
 mod delegation;
 mod devices;
+mod offered;
 pub mod quick;
 mod tree;
 mod v1;
 mod v2;
+
+pub use offered::{clone_into, controller, device_list, freezer, kill_file};
 
 use std::fs::File;
 use std::io;
@@ -135,11 +138,6 @@ macro_rules! each {
             Kind::V2($group) => $do,
         }
     };
-}
-
-/// Which shape is mounted at `root`, in words.
-pub fn found(root: &Path) -> Result<String, CgroupError> {
-    if v2::is_mounted(root) { Ok("v2".to_owned()) } else { v1::found(root) }
 }
 
 impl Cgroups {

@@ -6,8 +6,18 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
+
+use rustix::mount::{FsOpenFlags, fsconfig_set_flag, fsopen};
 
 const OPTION: &str = "favordynmods";
+
+/// Whether the kernel knows the option; nothing is mounted.
+pub fn is_known() -> io::Result<String> {
+    let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_flag(context.as_fd(), OPTION)?;
+    Ok("yes".to_owned())
+}
 
 /// Asks the v2 tree at `root` for it, keeping its other options; the mount is that of the calling process's own mount namespace, the option everybody's.
 /// False where there is no such tree.

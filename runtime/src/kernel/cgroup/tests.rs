@@ -58,7 +58,8 @@ fn v2_writes_and_reads_its_files() {
     let fake = v2();
     let capacity = Capacity { cpu_milli: 2000, memory_bytes: 1 << 30 };
     let cgroups = Cgroups::prepare(&fake.0, "bellows/n1", Some(capacity)).expect("prepared");
-    assert_eq!(found(&fake.0).expect("found"), "v2");
+    assert_eq!(controller(&fake.0, "io").expect("found"), "v2");
+    assert!(controller(&fake.0, "rdma").expect_err("not among them").to_string().contains("cpuset"));
     assert_eq!(fake.says("bellows/cgroup.subtree_control"), "+cpu +memory +pids +io");
     assert_eq!(fake.says("bellows/n1/cpu.max"), "200000 100000");
     assert_eq!(fake.says("bellows/n1/memory.max"), "1073741824");
@@ -119,7 +120,8 @@ fn v1_finds_controllers_mounted_together() {
     fake.put("freezer/n/s7/freezer.state", "");
     assert_eq!(cgroups.names().expect("names"), ["s1", "s7"], "also who is in one tree only");
     assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses, here and below");
-    assert_eq!(found(&fake.0).expect("found"), "v1: cpu cpuacct freezer memory pids");
+    assert_eq!(freezer(&fake.0).expect("found"), "v1");
+    assert!(device_list(&fake.0).is_err() && controller(&fake.0, "io").is_err());
     let group = cgroups.group("s1").expect("a group");
     group.limit(&Limits { cpu_milli: 500, ..Limits::default() }).expect("limits");
     assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.cfs_quota_us"), "50000");

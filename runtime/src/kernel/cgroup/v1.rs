@@ -104,13 +104,8 @@ fn mounted(root: &Path) -> Result<BTreeMap<&'static str, PathBuf>, CgroupError> 
     }
 }
 
-/// In words.
-pub fn found(root: &Path) -> Result<String, CgroupError> {
-    Ok(format!("v1: {}", mounted(root)?.into_keys().collect::<Vec<_>>().join(" ")))
-}
-
 /// The tree of `controller`: mounted alone, or with others under a joined name such as `cpu,cpuacct`.
-fn find(root: &Path, controller: &str) -> Option<PathBuf> {
+pub fn find(root: &Path, controller: &str) -> Option<PathBuf> {
     let alone = root.join(controller);
     if alone.join("cgroup.procs").exists() {
         return std::fs::canonicalize(alone).ok();

@@ -66,7 +66,7 @@ fn range(text: &str) -> Result<Range, RangeError> {
 
 /// Makes it, or leaves nothing.
 pub fn run(arguments: Arguments, name: ClusterName, globals: &Globals) -> Result<(), Failure> {
-    need_kernel(&Runtime::check())?;
+    need_kernel(&Runtime::check(&name.folder()))?;
     cluster::need_nft().map_err(failure)?;
     let hosts = wishes::all(arguments.agents, arguments.hosts, arguments.cpu, arguments.memory)?;
     // Which addresses it will be is known when they are taken.
