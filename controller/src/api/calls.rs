@@ -64,6 +64,10 @@ impl Drop for Open {
 impl CallHub {
     /// An agent opened its stream; an older one of the same node ends.
     pub(super) fn connect(&self, node: NodeId) -> (u64, mpsc::UnboundedReceiver<Result<wire::Call, Status>>) {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "bounded by its calls: CALLS_OPEN of them, each with UNDER_WAY pieces under way"
+        )]
         let (asks, asked) = mpsc::unbounded_channel();
         let mut table = self.table();
         table.last += 1;

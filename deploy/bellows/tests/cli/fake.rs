@@ -264,13 +264,15 @@ impl Operator for Heard {
                 let text = "there is no missing".to_owned();
                 bodies = vec![Body::NotExecuted(bellows_proto::types::NotExecuted { missing: true, text })];
             }
-            while execution.input {
-                use bellows_proto::types::input::Part;
+            let mut speaks = execution.input;
+            while speaks {
+                use bellows_proto::types::{Input, input::Part};
                 let request = requests.message().await.expect("the command speaks on").and_then(|request| request.body);
-                let Some(exec_request::Body::Input(input)) = request else { break };
-                match input.part {
-                    Some(Part::Data(data)) => bodies.push(Body::Output(data)),
-                    _ => break,
+                match request {
+                    Some(exec_request::Body::Input(Input { part: Some(Part::Data(data)) })) => {
+                        bodies.push(Body::Output(data))
+                    }
+                    _ => speaks = false,
                 }
             }
             let how = Some(bellows_proto::types::exited::How::Code(7));
