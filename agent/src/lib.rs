@@ -7,6 +7,7 @@
 //! * `identity`, `dial`, `session`: joining, and the stream of reports up and orders down; `convert`: the wire's words and the core's;
 //! * `worker`, `exits`, `watch`, `sample`: the runtime's blocking calls, ends, readiness, use; `launch`: spec and image to container;
 //! * `traffic`, `routing`: between the driver and the data plane;
+//! * [`ingress`]: requests to the apps, from anywhere to a copy;
 //! * `images`: blobs by digest from the controller; `calls`, `logs`: what the controller asks for people.
 //!
 //! ```text
@@ -28,6 +29,7 @@ mod driver;
 mod exits;
 mod identity;
 mod images;
+pub mod ingress;
 mod journal;
 mod launch;
 mod logs;

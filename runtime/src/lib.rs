@@ -14,4 +14,5 @@ pub mod spec;
 pub mod steps;
 
 pub use handle::{Runtime, RuntimeConfig};
+pub use net::acknowledged;
 pub use spec::{ContainerId, ContainerSpec, Limits, User};

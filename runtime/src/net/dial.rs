@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,34 @@ pub fn snmp_value(text: &str, group: &str, name: &str) -> Option<u64> {
     let (names, values) = (lines.next()?, lines.next()?);
     let place = names.split_whitespace().position(|n| n == name)?;
     values.split_whitespace().nth(place)?.parse().ok()
+}
+
+/// How many bytes of what was sent the other side's kernel has taken (the connection's opening counts as one): what it has not taken
+/// cannot have reached the program there.
+pub fn acknowledged(socket: &impl AsFd) -> io::Result<u64> {
+    /// `struct tcp_info` up to `tcpi_bytes_acked`, which has stood there since 4.1.
+    #[repr(C)]
+    struct TcpInfo {
+        before: [u8; 120],
+        bytes_acked: u64,
+    }
+    let mut info = TcpInfo { before: [0; 120], bytes_acked: 0 };
+    let mut length = size_of::<TcpInfo>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into a plain structure of that size, any bytes of which are valid.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    match result {
+        0 if length as usize == size_of::<TcpInfo>() => Ok(info.bytes_acked),
+        0 => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,188 @@
+//! One connection of somebody who asks: head after head, each to its app.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bellows_agent_core::traffic::Bounce;
+
+use super::relay::{Exchange, Exchanged};
+use super::request::{Bad, HEAD_MOST, Request, Sender};
+use crate::ingress::answer::{self, Answer};
+use crate::ingress::app::{Placed, Seat, Waiting};
+use crate::ingress::buffer::Lent;
+use crate::ingress::thread::Thread;
+use crate::ingress::wire::{Wire, receive, send};
+
+/// After the last answer, for its reader to see it before the connection is gone.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_MOST: usize = 256 << 10;
+
+/// One connection.
+pub(crate) struct Client<W> {
+    pub(crate) wire: W,
+    pub(crate) sender: Sender,
+    /// The port that it came to.
+    pub(crate) listen: u16,
+    pub(crate) thread: Rc<Thread>,
+}
+
+/// What becomes of the connection after a request.
+pub(crate) enum Next {
+    /// Another request may come.
+    Another,
+    /// It is closed, with care for what was sent last.
+    Close,
+    /// It is gone, or must not look complete.
+    Cut,
+}
+
+impl<W: Wire> Client<W> {
+    /// Serves it to its end. A connection that waits for the next request takes no more memory than this.
+    pub(crate) async fn serve(self) {
+        loop {
+            self.wire.socket().within(self.thread.shared.patience.idle);
+            if poll_fn(|cx| self.wire.poll_readable(cx)).await.is_err() {
+                return;
+            }
+            if !Box::pin(self.burst()).await {
+                return;
+            }
+        }
+    }
+
+    /// Requests that come one right after the other. Is the connection there for more?
+    async fn burst(&self) -> bool {
+        let mut inbound = Lent::new();
+        loop {
+            let next = match self.head(&mut inbound).await {
+                Ok(Some(request)) => self.request(&mut inbound, request).await,
+                Ok(None) if inbound.is_empty() => return false,
+                Ok(None) => self.say(Answer::too_slow()).await,
+                Err(bad) => self.say(Answer::bad(bad)).await,
+            };
+            match next {
+                Next::Another if inbound.is_empty() && !self.more(&mut inbound).await => return true,
+                Next::Another => {}
+                Next::Close => {
+                    self.linger(&mut inbound).await;
+                    return false;
+                }
+                Next::Cut => {
+                    self.wire.socket().shut(std::net::Shutdown::Both);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Is there more already? Then its bytes are taken; an end shows itself at the next look.
+    async fn more(&self, inbound: &mut Lent) -> bool {
+        let got = poll_fn(|cx| match self.wire.poll_recv(cx, inbound.room()) {
+            Poll::Ready(Ok(count)) => Poll::Ready(Some(count)),
+            Poll::Ready(Err(_)) => Poll::Ready(Some(0)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let got = got.await;
+        inbound.grew(got.unwrap_or(0));
+        got.is_some()
+    }
+
+    /// The next head; nothing when the connection ends before it is whole.
+    async fn head(&self, inbound: &mut Lent) -> Result<Option<Request>, Bad> {
+        self.wire.socket().read_within(self.thread.shared.patience.head);
+        loop {
+            if !inbound.is_empty()
+                && let Some(request) = Request::read(inbound.filled())?
+            {
+                return Ok(Some(request));
+            }
+            debug_assert!(inbound.filled().len() < HEAD_MOST);
+            match receive(&self.wire, inbound.room()).await {
+                Ok(0) | Err(_) => return Ok(None),
+                Ok(count) => inbound.grew(count),
+            }
+        }
+    }
+
+    async fn request(&self, inbound: &mut Lent, request: Request) -> Next {
+        let (host, path) = (request.host(inbound.filled()), request.path(inbound.filled()));
+        let Some((app, port)) = self.thread.find(self.listen, host, path) else {
+            let answer = Answer::no_app(host, path);
+            return self.say(answer).await;
+        };
+        let mut exchange = Exchange::new(self, request);
+        let mut placed = app.arrive(inbound.filled().len());
+        loop {
+            let seat = match placed {
+                Ok(Placed::Go(seat)) => seat,
+                Ok(Placed::Wait(waiting)) => match self.wait(waiting, inbound, &mut exchange).await {
+                    Ok(seat) => seat,
+                    Err(answer) => return self.say_or_cut(answer).await,
+                },
+                Err(refusal) => return self.say(Answer::refused(&refusal)).await,
+            };
+            placed = match exchange.run(inbound, seat, port).await {
+                Exchanged::Done(next) => return next,
+                Exchanged::Failed(answer) => return self.say(answer).await,
+                Exchanged::NotReached(seat) => seat.bounced(Bounce::NotReached),
+            };
+        }
+    }
+
+    /// Until there is a seat. What comes meanwhile is kept, as far as there is room; whoever is gone waits no more.
+    async fn wait(
+        &self,
+        waiting: Waiting,
+        inbound: &mut Lent,
+        exchange: &mut Exchange<'_, W>,
+    ) -> Result<Seat, Option<Answer>> {
+        self.wire.socket().at_leisure();
+        let mut seat = std::pin::pin!(waiting.seat());
+        poll_fn(|cx| {
+            if let Poll::Ready(seat) = seat.as_mut().poll(cx) {
+                return Poll::Ready(seat.map_err(|refusal| Some(Answer::refused(&refusal))));
+            }
+            match exchange.poll_client(cx, inbound) {
+                Ok(()) => Poll::Pending,
+                Err(_) => Poll::Ready(Err(None)),
+            }
+        })
+        .await
+    }
+
+    async fn say_or_cut(&self, answer: Option<Answer>) -> Next {
+        match answer {
+            Some(answer) => self.say(answer).await,
+            None => Next::Cut,
+        }
+    }
+
+    /// Our own words instead of an app's. What is left of the request is not read, so the connection ends.
+    async fn say(&self, answer: Answer) -> Next {
+        self.wire.socket().within(LINGER_TIME);
+        let text = answer::http1(&answer);
+        match send(&self.wire, &text, b"").await {
+            Ok(()) => Next::Close,
+            Err(_) => Next::Cut,
+        }
+    }
+
+    /// Closing with bytes unread would take the answer from its reader: what still comes is thrown away for a short while.
+    async fn linger(&self, inbound: &mut Lent) {
+        self.wire.socket().within(LINGER_TIME);
+        if poll_fn(|cx| self.wire.poll_close(cx)).await.is_err() {
+            return;
+        }
+        let mut left = LINGER_MOST;
+        while left > 0 {
+            let unread = inbound.filled().len();
+            inbound.consume(unread);
+            match receive(&self.wire, inbound.room()).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count),
+            }
+        }
+    }
+}

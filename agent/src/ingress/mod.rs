@@ -1,0 +1,183 @@
+//! The data plane: requests from anywhere to the copies of this node, and to their owners elsewhere.
+//!
+//! Every decision is made by [`bellows_agent_core::traffic`]; this is the shell around it. As many threads as the machine has cores, each
+//! with an event loop, listeners and connections of its own; they meet in `app` only, one short lock for each request. Read in this
+//! order: `shared` and `thread`; `wire` and `buffer`, a connection and what passes through it; `app`, a request's seat in a copy or its
+//! place in the queue; `http1`, the path of most requests.
+//!
+//! Only this ingress connects to copies of this node, by sockets made in their own networks ([`Dial`]): that is why its counts are exact.
+
+mod answer;
+mod app;
+mod buffer;
+mod changes;
+mod dial;
+mod http1;
+mod shared;
+mod thread;
+mod time;
+mod tunnel;
+mod wire;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bellows_agent_core::traffic::{Demand, Entrance, HereCopy, Update};
+use bellows_agent_core::{AppId, ReplicaId};
+use tokio::sync::watch;
+
+pub use dial::Dial;
+
+use http1::upstream::{Open, Pool};
+use shared::Shared;
+use thread::Thread;
+
+/// What an ingress is told once.
+#[derive(Debug, Clone)]
+pub struct IngressConfig {
+    /// Where it listens.
+    pub address: IpAddr,
+    /// Event loops.
+    pub threads: usize,
+    /// How long others may take.
+    pub patience: Patience,
+}
+
+/// How long others may take; each is kept to a quarter of a second.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From a head's first byte to its last: longer takes only who wants to keep a place busy.
+    pub head: Duration,
+    /// Between two requests of one connection, and before the first.
+    pub idle: Duration,
+    /// Until an app begins to answer, and between two pieces of what it says: longer work answers by pieces.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(10), idle: Duration::from_secs(75), answer: Duration::from_secs(120) }
+    }
+}
+
+impl Default for IngressConfig {
+    /// On every address, one loop for each core.
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { address: thread::EVERYWHERE, threads, patience: Patience::default() }
+    }
+}
+
+/// A running ingress. Dropping it ends it.
+pub struct Ingress {
+    shared: Arc<Shared>,
+    open: Arc<Open>,
+    closing: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Ingress {
+    /// Starts its threads; it listens when it is told of routes.
+    pub fn start(config: &IngressConfig, dial: Arc<dyn Dial>) -> io::Result<Self> {
+        let (shared, open) = (Shared::new(config.address, config.patience), Arc::<Open>::default());
+        let (closing, closing_seen) = watch::channel(false);
+        let mut threads = Vec::new();
+        for number in 0..config.threads.max(1) {
+            let (shared, closing) = (shared.clone(), closing_seen.clone());
+            let (dial, open) = (dial.clone(), open.clone());
+            let life = move || async move {
+                if number == 0 {
+                    tokio::task::spawn_local(keep_time(shared.clone()));
+                }
+                Thread::run(shared, Pool::new(dial, open), closing).await;
+            };
+            threads.push(start_thread(number, life)?);
+        }
+        Ok(Self { shared, open, closing, threads })
+    }
+
+    /// Where requests come in; with `whole`, what is not named is gone.
+    pub fn entrances(&self, whole: bool, changed: Vec<Entrance>, gone: &[AppId]) {
+        self.shared.update_entrances(whole, changed, gone);
+    }
+
+    /// The leader's word on an app's copies.
+    pub fn routes(&self, app: AppId, update: Update) {
+        self.shared.app(app).update(update);
+    }
+
+    /// This agent's own word on a copy of this node. From its return on nobody is admitted to a copy that is parked.
+    pub fn here(&self, app: AppId, copy: HereCopy) {
+        self.shared.note_here(copy.replica, Some((app, copy.ready && !copy.parked)));
+        self.shared.app(app).here(copy);
+    }
+
+    /// A copy of this node has ended.
+    pub fn here_no_more(&self, replica: ReplicaId) {
+        if let Some((app, _)) = self.shared.note_here(replica, None) {
+            self.shared.app(app).here_no_more(replica);
+        }
+    }
+
+    /// Requests in a copy of this node, now and exactly.
+    pub fn in_flight(&self, replica: ReplicaId) -> u32 {
+        self.shared.app_of(replica).map_or(0, |app| self.shared.app(app).in_flight(replica))
+    }
+
+    /// This ingress's own connections to a copy of this node, used or kept.
+    pub fn connections(&self, replica: ReplicaId) -> usize {
+        self.open.count(replica)
+    }
+
+    /// The apps whose demand has changed, with what it is now: at once when a request begins to wait, else a little later, together. To be
+    /// asked by one task.
+    pub async fn changed(&self) -> Vec<(AppId, Demand)> {
+        let apps = self.shared.changes.next().await;
+        apps.into_iter().map(|app| (app, self.shared.app(app).take_demand())).collect()
+    }
+
+    /// Every app's demand.
+    pub fn demand(&self) -> Vec<(AppId, Demand)> {
+        self.shared.apps().into_iter().map(|app| (app.id, app.take_demand())).collect()
+    }
+}
+
+impl Drop for Ingress {
+    fn drop(&mut self) {
+        self.closing.send_replace(true);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the ingress had failed");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Ingress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ingress").field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
+}
+
+fn start_thread<F: Future<Output = ()>>(
+    number: usize,
+    life: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = move || tokio::task::LocalSet::new().block_on(&runtime, life());
+    std::thread::Builder::new().name(format!("ingress-{number}")).spawn(run)
+}
+
+/// Refuses those that have waited too long, and asks again where the answer was no.
+async fn keep_time(shared: Arc<Shared>) {
+    const LONG: Duration = Duration::from_secs(3600);
+    loop {
+        let wake = shared.apps().iter().filter_map(|app| app.tick()).min();
+        let length = wake.map_or(LONG, |at| shared.time.until(at));
+        // Woken or out of time: both are reasons to look.
+        drop(tokio::time::timeout(length, shared.changes.queued.notified()).await);
+    }
+}

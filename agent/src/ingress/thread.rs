@@ -1,0 +1,160 @@
+//! One thread of the data plane: an event loop, listeners of its own on every port, connections that stay with it to their end.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellows_agent_core::AppId;
+use bellows_agent_core::traffic::{Entrances, Protocol};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::app::App;
+use super::http1::client::Client;
+use super::http1::request::Sender;
+use super::http1::upstream::Pool;
+use super::shared::Shared;
+use super::wire::{self, Socket};
+
+/// Connections that wait to be accepted, of one thread and port: as many as the kernel's own default allows.
+const BACKLOG: u32 = 4096;
+/// How often connections that nobody uses are looked at.
+const SWEEP: Duration = Duration::from_millis(100);
+/// After an accept that failed for want of something.
+const SHORT_OF_BREATH: Duration = Duration::from_millis(50);
+
+/// What one thread has.
+pub(crate) struct Thread {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Pool,
+    entrances: RefCell<Arc<Entrances>>,
+    apps: RefCell<BTreeMap<AppId, Arc<App>>>,
+    listeners: RefCell<BTreeMap<u16, AbortHandle>>,
+    closing: watch::Receiver<bool>,
+}
+
+impl Thread {
+    /// The thread's whole life.
+    pub(crate) async fn run(shared: Arc<Shared>, pool: Pool, mut closing: watch::Receiver<bool>) {
+        let mut entrances = shared.entrances.subscribe();
+        let first = entrances.borrow_and_update().clone();
+        let thread = Rc::new(Self {
+            shared,
+            pool,
+            entrances: RefCell::new(first),
+            apps: RefCell::default(),
+            listeners: RefCell::default(),
+            closing: closing.clone(),
+        });
+        tokio::task::spawn_local(wire::watch());
+        tokio::task::spawn_local(thread.clone().sweep());
+        loop {
+            thread.listen();
+            tokio::select! {
+                changed = entrances.changed() => if changed.is_err() { return },
+                _ = closing.wait_for(|closing| *closing) => return thread.close().await,
+            }
+            *thread.entrances.borrow_mut() = entrances.borrow_and_update().clone();
+            thread.apps.borrow_mut().clear();
+        }
+    }
+
+    /// The app that takes requests for this host and path, and its own port.
+    pub(crate) fn find(&self, listen: u16, host: &str, path: &str) -> Option<(Arc<App>, u16)> {
+        let entrances = self.entrances.borrow();
+        let found = entrances.find(listen, host, path)?;
+        Some((self.app(found.app), found.route.port))
+    }
+
+    fn app(&self, app: AppId) -> Arc<App> {
+        let mut apps = self.apps.borrow_mut();
+        apps.entry(app).or_insert_with(|| self.shared.app(app)).clone()
+    }
+
+    /// Is the agent about to end? Then every answer is the last one of its connection.
+    pub(crate) fn closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    /// Opens what is not open, closes what no app wants any more.
+    fn listen(self: &Rc<Self>) {
+        let wanted: BTreeMap<u16, Protocol> = self.entrances.borrow().ports().collect();
+        let mut listeners = self.listeners.borrow_mut();
+        listeners.retain(|port, task| {
+            let stays = wanted.contains_key(port) && !task.is_finished();
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for port in wanted.keys().filter(|port| !self.shared.refused(**port)) {
+            if listeners.contains_key(port) {
+                continue;
+            }
+            match listener(self.shared.address, *port) {
+                Ok(listener) => {
+                    let task = tokio::task::spawn_local(self.clone().accept(listener, *port));
+                    listeners.insert(*port, task.abort_handle());
+                }
+                Err(error) => self.shared.cannot_listen(*port, &error),
+            }
+        }
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener, port: u16) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, from)) => self.clone().welcome(stream, from.ip(), port),
+                Err(error) => {
+                    tracing::warn!(port, %error, "cannot accept a connection");
+                    tokio::time::sleep(SHORT_OF_BREATH).await;
+                }
+            }
+        }
+    }
+
+    fn welcome(self: Rc<Self>, stream: TcpStream, address: IpAddr, listen: u16) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection was gone at once");
+            return;
+        }
+        let sender = Sender { address: address.to_canonical(), secure: false };
+        let client = Client { wire: Socket::new(stream), sender, listen, thread: self };
+        tokio::task::spawn_local(client.serve());
+    }
+
+    async fn sweep(self: Rc<Self>) {
+        let mut round = tokio::time::interval(SWEEP);
+        loop {
+            round.tick().await;
+            self.pool.sweep(|replica| !self.shared.in_rotation(replica));
+        }
+    }
+
+    /// No new connections; those that are there end with their next answer.
+    async fn close(&self) {
+        for task in self.listeners.borrow().values() {
+            task.abort();
+        }
+    }
+}
+
+/// Every thread has one on each port: the kernel spreads connections over them.
+fn listener(address: IpAddr, port: u16) -> std::io::Result<TcpListener> {
+    let to = SocketAddr::new(address, port);
+    let socket = match address {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(to)?;
+    socket.listen(BACKLOG)
+}
+
+/// Every address of the machine.
+pub(crate) const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

@@ -1,0 +1,180 @@
+//! A connection in one thread: bytes both ways, and a moment by which something must have happened.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes both ways, from a shared place: a request and its answer flow at one time.
+pub(crate) trait Wire {
+    /// Ready when receiving may bring something. Only to be asked when receiving has brought nothing before.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_recv(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
+    fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+    fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// The socket below.
+    fn socket(&self) -> &Socket;
+}
+
+/// A TCP connection that is given up when it is overdue.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: RefCell<TcpStream>,
+    due: Cell<Option<Instant>>,
+    /// Only its reading ends, so that its sender can still be told why.
+    gently: Cell<bool>,
+    overdue: Cell<bool>,
+}
+
+impl Socket {
+    /// Watched by this thread from now on.
+    pub(crate) fn new(stream: TcpStream) -> Rc<Self> {
+        let socket = Rc::new(Self {
+            stream: RefCell::new(stream),
+            due: Cell::new(None),
+            gently: Cell::new(false),
+            overdue: Cell::new(false),
+        });
+        WATCHED.with_borrow_mut(|watched| watched.push(Rc::downgrade(&socket)));
+        socket
+    }
+
+    /// Is there something to read, or its end, by the last look at all sockets? Costs no system call.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.borrow().poll_read_ready(cx)
+    }
+
+    /// It is closed if nothing sets another moment within `length`.
+    pub(crate) fn within(&self, length: Duration) {
+        self.gently.set(false);
+        self.due.set(Some(coarse() + length));
+    }
+
+    /// Likewise, but it can still be written to.
+    pub(crate) fn read_within(&self, length: Duration) {
+        self.within(length);
+        self.gently.set(true);
+    }
+
+    /// No hurry.
+    pub(crate) fn at_leisure(&self) {
+        self.due.set(None);
+    }
+
+    /// Was it given up?
+    pub(crate) fn overdue(&self) -> bool {
+        self.overdue.get()
+    }
+
+    /// Bytes that the other side's kernel has taken.
+    pub(crate) fn acknowledged(&self) -> io::Result<u64> {
+        bellows_runtime::acknowledged(&*self.stream.borrow())
+    }
+
+    fn check(&self, now: Instant) {
+        if self.due.get().is_some_and(|due| due <= now) {
+            self.due.set(None);
+            self.overdue.set(true);
+            let how = if self.gently.get() { Shutdown::Read } else { Shutdown::Both };
+            self.shut(how);
+        }
+    }
+
+    /// One that is shut already is as good.
+    pub(crate) fn shut(&self, how: Shutdown) {
+        if let Err(error) = socket2::SockRef::from(&*self.stream.borrow()).shutdown(how) {
+            tracing::trace!(%error, "a connection was shut already");
+        }
+    }
+}
+
+impl Wire for Rc<Socket> {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Socket::poll_readable(self, cx)
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut into = ReadBuf::new(into);
+        ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut into))?;
+        Poll::Ready(Ok(into.filled().len()))
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut stream = self.stream.borrow_mut();
+        match parts {
+            [one] => Pin::new(&mut *stream).poll_write(cx, one),
+            parts => Pin::new(&mut *stream).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn poll_close(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut(Shutdown::Write);
+        Poll::Ready(Ok(()))
+    }
+
+    fn socket(&self) -> &Socket {
+        self
+    }
+}
+
+/// Sends all of both parts, the second behind the first.
+pub(crate) async fn send(wire: &impl Wire, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
+    poll_fn(|cx| {
+        while !first.is_empty() || !second.is_empty() {
+            let sent = match (first.is_empty(), second.is_empty()) {
+                (true, _) => ready!(wire.poll_send(cx, &[IoSlice::new(second)]))?,
+                (_, true) => ready!(wire.poll_send(cx, &[IoSlice::new(first)]))?,
+                _ => ready!(wire.poll_send(cx, &[IoSlice::new(first), IoSlice::new(second)]))?,
+            };
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_first = sent.min(first.len());
+            (first, second) = (&first[of_first..], &second[sent - of_first..]);
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}
+
+/// Receives some bytes; none at the end.
+pub(crate) async fn receive(wire: &impl Wire, into: &mut [u8]) -> io::Result<usize> {
+    poll_fn(|cx| wire.poll_recv(cx, into)).await
+}
+
+thread_local! {
+    static WATCHED: RefCell<Vec<Weak<Socket>>> = const { RefCell::new(Vec::new()) };
+    static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// How often the watch goes round: moments are kept no more exactly than this.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// The time of the last round: asked for at every request, so the clock is not.
+fn coarse() -> Instant {
+    NOW.get().unwrap_or_else(Instant::now)
+}
+
+/// Gives up what is overdue, for as long as the thread lives.
+pub(crate) async fn watch() {
+    let mut round = tokio::time::interval(ROUND);
+    loop {
+        let now = round.tick().await.into_std();
+        NOW.set(Some(now));
+        WATCHED.with_borrow_mut(|watched| {
+            watched.retain(|socket| {
+                socket.upgrade().is_some_and(|socket| {
+                    socket.check(now);
+                    true
+                })
+            });
+        });
+    }
+}

@@ -1,0 +1,6 @@
+//! The ingress with real sockets: servers on loopback are its copies, so that no root is needed.
+
+mod faults;
+mod http1;
+mod smuggling;
+mod support;
