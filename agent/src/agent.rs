@@ -23,6 +23,7 @@ use crate::driver::{Driver, Facts, Live};
 use crate::exits::Exits;
 use crate::identity::{Identity, JoinError, join};
 use crate::images::Images;
+use crate::ingress::{Ingress, Inside};
 use crate::journal::{Journal, JournalError};
 use crate::news::News;
 use crate::sample::NodeMeter;
@@ -324,7 +325,7 @@ impl Parts {
         let (ending, ending_seen) = watch::channel(0);
         let (failed, failed_seen) = watch::channel(None);
         let images = Arc::new(Images::new(store, controller));
-        let plane: Arc<dyn DataPlane> = Arc::new(NoIngress);
+        let plane = self.plane()?;
         tokio::spawn(tell_demand(plane.clone(), news.clone()));
         let driver = Driver {
             core: AgentCore::new(Config { capacity: Some(capacity), ..Config::default() }),
@@ -338,7 +339,11 @@ impl Parts {
                 labels: self.config.labels.clone(),
                 node: self.identity.node,
                 ingress: String::new(),
-                shared_ports: Vec::new(),
+                shared_ports: self
+                    .config
+                    .ingress
+                    .as_ref()
+                    .map_or_else(Vec::new, |ingress| ingress.shared_ports.clone()),
             },
             queue: self.queue.clone(),
             watcher: self.watcher.clone(),
@@ -389,6 +394,12 @@ impl Parts {
         threads.push(self.exits.clone().start()?);
         threads.push(crate::watch::start(self.watcher.clone(), self.containers.clone(), news.clone())?);
         Ok(threads)
+    }
+
+    fn plane(&self) -> Result<Arc<dyn DataPlane>, StartError> {
+        let Some(config) = &self.config.ingress else { return Ok(Arc::new(NoIngress)) };
+        let ingress = Ingress::start(config, Arc::new(Inside(self.containers.clone())));
+        Ok(Arc::new(ingress.map_err(StartError::Thread)?))
     }
 
     fn calls(&self, images: Arc<Images>, news: &mpsc::Sender<News>) -> Calls {

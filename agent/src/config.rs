@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::ingress::IngressConfig;
 use bellows_runtime::handle::{Capacity, Ipv4Subnet, LauncherCommand};
 
 /// The usual `join_patience`: a cluster that starts beside this agent is there in seconds.
@@ -34,6 +35,8 @@ pub struct AgentConfig {
     pub subnet: Ipv4Subnet,
     /// First host user id of the ranges given to replicas, 65,536 each.
     pub uid_base: u32,
+    /// Where it takes requests for apps; nowhere when absent.
+    pub ingress: Option<IngressConfig>,
     /// How to start a launcher: a program and arguments that call `bellows_runtime::launch::launcher_main`.
     pub launcher: LauncherCommand,
 }

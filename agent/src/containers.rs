@@ -1,6 +1,7 @@
 //! What the agent needs of a runtime. The one seam of the live agent: tests without root put a runtime of memory here.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{PoisonError, RwLock};
 
 use bellows_agent_core::ReplicaId;
@@ -33,6 +34,8 @@ pub trait Containers: Send + Sync + 'static {
     fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error>;
     /// Executes a program beside a container's app.
     fn execute(&self, spec: &ContainerSpec, how: Execute) -> Result<Execution, Error>;
+    /// A TCP socket inside its network, not connected and not blocking.
+    fn socket(&self, id: &ContainerId) -> Result<OwnedFd, Error>;
     /// Ends everything and removes what was made. Nothing else is asked of it afterwards.
     fn shutdown(&self) -> Result<(), Error>;
     /// Lets go of everything, running. Nothing else is asked of it afterwards.
@@ -91,6 +94,9 @@ impl Containers for OpenRuntime {
     }
     fn execute(&self, spec: &ContainerSpec, how: Execute) -> Result<Execution, Error> {
         self.with(|runtime| runtime.execute(spec, how))
+    }
+    fn socket(&self, id: &ContainerId) -> Result<OwnedFd, Error> {
+        self.with(|runtime| runtime.socket(id))
     }
     fn shutdown(&self) -> Result<(), Error> {
         self.take().map_or(Ok(()), Runtime::shutdown)

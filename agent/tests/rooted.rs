@@ -56,6 +56,7 @@ impl Bench {
             subnet: format!("10.{second}.{}.0/24", 200 + self.number).parse().expect("a subnet"),
             uid_base: 0x3000_0000 + self.number * (1 << 24),
             capacity: Some(bellows_runtime::handle::Capacity { cpu_milli: 64_000, memory_bytes: 8 << 30 }),
+            ingress: None,
             launcher: LauncherCommand {
                 program: env!("CARGO_BIN_EXE_bellows-agent-launcher").into(),
                 args: Vec::new(),

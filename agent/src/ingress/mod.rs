@@ -13,6 +13,7 @@ mod buffer;
 mod changes;
 mod dial;
 mod http1;
+mod plane;
 mod shared;
 mod thread;
 mod time;
@@ -30,6 +31,7 @@ use bellows_agent_core::{AppId, ReplicaId};
 use tokio::sync::watch;
 
 pub use dial::Dial;
+pub(crate) use plane::Inside;
 
 use http1::upstream::{Open, Pool};
 use shared::Shared;
@@ -42,6 +44,8 @@ pub struct IngressConfig {
     pub address: IpAddr,
     /// Event loops.
     pub threads: usize,
+    /// Ports for apps that name none of their own.
+    pub shared_ports: Vec<u16>,
     /// How long others may take.
     pub patience: Patience,
 }
@@ -64,10 +68,10 @@ impl Default for Patience {
 }
 
 impl Default for IngressConfig {
-    /// On every address, one loop for each core.
+    /// On every address, with port 8080 for all apps, one loop for each core.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { address: thread::EVERYWHERE, threads, patience: Patience::default() }
+        Self { address: thread::EVERYWHERE, threads, shared_ports: vec![8080], patience: Patience::default() }
     }
 }
 
@@ -128,8 +132,8 @@ impl Ingress {
     }
 
     /// This ingress's own connections to a copy of this node, used or kept.
-    pub fn connections(&self, replica: ReplicaId) -> usize {
-        self.open.count(replica)
+    pub fn connections(&self, replica: ReplicaId) -> u32 {
+        u32::try_from(self.open.count(replica)).unwrap_or(u32::MAX)
     }
 
     /// The apps whose demand has changed, with what it is now: at once when a request begins to wait, else a little later, together. To be

@@ -46,7 +46,10 @@ impl House {
 
     pub fn patient(app_port: u16, terms: Terms, patience: Patience) -> Self {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let ingress = Ingress::start(&IngressConfig { address, threads: 2, patience }, Arc::new(Plain));
+        let ingress = Ingress::start(
+            &IngressConfig { address, threads: 2, patience, ..IngressConfig::default() },
+            Arc::new(Plain),
+        );
         let ingress = ingress.expect("an ingress starts");
         let house = Self { ingress, port: free_port(), app_port, protocol: Protocol::Http };
         house.ingress.routes(APP, Update { version: 1, whole: true, terms, ..Update::default() });

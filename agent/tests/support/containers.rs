@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{PipeReader, PipeWriter, Write};
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -143,6 +144,10 @@ impl Containers for MemoryContainers {
         Err(Error::Frozen(spec.id.clone())) // nothing in memory can be executed
     }
     fn leave(&self) {}
+    fn socket(&self, id: &ContainerId) -> Result<OwnedFd, Error> {
+        Err(Error::NoSuchContainer(id.clone()))
+    }
+
     fn shutdown(&self) -> Result<(), Error> {
         let ids: Vec<ContainerId> = self.lock().keys().cloned().collect();
         ids.iter().try_for_each(|id| self.kill(id))

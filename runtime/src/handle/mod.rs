@@ -270,6 +270,13 @@ impl Runtime {
         self.containers.alive(id)?.with_slot(id, |slot| Ok(net::listening(&slot.network, port)?))
     }
 
+    /// A TCP socket made inside the container's network, not connected and not blocking: what it connects to is found there. Takes 2 us.
+    pub fn socket(&self, id: &ContainerId) -> Result<OwnedFd, Error> {
+        let life = self.containers.alive(id)?;
+        let home = self.slots.maker().networks.home();
+        life.with_slot(id, |slot| Ok(net::socket_inside(home, &slot.network)?))
+    }
+
     /// A connection to the container's own address, made inside its network namespace.
     pub fn dial(&self, id: &ContainerId, port: u16, timeout: Duration) -> Result<TcpStream, Error> {
         let life = self.containers.alive(id)?;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::task::Poll;
 
+use bellows_agent::ingress::IngressConfig;
 use bellows_agent::{Agent, AgentConfig, Replicas};
 
 use super::cluster::Wishes;
@@ -26,10 +27,17 @@ pub async fn start(plan: &NodePlan, wishes: &Wishes, controller: SocketAddr, tok
         cgroup_parent: plan.cgroup.clone(),
         subnet: plan.subnet,
         uid_base: plan.uid_base,
+        ingress: Some(ingress(plan)),
         launcher: launcher(&wishes.program),
     };
     let started = Agent::start(config).await;
     started.map_err(|error| Failure::failed(format!("starting {}: {}", plan.name, chain(&error))))
+}
+
+/// Each node takes requests at an address of its own, as if it were a server: 127.0.0.1 for the first, 127.0.0.2 for the second.
+fn ingress(plan: &NodePlan) -> IngressConfig {
+    let last = u8::try_from(plan.number % 250).unwrap_or(1);
+    IngressConfig { address: Ipv4Addr::new(127, 0, 0, last).into(), ..IngressConfig::default() }
 }
 
 /// So that spread and constraints can be tried: odd nodes are in zone a, even ones in zone b.

@@ -1,8 +1,10 @@
 //! `bellows agent`.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bellows_agent::ingress::IngressConfig;
 use bellows_agent::{Agent, AgentConfig, Replicas};
 use bellows_runtime::Runtime;
 use bellows_runtime::handle::{Capacity, Feature, Ipv4Subnet, LauncherCommand};
@@ -80,6 +82,14 @@ pub struct Arguments {
     /// First user id on this server of the ranges that replicas get, 65,536 each
     #[arg(long, value_name = "ID", default_value_t = 0x1000_0000)]
     uid_base: u32,
+
+    /// Address at which requests for apps are taken
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
+    ingress: IpAddr,
+
+    /// Port of every app whose route names none; may be given several times
+    #[arg(long = "ingress-port", value_name = "PORT", default_value = "8080")]
+    ingress_ports: Vec<u16>,
 
     /// Only say what this server's kernel offers; exit code 1 when something is missing without which no replica runs
     #[arg(long)]
@@ -164,6 +174,11 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Failure> {
         cgroup_parent: arguments.cgroup.unwrap_or_else(|| format!("bellows-{name}")),
         subnet: arguments.subnet,
         uid_base: arguments.uid_base,
+        ingress: Some(IngressConfig {
+            address: arguments.ingress,
+            shared_ports: arguments.ingress_ports,
+            ..IngressConfig::default()
+        }),
         launcher: launcher()?,
         name,
     })
