@@ -119,6 +119,7 @@ pub(crate) fn wire_report(session: SessionId, report: Report) -> wire::Report {
         load: report.load.map(wire_use),
         replicas: report.replicas.into_iter().map(wire_replica_report).collect(),
         refused: report.refused.into_iter().map(wire_refused).collect(),
+        allowed: report.allowed,
     }
 }
 

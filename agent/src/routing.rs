@@ -38,13 +38,13 @@ impl Driver {
     }
 
     pub(crate) fn allowed(&mut self, push: AllowancePush) -> Input {
-        let AllowancePush { fence, session, specs, allowances } = push;
+        let AllowancePush { fence, session, version, specs, allowances } = push;
         let specs = specs.into_iter().map(|(digest, spec)| {
             let run = run_spec(&spec);
             self.specs.insert(digest, spec);
             (digest, run)
         });
-        Input::Allowances { fence, session, specs: specs.collect(), allowances }
+        Input::Allowances { fence, session, version, specs: specs.collect(), allowances }
     }
 
     /// How a copy here stands, before anybody else hears of it.

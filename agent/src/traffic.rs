@@ -72,6 +72,7 @@ pub(crate) struct RoutePush {
 pub(crate) struct AllowancePush {
     pub(crate) fence: Fence,
     pub(crate) session: SessionId,
+    pub(crate) version: u64,
     pub(crate) specs: Vec<(SpecDigest, types::AppSpec)>,
     pub(crate) allowances: Vec<Allowance>,
 }
@@ -94,6 +95,7 @@ pub(crate) fn allowance_push(push: wire::Allowances) -> Result<AllowancePush, Mi
     Ok(AllowancePush {
         fence: convert::fence(push.fence)?,
         session: SessionId(push.session),
+        version: push.version,
         specs: convert::specs(push.specs)?,
         allowances: push.allowances.into_iter().map(allowance).collect::<Result<_, _>>()?,
     })

@@ -47,6 +47,8 @@ pub(crate) struct Session {
     pub(crate) fence: Fence,
     pub(crate) id: SessionId,
     pub(crate) acknowledged: OrderSequence,
+    /// The last version of allowances taken in.
+    pub(crate) allowed: u64,
 }
 
 /// What is known of an image on this node.
@@ -170,8 +172,8 @@ impl AgentCore {
             Input::Listening { replica, attempt, listening } => self.listening(replica, attempt, listening),
             Input::Requests { replica, requests } => self.requests(now, replica, requests),
             Input::Demand { app, demand } => self.demanded(now, app, demand),
-            Input::Allowances { fence, session, specs, allowances } => {
-                self.allowed(now, (fence, session), specs, allowances);
+            Input::Allowances { fence, session, version, specs, allowances } => {
+                self.allowed(now, (fence, session, version), specs, allowances);
             }
             Input::Sampled { readings } => self.sampled(now, readings),
             Input::Heartbeat { load } => return Some(load),
@@ -200,7 +202,8 @@ impl AgentCore {
         }
         let told = |r: &&Replica| load.is_some() || news.contains(&r.id);
         let replicas = self.replicas.values().filter(told).map(|r| r.report(now)).collect();
-        let report = Report { acknowledged: session.acknowledged, load, replicas, refused };
+        let Session { acknowledged, allowed, .. } = session;
+        let report = Report { acknowledged, load, replicas, refused, allowed };
         self.effects.push(Effect::Report { fence: session.fence, session: session.id, report });
     }
 

@@ -74,13 +74,13 @@ impl AgentCore {
     pub(crate) fn allowed(
         &mut self,
         now: Instant,
-        (fence, session): (Fence, SessionId),
+        (fence, session, version): (Fence, SessionId, u64),
         specs: Vec<(SpecDigest, RunSpec)>,
         allowances: Vec<Allowance>,
     ) {
-        if self.session.is_none_or(|live| (live.fence, live.id) != (fence, session)) {
-            return;
-        }
+        let Some(live) = self.session.as_mut().filter(|live| (live.fence, live.id) == (fence, session)) else { return };
+        live.allowed = version;
+        self.acknowledge = true; // what is over is free for others once the leader knows
         for (digest, run) in specs {
             self.learn(digest, run);
         }

@@ -124,6 +124,8 @@ pub enum Input {
         fence: Fence,
         /// The connection it belongs to.
         session: SessionId,
+        /// Counts within the session.
+        version: u64,
         /// Specs that this session has not carried before.
         specs: Vec<(SpecDigest, RunSpec)>,
         /// One for each copy.

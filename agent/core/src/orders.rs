@@ -39,7 +39,7 @@ impl AgentCore {
             self.persist(Record::Fence(fence));
         }
         self.fence = fence;
-        self.session = Some(Session { fence, id: session, acknowledged: OrderSequence(0) });
+        self.session = Some(Session { fence, id: session, acknowledged: OrderSequence(0), allowed: 0 });
         self.cut_off_since = None;
         for replica in self.replicas.values_mut() {
             replica.wanted.asked = None;

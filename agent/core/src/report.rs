@@ -175,6 +175,8 @@ pub struct Report {
     pub replicas: Vec<ReplicaReport>,
     /// Orders that were not carried out.
     pub refused: Vec<RefusedOrder>,
+    /// The last version of this session's allowances that was taken in.
+    pub allowed: u64,
 }
 
 /// An order that was not carried out.

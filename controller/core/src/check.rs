@@ -18,7 +18,7 @@ use crate::step::Core;
 use crate::units::{CpuMilli, Resources};
 
 /// The numbered invariants.
-pub const INVARIANTS: [(u32, &str); 17] = [
+pub const INVARIANTS: [(u32, &str); 18] = [
     (1, "a node's declared copies fit into it, as far as this leader placed them"),
     (2, "a node's figures are the sums over its copies"),
     (3, "an app's figures are the counts of its copies"),
@@ -39,6 +39,10 @@ pub const INVARIANTS: [(u32, &str); 17] = [
     (15, "an app's requests are the sums over its ingresses and its copies"),
     (16, "an app's subscribers have been told of every copy as it is, and of no other"),
     (17, "what policies of requests ask for follows from demand, never from the copies that are there"),
+    (
+        18,
+        "what agents may start by themselves is within the app's largest count, and each id is a copy's or a promise's",
+    ),
 ];
 
 /// An invariant that does not hold.
@@ -139,7 +143,8 @@ impl Checker<'_> {
         let sum = |each: &dyn Fn(&Replica) -> Resources| {
             copies.iter().fold(Resources::default(), |sum, copy| sum + each(copy))
         };
-        let reserved = sum(&|copy| copy.resources);
+        let promised = seen.promises.values().fold(Resources::default(), |sum, promise| sum + promise.resources);
+        let reserved = sum(&|copy| copy.resources) + promised;
         self.unless(reserved == seen.reserved, 2, || format!("{id} reserved {:?}, summed {reserved:?}", seen.reserved));
         let window = self.core.config().limits.full_window;
         let unmeasured = sum(&|copy| {
@@ -221,6 +226,7 @@ impl Checker<'_> {
     fn check_traffic(&mut self, id: AppId, seen: &AppSeen, copies: &[&Replica]) {
         let held: u64 = seen.requests.ingresses.values().map(|ingress| u64::from(ingress.held)).sum();
         self.unless(held == seen.requests.held, 15, || format!("{id} holds {}, summed {held}", seen.requests.held));
+        self.check_promises(id, seen, copies);
         let Some(book) = &seen.routes else { return };
         let told: Vec<(ReplicaId, bool)> = book.in_rotation().collect();
         let visible = |copy: &&&Replica| {
@@ -235,6 +241,22 @@ impl Checker<'_> {
         self.unless(told == are, 16, || format!("{id}: told {told:?}, there are {are:?}"));
         let strangers = book.subscribers().iter().any(|node| !seen.requests.ingresses.contains_key(node));
         self.unless(!strangers, 16, || format!("{id}: some subscriber never asked for it"));
+    }
+
+    fn check_promises(&mut self, id: AppId, seen: &AppSeen, copies: &[&Replica]) {
+        let listed: Vec<ReplicaId> = seen.promised.keys().copied().collect();
+        let nodes = self.world.nodes().flat_map(|(_, seen)| seen.promises.values());
+        let mut there: Vec<ReplicaId> =
+            nodes.filter(|promise| promise.allowance.app == id).map(|promise| promise.allowance.id).collect();
+        there.sort_unstable();
+        self.unless(listed == there, 18, || format!("{id} lists promises {listed:?}, there are {there:?}"));
+        let used = copies.iter().find(|copy| seen.promised.contains_key(&copy.id)).map(|copy| copy.id);
+        self.unless(used.is_none(), 18, || format!("{used:?} is a copy and still promised"));
+        let bounds = self.model.apps.get(&id).map(|known| &known.current.spec.scale);
+        let Some(Scale::Policies(bounds)) = bounds else { return };
+        let standing = self.world.nodes().flat_map(|(_, seen)| seen.promises.values());
+        let standing = standing.filter(|promise| promise.allowance.app == id && promise.over.is_none()).count();
+        self.unless(standing <= bounds.max as usize, 18, || format!("{id}: {standing} promised of {}", bounds.max));
     }
 
     fn check_replicas(&mut self) {
@@ -364,6 +386,7 @@ impl Checker<'_> {
         let excused = seen.unplaced.is_some()
             || now < self.world.brake.until
             || seen.assumed > 0
+            || !seen.promised.is_empty()
             || copies.iter().any(|copy| !copy.fresh || copy.retire.is_some());
         let total = supply.count() + backing_off;
         self.unless(excused || total >= wanted as usize, 12, || {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppId, Fence, NodeId, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest, Token};
 use crate::model::command::{Command, Outcome};
+use crate::plan::allow::Allowance;
 use crate::plan::routes::{Entrance, RouteUpdate};
 use crate::reason::Reason;
 use crate::time::Instant;
@@ -107,6 +108,19 @@ pub enum Effect {
         fence: Fence,
         /// By app.
         updates: Vec<RouteUpdate>,
+    },
+    /// Tell an agent what it may start by itself; replaces what it was told before.
+    Allowances {
+        /// To whom.
+        node: NodeId,
+        /// Which connection.
+        session: SessionId,
+        /// The leader's fence.
+        fence: Fence,
+        /// Counts within the session.
+        version: u64,
+        /// One for each copy.
+        allowances: Vec<Allowance>,
     },
     /// Something that people may want to know.
     Event(Event),

@@ -10,6 +10,7 @@ use crate::ids::{
 use crate::model::Model;
 use crate::model::command::{Command, NodeState};
 use crate::model::spec::AppSpec;
+use crate::plan::allow::Allowance;
 use crate::reason::Reason;
 use crate::time::Instant;
 use crate::units::{Bytes, CpuMilli, Millis, Permille, Resources};
@@ -250,6 +251,9 @@ pub struct NodeFacts {
     /// Where other nodes' ingresses reach its ingress; empty: it has none.
     #[serde(default)]
     pub ingress: String,
+    /// What its agent may still start by itself, by the word of an earlier leader.
+    #[serde(default)]
+    pub allowances: Vec<Allowance>,
 }
 
 /// Counts of requests: in full after a hello, later what has changed. What is not named is as it was.
@@ -285,6 +289,9 @@ pub struct Report {
     pub replicas: Vec<ReplicaReport>,
     /// Orders that the agent would not carry out.
     pub refused: Vec<RefusedOrder>,
+    /// The last version of its allowances that the agent has taken in.
+    #[serde(default)]
+    pub allowed: u64,
 }
 
 /// A node's measured use.

@@ -85,6 +85,10 @@ pub struct Limits {
     /// little for the way.
     #[serde(default = "watch_least")]
     pub watch_least: Millis,
+    /// So many agents may start the first copy of an idle app by themselves. Each holds room that nothing else can have: two, so that
+    /// one of them may be cut off.
+    #[serde(default = "allowances_most")]
+    pub allowances_most: u32,
     /// `idle_grace` is watched in this many buckets: the window's edge is at most 1/12 of it late.
     pub window_buckets: u64,
     /// Ended copies kept per app for `explain`.
@@ -117,6 +121,10 @@ pub enum Planted {
 
 fn rate_window() -> Millis {
     Millis(2_000)
+}
+
+fn allowances_most() -> u32 {
+    2
 }
 
 fn watch_least() -> Millis {
@@ -153,6 +161,7 @@ impl Default for Limits {
             stuck_after: Millis(30_000),
             rate_window: rate_window(),
             watch_least: watch_least(),
+            allowances_most: allowances_most(),
             window_buckets: 12,
             kept_ended: 100,
             default_stop_grace: Millis(10_000),

@@ -75,6 +75,7 @@ impl Core {
             turn.plan();
             turn.send_orders();
             turn.send_routes();
+            turn.send_allowances();
         });
         effects
     }

@@ -14,7 +14,9 @@ mod words;
 
 pub(crate) use log::{command_from_log, command_to_log};
 pub(crate) use node::{Told, hello_from_wire, order_to_wire, report_from_wire};
-pub(crate) use routes::{entrances_to_wire, routes_to_wire, subscription_from_wire, traffic_report_from_wire};
+pub(crate) use routes::{
+    allowance_to_wire, entrances_to_wire, routes_to_wire, subscription_from_wire, traffic_report_from_wire,
+};
 pub(crate) use snapshot::{model_from_log, model_to_log};
 pub(crate) use spec::{check_spec_size, spec_digest, spec_from_wire, spec_to_wire};
 pub(crate) use words::{

@@ -6,6 +6,7 @@ use bellows_core::input::{NodeFacts, NodeUse, Obeyed, OrderRefusal, RefusedOrder
 use bellows_core::units::{Millis, Permille};
 use bellows_proto::node as wire;
 
+use super::routes::allowance_from_wire;
 use super::words::{
     activity_from_wire, check_labels, check_text, digest_from_wire, ended_from_wire, lifecycle_from_wire,
     reason_from_wire, reason_to_wire, replica_id_from_wire, replica_id_to_wire, resources_from_wire, shortened,
@@ -35,11 +36,13 @@ pub(crate) fn hello_from_wire(hello: wire::Hello) -> Result<Told> {
     check_labels("labels", &hello.labels)?;
     check_text("ingress_address", &hello.ingress_address, MAX_WORD_BYTES)?;
     let ingress = hello.ingress_address;
+    let allowances = each("allowances", hello.allowances, allowance_from_wire)?;
     let capacity = resources_from_wire(hello.capacity);
     if capacity.cpu.0 == 0 || capacity.memory.0 == 0 {
         return Err(Malformed::new("capacity", "has no CPU or no memory; check the limits of the agent's cgroup"));
     }
-    let facts = NodeFacts { boot: hello.boot, capacity, labels: hello.labels, version: hello.version, ingress };
+    let facts =
+        NodeFacts { boot: hello.boot, capacity, labels: hello.labels, version: hello.version, ingress, allowances };
     let inventory = replicas_from_wire("inventory", hello.inventory)?;
     let remembered = replicas_from_wire("remembered", hello.remembered)?;
     Ok(Told { facts, inventory, remembered })
@@ -57,6 +60,7 @@ pub(crate) fn report_from_wire(report: wire::Report) -> Result<Report> {
         load: report.load.map(load_from_wire),
         replicas: replicas_from_wire("replicas", report.replicas)?,
         refused: each("refused", report.refused, refused_from_wire)?,
+        allowed: report.allowed,
     })
 }
 

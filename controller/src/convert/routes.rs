@@ -1,7 +1,8 @@
 //! What ingresses are told, and what they count.
 
-use bellows_core::ids::{AppId, Fence, SessionId};
+use bellows_core::ids::{AppId, Fence, RevisionNumber, SessionId};
 use bellows_core::input::{AppTraffic, TrafficReport};
+use bellows_core::plan::allow::Allowance;
 use bellows_core::plan::routes::{Entrance, RouteReplica, RouteUpdate};
 use bellows_core::units::Millis;
 use bellows_proto::node as wire;
@@ -9,7 +10,7 @@ use bellows_proto::types;
 
 use super::spec::port_to_wire;
 use super::traffic::route_to_wire;
-use super::words::{fence_to_wire, replica_id_from_wire, replica_id_to_wire};
+use super::words::{digest_from_wire, fence_to_wire, replica_id_from_wire, replica_id_to_wire};
 use super::{Malformed, Result, each};
 
 /// Apps in one message: ten for each copy of the largest node.
@@ -76,6 +77,24 @@ fn copy_to_wire(copy: &RouteReplica) -> wire::RouteReplica {
         parked: copy.parked,
         address: copy.address.clone(),
     }
+}
+
+pub(crate) fn allowance_to_wire(allowance: &Allowance) -> wire::Allowance {
+    wire::Allowance {
+        id: Some(replica_id_to_wire(allowance.id)),
+        app: allowance.app.0,
+        revision: allowance.revision.0,
+        spec_digest: allowance.digest.0.to_vec(),
+    }
+}
+
+pub(crate) fn allowance_from_wire(allowance: wire::Allowance) -> Result<Allowance> {
+    Ok(Allowance {
+        id: replica_id_from_wire("id", allowance.id)?,
+        app: AppId(allowance.app),
+        revision: RevisionNumber(allowance.revision),
+        digest: digest_from_wire("spec_digest", &allowance.spec_digest)?,
+    })
 }
 
 /// Apps asked for, and apps asked for no more.

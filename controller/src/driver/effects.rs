@@ -31,6 +31,10 @@ impl Driver {
             Effect::Entrances { node, session, fence, whole, apps, gone } => {
                 self.send(node, session, Body::Entrances(entrances_to_wire(session, fence, whole, &apps, &gone)));
             }
+            Effect::Allowances { node, session, fence, version, allowances } => {
+                let push = self.sessions.allowances((session, fence, version), &allowances, self.core.model());
+                self.send(node, session, Body::Allowances(push));
+            }
             Effect::Routes { node: _, session, fence, updates } => self.sessions.route(session, fence, updates),
             Effect::Acknowledge { node, session, ended } => self.acknowledge(node, session, &ended),
             Effect::CloseSession { node, session, why, retry } => {

@@ -6,12 +6,13 @@ use bellows_core::effect::{Action, Order};
 use bellows_core::ids::{AppId, Fence, NodeId, RevisionNumber, SessionId, SpecDigest};
 use bellows_core::model::Model;
 use bellows_core::model::spec::AppSpec;
+use bellows_core::plan::allow::Allowance;
 use bellows_core::plan::routes::RouteUpdate;
 use bellows_proto::node as wire;
 use wire::to_agent::Body;
 
 use super::outbox::{Full, ORDERS_PER_MESSAGE, Outbox};
-use crate::convert::{fence_to_wire, order_to_wire, routes_to_wire, spec_to_wire};
+use crate::convert::{allowance_to_wire, fence_to_wire, order_to_wire, routes_to_wire, spec_to_wire};
 
 /// One connection.
 struct Session {
@@ -76,6 +77,25 @@ impl Sessions {
         self.stirred.insert(id);
     }
 
+    /// What an agent may start by itself, with the specs that its session has not carried yet.
+    pub(super) fn allowances(
+        &mut self,
+        (id, fence, version): (SessionId, Fence, u64),
+        allowances: &[Allowance],
+        model: &Model,
+    ) -> wire::Allowances {
+        let runs = |allowance: &Allowance| (allowance.app, allowance.revision, allowance.digest);
+        let session = self.open.get_mut(&id);
+        let specs = session.map(|session| allowances.iter().filter_map(|one| session.spec(runs(one), model)).collect());
+        wire::Allowances {
+            fence: Some(fence_to_wire(fence)),
+            session: id.0,
+            version,
+            specs: specs.unwrap_or_default(),
+            allowances: allowances.iter().map(allowance_to_wire).collect(),
+        }
+    }
+
     /// Sends what waits; says how many orders left, and which sessions are too slow.
     pub(super) fn flush(&mut self, model: &Model) -> (u64, Vec<(NodeId, SessionId)>) {
         let (mut sent, mut slow) = (0, Vec::new());
@@ -127,19 +147,26 @@ impl Session {
 
     /// Those that this session has not carried yet.
     fn specs(&mut self, orders: &[Order], model: &Model) -> Vec<wire::Spec> {
-        let mut specs = Vec::new();
-        for order in orders {
-            let Action::Start { app, revision, digest, .. } = &order.action else { continue };
-            if self.carried.contains(digest) {
-                continue;
-            }
-            let Some(spec) = find_spec(model, *app, *revision, *digest) else { continue };
-            self.carried.insert(*digest);
-            specs.push(wire::Spec { digest: digest.0.to_vec(), spec: Some(spec_to_wire(spec)) });
+        let start = |order: &Order| match &order.action {
+            Action::Start { app, revision, digest, .. } => Some((*app, *revision, *digest)),
+            _ => None,
+        };
+        orders.iter().filter_map(start).filter_map(|runs| self.spec(runs, model)).collect()
+    }
+
+    /// The spec, when this session has not carried it yet.
+    fn spec(&mut self, (app, revision, digest): Runs, model: &Model) -> Option<wire::Spec> {
+        if self.carried.contains(&digest) {
+            return None;
         }
-        specs
+        let spec = find_spec(model, app, revision, digest)?;
+        self.carried.insert(digest);
+        Some(wire::Spec { digest: digest.0.to_vec(), spec: Some(spec_to_wire(spec)) })
     }
 }
+
+/// What a copy runs.
+type Runs = (AppId, RevisionNumber, SpecDigest);
 
 fn find_spec(model: &Model, app: AppId, revision: RevisionNumber, digest: SpecDigest) -> Option<&AppSpec> {
     let app = model.apps.get(&app)?;

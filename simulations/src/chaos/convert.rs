@@ -136,6 +136,7 @@ pub(crate) fn report_up(report: agent::Report) -> core::input::Report {
         }),
         replicas: report.replicas.into_iter().map(replica_report_up).collect(),
         refused: report.refused.into_iter().map(refused_up).collect(),
+        allowed: report.allowed,
     }
 }
 

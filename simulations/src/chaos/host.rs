@@ -340,7 +340,7 @@ impl World {
                 self.tell_agent(number, node, session, |_| Down::Probe { newcomer });
             }
             // Agents of this world have no ingress.
-            Effect::Entrances { .. } | Effect::Routes { .. } => {}
+            Effect::Entrances { .. } | Effect::Routes { .. } | Effect::Allowances { .. } => {}
             Effect::CloseSession { node, session, .. } => self.close_session(number, node, session),
             Effect::Event(event) => self.tally.count(super::people::event_name(event.kind)),
         }

@@ -105,6 +105,7 @@ impl Site {
             labels: self.labels(),
             version: "0.1.0".to_owned(),
             ingress: String::new(),
+            allowances: Vec::new(),
         }
     }
 }

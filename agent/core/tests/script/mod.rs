@@ -178,7 +178,7 @@ fn allowances(words: &[&str]) -> Input {
         Allowance { id: id.parse().expect("a replica id"), app, revision, digest }
     };
     let allowances = words[3..].iter().map(one).collect();
-    Input::Allowances { fence: fence(words[1]), session: session(words[2]), specs, allowances }
+    Input::Allowances { fence: fence(words[1]), session: session(words[2]), version: 1, specs, allowances }
 }
 
 fn shown<T: std::fmt::Display>(all: &[T]) -> String {

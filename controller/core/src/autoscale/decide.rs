@@ -37,6 +37,21 @@ impl Elasticity {
         self.wanted != before
     }
 
+    /// A copy was started where requests waited, before their counts came: it was needed, and stays for the idle grace.
+    pub fn take_in(&mut self, now: Instant, bounds: &Elastic, there: u32, limits: &Limits) -> bool {
+        let (before, needed) = (self.wanted, there.min(bounds.max));
+        if needed <= before {
+            return false;
+        }
+        self.window.note(now, needed, bounds.idle_grace, limits.window_buckets);
+        self.up.step(now, needed - before);
+        (self.wanted, self.at) = (needed, now);
+        let text =
+            format!("requests waited at an agent that was allowed to start a copy by itself: {before} -> {needed}");
+        self.reason = Reason::new("allowance_used", text);
+        true
+    }
+
     fn rise(&mut self, now: Instant, bounds: &Elastic, asked: u32) {
         let before = self.wanted;
         let most = before.saturating_add(self.up.allowed(now, bounds.up));

@@ -9,6 +9,7 @@ use crate::ids::{AppId, NodeId, OrderSequence, ReplicaId, SessionId};
 use crate::input::{
     Activity, Ended, Exit, Lifecycle, NodeFacts, NodeUse, OrderRefusal, RefusedOrder, ReplicaReport, Report,
 };
+use crate::plan::allow::ALLOWANCE;
 use crate::reason::Reason;
 use crate::turn::{About, Turn};
 use crate::units::{Millis, Resources};
@@ -48,6 +49,7 @@ impl Turn<'_> {
             }
         }
         self.take_in(node, session, inventory);
+        self.recall_allowances(node);
         self.revise_node(node);
         for slot in self.copies_on(node) {
             let replica = self.world.replicas.at(slot);
@@ -84,6 +86,7 @@ impl Turn<'_> {
         if heartbeat || was_late {
             self.world.touch_figures(node);
         }
+        let allowed = report.allowed;
         for refused in report.refused {
             self.refused(node, refused);
         }
@@ -92,6 +95,7 @@ impl Turn<'_> {
             self.settle_reservations(node, report.acknowledged, &report.replicas);
         }
         self.take_in(node, session, report.replicas);
+        self.allowances_heard(node, allowed);
     }
 
     fn take_in(&mut self, node: NodeId, session: SessionId, reports: Vec<ReplicaReport>) {
@@ -210,6 +214,7 @@ impl Turn<'_> {
     fn adopt(&mut self, node: NodeId, mut report: ReplicaReport) {
         let standing = self.scene().standing(report.app, report.revision);
         let reason = std::mem::take(&mut report.reason);
+        let by_allowance = reason.code == ALLOWANCE && !report.parked;
         let about = About::replica(report.app, report.id, node);
         let mut replica = Replica {
             id: report.id,
@@ -232,6 +237,9 @@ impl Turn<'_> {
         let (id, app) = (replica.id, replica.app);
         self.world.insert(replica);
         self.world.dirty.insert(app);
+        if by_allowance && standing == Standing::Known {
+            self.allowance_used(app);
+        }
         if standing == Standing::Orphan {
             let text = format!(
                 "{id} runs an app or revision that this cluster has never heard of; it is counted and left alone"

@@ -70,6 +70,7 @@ impl Turn<'_> {
         let text = format!("node {} was not heard for {silence}; {copies} on it", self.scene().node_name(node));
         self.tell(EventKind::NodeLost, About::node(node), Reason::new("node_lost", text));
         self.ingress_gone(node);
+        self.release_promises(node);
         self.world.touch(node);
         self.world.note_accounted();
         self.note_loss();

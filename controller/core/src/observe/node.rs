@@ -1,12 +1,13 @@
 //! What the leader knows of one server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::roster::Roster;
-use crate::ids::{AppId, OrderSequence, SessionId};
+use crate::ids::{AppId, OrderSequence, ReplicaId, SessionId};
 use crate::input::{AgentIdentity, NodeFacts, NodeUse};
+use crate::plan::allow::Promise;
 use crate::time::Instant;
 use crate::units::{Permille, Resources};
 
@@ -34,6 +35,8 @@ pub struct Session {
     pub sent: OrderSequence,
     /// The last order that a report acknowledged.
     pub acknowledged: OrderSequence,
+    /// The last version of the allowances sent.
+    pub allowed: u64,
     /// Since when.
     pub since: Instant,
 }
@@ -67,7 +70,7 @@ pub struct NodeSeen {
     /// Its place among this step's batches of orders, if it has one there.
     #[serde(skip)]
     pub batch: u32,
-    /// Declared resources of everything on it, ordered or running.
+    /// Declared resources of everything on it, ordered or running or promised.
     pub reserved: Resources,
     /// Use that its counters cannot show yet.
     pub unmeasured: Resources,
@@ -89,6 +92,9 @@ pub struct NodeSeen {
     pub spoke: Option<AgentIdentity>,
     /// Who else would.
     pub newcomer: Option<Newcomer>,
+    /// What its agent may start by itself.
+    #[serde(serialize_with = "crate::pairs::serialize")]
+    pub promises: BTreeMap<ReplicaId, Promise>,
     /// Apps that its ingress takes requests for.
     pub asks_for: BTreeSet<AppId>,
 }
@@ -114,6 +120,7 @@ impl NodeSeen {
             draws: 0,
             spoke: None,
             newcomer: None,
+            promises: BTreeMap::new(),
             asks_for: BTreeSet::new(),
         }
     }

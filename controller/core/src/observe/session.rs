@@ -122,7 +122,7 @@ impl Turn<'_> {
         let replaced = seen.session.take();
         seen.spoke = Some(agent.clone());
         let (sent, acknowledged) = (OrderSequence(0), OrderSequence(0));
-        seen.session = Some(Session { id: session, agent, live: false, sent, acknowledged, since: now });
+        seen.session = Some(Session { id: session, agent, live: false, sent, acknowledged, allowed: 0, since: now });
         if let Some(old) = replaced {
             let why = "the agent opened a newer connection".to_owned();
             self.effects.push(Effect::CloseSession { node, session: old.id, why, retry: true });

@@ -119,6 +119,7 @@ impl Turn<'_> {
                 seen.asks_for.insert(app);
             }
             self.open_routes(node, session, app);
+            self.world.dirty.insert(app);
         }
     }
 
@@ -131,6 +132,7 @@ impl Turn<'_> {
         }
         self.close_routes(node, app);
         self.world.demand.insert(app);
+        self.world.dirty.insert(app);
     }
 
     /// Counts of an ingress and of an owner. The decision follows in this very step.

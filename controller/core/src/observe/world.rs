@@ -61,6 +61,9 @@ pub struct AppSeen {
     pub requests: Requests,
     /// What those ingresses are told of its copies; none while nobody asks for it.
     pub routes: Option<Box<RouteBook>>,
+    /// Copies that agents may start by themselves, and where.
+    #[serde(serialize_with = "crate::pairs::serialize")]
+    pub promised: BTreeMap<ReplicaId, NodeId>,
     /// Where requests come in, as every ingress was told.
     pub entrance: Option<Entrance>,
     /// Of an app whose policies decide.
@@ -110,6 +113,8 @@ pub struct World {
     pub demand: BTreeSet<AppId>,
     /// Nodes whose ingress has not told its counts in its present session yet.
     pub traffic_due: BTreeSet<NodeId>,
+    /// Nodes whose allowances changed in this step.
+    pub promises_changed: BTreeSet<NodeId>,
     /// Routes that changed in this step.
     pub news: RouteNews,
     /// Apps with unplaced copies.
@@ -204,6 +209,7 @@ impl World {
             dirty: BTreeSet::new(),
             demand: BTreeSet::new(),
             traffic_due: BTreeSet::new(),
+            promises_changed: BTreeSet::new(),
             news: RouteNews::default(),
             unplaced: BTreeSet::new(),
             room_changed: false,
@@ -290,6 +296,8 @@ impl World {
         let (id, app, at) = (replica.id, replica.app, replica.node);
         let tally = replica.tally();
         let (resources, unmeasured) = (replica.resources, replica.unmeasured(self.full_window));
+        // It was started under an allowance: from here on it counts by itself.
+        self.release(at, id);
         let visible = replica.line().is_some();
         let slot = self.replicas.insert(replica);
         let seen = self.apps.entry(app).or_default();

@@ -1,6 +1,7 @@
 //! From what is wanted and what is there to orders. Each rule has a room: who may (`eligible`), who is best (`score`), where
 //! (`place`), how many (`need`), which ones end (`retire`), what failed (`repair`), and what people are told (`report`).
 
+pub mod allow;
 pub mod classes;
 pub mod eligible;
 pub mod need;
@@ -80,19 +81,23 @@ impl Turn<'_> {
     fn plan_app(&mut self, app: AppId) {
         if !self.model.apps.contains_key(&app) {
             self.plan_removed(app);
+            self.plan_allowances(app);
             return;
         }
         self.expire_drains(app);
         self.advance_retirements(app);
         let need = Need::work_out(&self.figures(app));
         let missing = need.unpark - self.unpark(app, need.unpark);
-        let granted = self.grant_repair(app, need.repair);
+        let startable = self.scene().startable(app);
+        let granted = self.grant_repair(app, need.repair.min(startable));
         let placed = self.start_copies(app, granted, Why::Replacement);
         let share = Share { placed, asked: granted };
-        let grown = if share.satisfied() { self.start_copies(app, need.growth + missing, need.why) } else { 0 };
-        self.report_unplaced(app, share.missing() + need.growth + missing - grown);
+        let growth = (need.growth + missing).min(startable.saturating_sub(placed));
+        let grown = if share.satisfied() { self.start_copies(app, growth, need.why) } else { 0 };
+        self.report_unplaced(app, share.missing() + growth - grown);
         self.retire_surplus(app, need.retire_fresh, need.retire_stale);
         self.make_way(app);
+        self.plan_allowances(app);
         self.report_rollout(app);
         self.watch_replacement(app);
     }
@@ -114,6 +119,17 @@ impl Turn<'_> {
 }
 
 impl Scene<'_> {
+    /// How many copies may start, so that with those that agents may start by themselves there are never more than the app's largest count.
+    fn startable(&self, app: AppId) -> u32 {
+        let (Some(known), Some(seen)) = (self.model.apps.get(&app), self.world.apps.get(&app)) else { return u32::MAX };
+        let Scale::Policies(bounds) = &known.current.spec.scale else { return u32::MAX };
+        let promised = u32::try_from(seen.promised.len()).unwrap_or(u32::MAX);
+        if promised == 0 {
+            return u32::MAX; // the wanted count is within the bounds
+        }
+        bounds.max.saturating_sub(seen.tally.fresh + seen.tally.held).saturating_sub(promised)
+    }
+
     /// The count that an app shall have now.
     pub fn wanted(&self, app: AppId) -> u32 {
         let Some(known) = self.model.apps.get(&app) else { return 0 };

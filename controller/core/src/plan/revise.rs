@@ -125,6 +125,7 @@ impl Turn<'_> {
         let newcomer = seen.newcomer.take().and_then(|newcomer| newcomer.session);
         let open = seen.session.take().map(|session| session.id);
         self.ingress_gone(node);
+        self.release_promises(node);
         for slot in self.copies_on(node) {
             self.finish(slot, Exit::Unknown, reason.clone(), false);
         }

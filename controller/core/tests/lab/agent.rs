@@ -8,6 +8,7 @@ use bellows_core::input::{
     Activity, AgentIdentity, AppTraffic, Ended, Exit, Lifecycle, NodeFacts, NodeUse, Obeyed, OrderRefusal,
     RefusedOrder, ReplicaReport, Report, TrafficReport,
 };
+use bellows_core::plan::allow::Allowance;
 use bellows_core::plan::routes::{Entrance, RouteReplica, RouteUpdate};
 use bellows_core::reason::Reason;
 use bellows_core::time::Instant;
@@ -41,6 +42,12 @@ pub struct Agent {
     pub never_ready: bool,
     /// What its ingress counts, of every app that it has had a request for.
     pub asks: BTreeMap<AppId, AppTraffic>,
+    /// What it may start by itself.
+    pub allowances: Vec<Allowance>,
+    /// The version of that.
+    pub allowed: u64,
+    /// The leader does not know yet that it has taken that in.
+    pub unheard: bool,
     /// Apps that can be asked for, as it was told.
     pub entrances: BTreeMap<AppId, Entrance>,
     /// Copies of the apps that it asks for, as it was told.
@@ -203,7 +210,7 @@ impl Agent {
                 copy.told = false;
             }
         }
-        !self.refused.is_empty() || self.copies.values().any(|copy| !copy.told)
+        self.unheard || !self.refused.is_empty() || self.copies.values().any(|copy| !copy.told)
     }
 
     pub fn heartbeat(&mut self, now: Instant) -> Report {
@@ -214,13 +221,30 @@ impl Agent {
             load: Some(load),
             replicas,
             refused: std::mem::take(&mut self.refused),
+            allowed: self.allowed,
         }
+    }
+
+    /// A request waits and a copy may be started here: the leader hears of the copy first.
+    pub fn start_by_allowance(&mut self, now: Instant, app: AppId, held: u32) -> Option<Report> {
+        let coming = self.copies.values().any(|copy| copy.report.app == app && !copy.report.ready);
+        let at = self.allowances.iter().position(|one| one.app == app).filter(|_| held > 0 && !coming)?;
+        let Allowance { id, app, revision, digest } = self.allowances.remove(at);
+        let reason = Reason::new("allowance", "a request waited here");
+        let (attempt, lifecycle, resources) = (1, Lifecycle::Starting, super::resources(500, 128));
+        let report =
+            ReplicaReport { id, app, revision, digest, resources, reason, attempt, lifecycle, ..Default::default() };
+        let ready_at = Some(now + self.start_takes);
+        self.copies.insert(id, Copy { report, ready_at, ends_at: None, since: now, told: false, idle_since: now });
+        Some(self.news(now))
     }
 
     pub fn news(&mut self, now: Instant) -> Report {
         let changed = self.copies.values_mut().filter(|copy| !copy.told);
         let replicas = changed.map(|copy| copy.told(now)).collect();
-        Report { acknowledged: self.acknowledged, load: None, replicas, refused: std::mem::take(&mut self.refused) }
+        self.unheard = false;
+        let (acknowledged, allowed, refused) = (self.acknowledged, self.allowed, std::mem::take(&mut self.refused));
+        Report { acknowledged, load: None, replicas, refused, allowed }
     }
 
     fn used(&self) -> Resources {

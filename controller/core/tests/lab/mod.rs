@@ -102,6 +102,7 @@ impl Lab {
             | Effect::Orders { node, .. }
             | Effect::Acknowledge { node, .. }
             | Effect::Entrances { node, .. }
+            | Effect::Allowances { node, .. }
             | Effect::Routes { node, .. }
             | Effect::Probe { node, .. } => {
                 self.later(LATENCY, Thing::Deliver(node, effect));
@@ -149,6 +150,8 @@ impl Lab {
                 agent.fence = fence;
                 agent.live = true;
                 agent.acknowledged = OrderSequence(0);
+                agent.facts.allowances.clone_from(&agent.allowances);
+                agent.allowed = 0;
                 let (facts, inventory) = (agent.facts.clone(), agent.inventory(now));
                 let remembered = agent.remembered.clone();
                 let (apps, report) = (agent.asks.keys().copied().collect(), agent.traffic());
@@ -164,6 +167,11 @@ impl Lab {
             Effect::Acknowledge { session, ended, .. } if agent.session == Some(session) => {
                 let copies = ended.iter().filter_map(|id| agent.copies.remove(id));
                 agent.remembered.extend(copies.map(|copy| copy.report));
+            }
+            Effect::Allowances { session, version, allowances, .. } if agent.session == Some(session) => {
+                agent.allowed = version;
+                agent.allowances = allowances.into_iter().filter(|one| !agent.copies.contains_key(&one.id)).collect();
+                agent.unheard = true;
             }
             Effect::Entrances { session, whole, apps, gone, .. } if agent.session == Some(session) => {
                 agent.learn_entrances(whole, apps, &gone);
@@ -223,7 +231,11 @@ impl Lab {
         let asked = agent.asks.entry(app).or_insert(AppTraffic { app, ..AppTraffic::default() });
         (asked.held, asked.arrivals) = (held, asked.arrivals + arrivals);
         let report = TrafficReport { apps: vec![*asked], replicas: Vec::new() };
+        let news = agent.start_by_allowance(self.now, app, held);
         let Some(session) = agent.session.filter(|_| agent.live && !agent.silent) else { return };
+        if let Some(report) = news {
+            self.later(LATENCY, Thing::Input(Input::Report { node, session, report }));
+        }
         if new {
             let (apps, dropped) = (vec![app], Vec::new());
             self.later(LATENCY, Thing::Input(Input::Subscribe { node, session, apps, dropped }));
@@ -284,6 +296,7 @@ impl Lab {
             labels,
             version: "test".to_owned(),
             ingress: format!("{name}:7071"),
+            allowances: Vec::new(),
         };
         let fence = Fence::default();
         self.agents.insert(
@@ -308,6 +321,9 @@ impl Lab {
                 start_takes: Millis(200),
                 never_ready: false,
                 asks: BTreeMap::new(),
+                allowances: Vec::new(),
+                allowed: 0,
+                unheard: false,
                 entrances: BTreeMap::new(),
                 routes: BTreeMap::new(),
             },
