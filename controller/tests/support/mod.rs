@@ -317,6 +317,7 @@ impl Agent {
             load: Some(node::NodeUse { used: Some(used), age_ms: 0, pressure_permille: None }),
             replicas: self.replicas.values().cloned().collect(),
             refused: Vec::new(),
+            allowed: 0,
         };
         self.say(node::from_agent::Body::Report(report)).await;
     }
