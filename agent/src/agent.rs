@@ -23,7 +23,7 @@ use crate::driver::{Driver, Facts, Live};
 use crate::exits::Exits;
 use crate::identity::{Identity, JoinError, join};
 use crate::images::Images;
-use crate::ingress::{Ingress, Inside};
+use crate::ingress::{Ingress, IngressConfig, Inside, LinkConfig};
 use crate::journal::{Journal, JournalError};
 use crate::news::News;
 use crate::sample::NodeMeter;
@@ -338,7 +338,7 @@ impl Parts {
                 capacity,
                 labels: self.config.labels.clone(),
                 node: self.identity.node,
-                ingress: String::new(),
+                ingress: self.config.links.map(|address| address.to_string()).unwrap_or_default(),
                 shared_ports: self
                     .config
                     .ingress
@@ -398,7 +398,10 @@ impl Parts {
 
     fn plane(&self) -> Result<Arc<dyn DataPlane>, StartError> {
         let Some(config) = &self.config.ingress else { return Ok(Arc::new(NoIngress)) };
-        let ingress = Ingress::start(config, Arc::new(Inside(self.containers.clone())));
+        let identity = self.identity.for_links();
+        let link = self.config.links.map(|address| LinkConfig { address, identity });
+        let config = IngressConfig { link, ..config.clone() };
+        let ingress = Ingress::start(&config, Arc::new(Inside(self.containers.clone())));
         Ok(Arc::new(ingress.map_err(StartError::Thread)?))
     }
 

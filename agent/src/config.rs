@@ -1,6 +1,7 @@
 //! What an agent is told once.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct AgentConfig {
     pub uid_base: u32,
     /// Where it takes requests for apps; nowhere when absent.
     pub ingress: Option<IngressConfig>,
+    /// Where ingresses of other nodes reach this one's; they do not when absent.
+    pub links: Option<SocketAddr>,
     /// How to start a launcher: a program and arguments that call `bellows_runtime::launch::launcher_main`.
     pub launcher: LauncherCommand,
 }

@@ -57,6 +57,7 @@ impl Bench {
             uid_base: 0x3000_0000 + self.number * (1 << 24),
             capacity: Some(bellows_runtime::handle::Capacity { cpu_milli: 64_000, memory_bytes: 8 << 30 }),
             ingress: None,
+            links: None,
             launcher: LauncherCommand {
                 program: env!("CARGO_BIN_EXE_bellows-agent-launcher").into(),
                 args: Vec::new(),

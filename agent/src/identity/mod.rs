@@ -17,6 +17,7 @@ pub use join::JoinError;
 pub(crate) use join::join;
 pub use token::TokenError;
 
+use crate::ingress::LinkIdentity;
 use crate::state::{StateError, file_error, replace_file};
 
 /// The name in every controller's certificate, whatever its address.
@@ -64,6 +65,15 @@ impl Identity {
         replace_file(&folder.join("node"), self.node.to_string().as_bytes(), 0o600)?;
         replace_file(&folder.join("authority.pem"), self.authority_pem.as_bytes(), 0o600)?;
         replace_file(&folder.join("certificate.pem"), self.certificate_pem.as_bytes(), 0o600)
+    }
+
+    /// For ingresses, to each other.
+    pub(crate) fn for_links(&self) -> LinkIdentity {
+        LinkIdentity {
+            certificate_pem: self.certificate_pem.clone(),
+            key_pem: self.key_pem.clone(),
+            authority_pem: self.authority_pem.clone(),
+        }
     }
 
     /// Both sides show certificates of the cluster's authority.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bellows_agent_core::traffic::app::Request;
 use bellows_agent_core::traffic::{
-    AppTraffic, Bounce, Demand, HereCopy, Moved, Outcome, Refusal, Ticket, Update, Verdict,
+    Admission, AppTraffic, Bounce, Demand, HereCopy, Moved, Outcome, Owner, Refusal, Ticket, Update, Verdict,
 };
 use bellows_agent_core::{AppId, Bytes, Instant, ReplicaId};
 use tokio::sync::oneshot;
@@ -15,15 +15,33 @@ use tokio::sync::oneshot;
 use super::changes::Changes;
 use super::time::Time;
 
-/// Where a request goes: a copy on this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// Who.
-    pub(crate) replica: ReplicaId,
-    /// The present attempt.
-    pub(crate) attempt: u32,
-    /// Its own address.
-    pub(crate) address: Ipv4Addr,
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// To a copy on this node.
+    Here {
+        /// Who.
+        replica: ReplicaId,
+        /// The present attempt.
+        attempt: u32,
+        /// Its own address.
+        address: Ipv4Addr,
+    },
+    /// To the ingress of the copy's owner.
+    At {
+        /// Who.
+        replica: ReplicaId,
+        /// `HOST:PORT` of its owner.
+        owner: Arc<str>,
+    },
+}
+
+impl Target {
+    pub(crate) fn replica(&self) -> ReplicaId {
+        match self {
+            Self::Here { replica, .. } | Self::At { replica, .. } => *replica,
+        }
+    }
 }
 
 /// One app's traffic.
@@ -69,11 +87,41 @@ impl App {
         self.settle(state, request, verdict, Vec::new())
     }
 
-    /// The leader's word on the app's terms. Copies of other nodes are not proposed before there is a way to them.
-    pub(crate) fn update(&self, update: Update) {
-        let update = Update { copies: Vec::new(), ..update };
+    /// Another ingress asks for this copy.
+    pub(crate) fn admit(self: &Arc<Self>, replica: ReplicaId) -> Result<Seat, Bounce> {
         let now = self.time.now();
         let mut state = self.lock();
+        match state.traffic.admit(now, replica) {
+            Admission::Bounced(bounce) => Err(bounce),
+            Admission::Admitted => {
+                let target = state.target(replica);
+                drop(state);
+                self.changed(false);
+                let Some(target) = target else {
+                    self.finish(replica, Outcome::Left);
+                    return Err(Bounce::Parked);
+                };
+                Ok(Seat::new(self.clone(), target, None))
+            }
+        }
+    }
+
+    /// The leader's word.
+    pub(crate) fn update(&self, update: Update) {
+        let now = self.time.now();
+        let mut state = self.lock();
+        if update.whole {
+            state.targets.retain(|_, target| matches!(target, Target::Here { .. }));
+        }
+        for told in &update.copies {
+            if let Owner::At(owner) = &told.owner {
+                let target = Target::At { replica: told.replica, owner: owner.as_str().into() };
+                let here = matches!(state.targets.get(&told.replica), Some(Target::Here { .. }));
+                if !here {
+                    state.targets.insert(told.replica, target);
+                }
+            }
+        }
         let moved = state.traffic.update(now, update);
         state.deliver(moved);
         drop(state);
@@ -85,7 +133,7 @@ impl App {
         let now = self.time.now();
         let mut state = self.lock();
         let address = here.address.parse().unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let target = Target { replica: here.replica, attempt: here.attempt, address };
+        let target = Target::Here { replica: here.replica, attempt: here.attempt, address };
         state.targets.insert(here.replica, target);
         let moved = state.traffic.here(now, here);
         state.deliver(moved);
@@ -130,6 +178,11 @@ impl App {
     /// Requests in a copy of this node.
     pub(crate) fn in_flight(&self, replica: ReplicaId) -> u32 {
         self.lock().traffic.in_flight(replica)
+    }
+
+    /// The owner of a copy elsewhere said how many requests are in it.
+    pub(crate) fn heard(&self, replica: ReplicaId, count: u32) {
+        self.lock().traffic.heard(replica, count);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -199,7 +252,7 @@ impl App {
 
 impl State {
     fn target(&self, replica: ReplicaId) -> Option<Target> {
-        self.targets.get(&replica).copied()
+        self.targets.get(&replica).cloned()
     }
 
     /// Whoever is not there any more to take its seat gives it back when it drops the receiver: see [`Waiting`].
@@ -232,8 +285,12 @@ impl Seat {
         Self { app, target, request, outcome: Outcome::Left, counted: true }
     }
 
-    pub(crate) fn target(&self) -> Target {
-        self.target
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// How it ended, if it does not end by its sender's leaving.
@@ -246,7 +303,7 @@ impl Seat {
         let Some(mut request) = self.request.take() else { return Err(Refusal::Removed) };
         let (app, now) = (self.app.clone(), self.app.time.now());
         let mut state = app.lock();
-        let (verdict, moved) = state.traffic.bounced(now, &mut request, self.target.replica, why);
+        let (verdict, moved) = state.traffic.bounced(now, &mut request, self.target.replica(), why);
         self.counted = false;
         app.settle(state, request, verdict, moved)
     }
@@ -255,7 +312,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if self.counted {
-            self.app.finish(self.target.replica, self.outcome);
+            self.app.finish(self.target.replica(), self.outcome);
         }
     }
 }
@@ -284,7 +341,7 @@ impl Drop for Waiting {
             self.app.leave(self.ticket);
             // A seat that was given meanwhile is given back.
             if let Ok(Ok(target)) = self.receiver.try_recv() {
-                self.app.finish(target.replica, Outcome::Left);
+                self.app.finish(target.replica(), Outcome::Left);
             }
         }
     }

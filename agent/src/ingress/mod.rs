@@ -3,7 +3,7 @@
 //! Every decision is made by [`bellows_agent_core::traffic`]; this is the shell around it. As many threads as the machine has cores, each
 //! with an event loop, listeners and connections of its own; they meet in `app` only, one short lock for each request. Read in this
 //! order: `shared` and `thread`; `wire` and `buffer`, a connection and what passes through it; `app`, a request's seat in a copy or its
-//! place in the queue; `http1`, the path of most requests.
+//! place in the queue; `http1`, the path of most requests; `link`, to copies of other nodes; `tcp`.
 //!
 //! Only this ingress connects to copies of this node, by sockets made in their own networks ([`Dial`]): that is why its counts are exact.
 
@@ -13,8 +13,10 @@ mod buffer;
 mod changes;
 mod dial;
 mod http1;
+mod link;
 mod plane;
 mod shared;
+mod tcp;
 mod thread;
 mod time;
 mod tunnel;
@@ -31,6 +33,7 @@ use bellows_agent_core::{AppId, ReplicaId};
 use tokio::sync::watch;
 
 pub use dial::Dial;
+pub use link::{LinkConfig, LinkError, LinkIdentity};
 pub(crate) use plane::Inside;
 
 use http1::upstream::{Open, Pool};
@@ -46,6 +49,8 @@ pub struct IngressConfig {
     pub threads: usize,
     /// Ports for apps that name none of their own.
     pub shared_ports: Vec<u16>,
+    /// Where ingresses of other nodes reach this one; nowhere when absent, and then it reaches none.
+    pub link: Option<LinkConfig>,
     /// How long others may take.
     pub patience: Patience,
 }
@@ -71,7 +76,13 @@ impl Default for IngressConfig {
     /// On every address, with port 8080 for all apps, one loop for each core.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { address: thread::EVERYWHERE, threads, shared_ports: vec![8080], patience: Patience::default() }
+        Self {
+            address: thread::EVERYWHERE,
+            threads,
+            shared_ports: vec![8080],
+            link: None,
+            patience: Patience::default(),
+        }
     }
 }
 
@@ -86,7 +97,8 @@ pub struct Ingress {
 impl Ingress {
     /// Starts its threads; it listens when it is told of routes.
     pub fn start(config: &IngressConfig, dial: Arc<dyn Dial>) -> io::Result<Self> {
-        let (shared, open) = (Shared::new(config.address, config.patience), Arc::<Open>::default());
+        let trust = config.link.as_ref().map(link::Trust::new).transpose().map_err(io::Error::other)?;
+        let (shared, open) = (Shared::new(config.address, config.patience, trust), Arc::<Open>::default());
         let (closing, closing_seen) = watch::channel(false);
         let mut threads = Vec::new();
         for number in 0..config.threads.max(1) {

@@ -11,12 +11,15 @@ use tokio::sync::watch;
 use super::Patience;
 use super::app::App;
 use super::changes::Changes;
+use super::link::Trust;
 use super::time::Time;
 
 /// What all threads know.
 pub(crate) struct Shared {
     pub(crate) address: IpAddr,
     pub(crate) patience: Patience,
+    /// Who other ingresses are told that this is; nobody where there are no others.
+    pub(crate) trust: Option<Trust>,
     pub(crate) entrances: watch::Sender<Arc<Entrances>>,
     pub(crate) changes: Arc<Changes>,
     pub(crate) time: Time,
@@ -28,10 +31,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(address: IpAddr, patience: Patience) -> Arc<Self> {
+    pub(crate) fn new(address: IpAddr, patience: Patience, trust: Option<Trust>) -> Arc<Self> {
         Arc::new(Self {
             address,
             patience,
+            trust,
             entrances: watch::channel(Arc::default()).0,
             changes: Arc::default(),
             time: Time::start(),

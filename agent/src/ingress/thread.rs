@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_agent_core::AppId;
-use bellows_agent_core::traffic::{Entrances, Protocol};
+use bellows_agent_core::traffic::{Bounce, Entrances, Protocol};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::app::App;
+use super::app::{App, Seat, Target};
 use super::http1::client::Client;
 use super::http1::request::Sender;
 use super::http1::upstream::Pool;
+use super::link::{self, LinkStream, Links, NotTaken};
 use super::shared::Shared;
+use super::tcp;
 use super::wire::{self, Socket};
 
 /// Connections that wait to be accepted, of one thread and port: as many as the kernel's own default allows.
@@ -34,6 +36,7 @@ pub(crate) struct Thread {
     entrances: RefCell<Arc<Entrances>>,
     apps: RefCell<BTreeMap<AppId, Arc<App>>>,
     listeners: RefCell<BTreeMap<u16, AbortHandle>>,
+    links: Links,
     closing: watch::Receiver<bool>,
 }
 
@@ -48,10 +51,12 @@ impl Thread {
             entrances: RefCell::new(first),
             apps: RefCell::default(),
             listeners: RefCell::default(),
+            links: Links::default(),
             closing: closing.clone(),
         });
         tokio::task::spawn_local(wire::watch());
         tokio::task::spawn_local(thread.clone().sweep());
+        thread.serve_links();
         loop {
             thread.listen();
             tokio::select! {
@@ -73,6 +78,26 @@ impl Thread {
     fn app(&self, app: AppId) -> Arc<App> {
         let mut apps = self.apps.borrow_mut();
         apps.entry(app).or_insert_with(|| self.shared.app(app)).clone()
+    }
+
+    /// A stream to a copy elsewhere, if its owner admits the request.
+    pub(crate) async fn there(&self, seat: &Seat, port: u16) -> Result<Rc<LinkStream>, Bounce> {
+        let (Target::At { replica, owner }, Some(trust)) = (seat.target(), &self.shared.trust) else {
+            return Err(Bounce::NotReached);
+        };
+        let asked = self.links.stream(trust, owner, (seat.app().id, *replica, port)).await;
+        let (stream, count) = asked.map_err(|NotTaken(why)| why)?;
+        seat.app().heard(*replica, count);
+        Ok(stream)
+    }
+
+    /// Takes requests that other ingresses propose.
+    fn serve_links(self: &Rc<Self>) {
+        let Some(trust) = self.shared.trust.clone() else { return };
+        match listener(trust.address.ip(), trust.address.port()) {
+            Ok(listener) => drop(tokio::task::spawn_local(link::serve(self.clone(), listener, trust))),
+            Err(error) => self.shared.cannot_listen(trust.address.port(), &error),
+        }
     }
 
     /// Is the agent about to end? Then every answer is the last one of its connection.
@@ -120,6 +145,11 @@ impl Thread {
     fn welcome(self: Rc<Self>, stream: TcpStream, address: IpAddr, listen: u16) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone at once");
+            return;
+        }
+        let raw = self.entrances.borrow().ports().any(|(port, speaks)| port == listen && speaks == Protocol::Tcp);
+        if raw {
+            tokio::task::spawn_local(tcp::serve(self, Socket::new(stream), listen));
             return;
         }
         let sender = Sender { address: address.to_canonical(), secure: false };

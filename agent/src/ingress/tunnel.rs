@@ -9,8 +9,8 @@ use super::wire::{Wire, receive, send};
 
 /// Both ways, beginning with what was read already. An end on one side is passed on, and the other may go on.
 pub(crate) async fn tunnel<A: Wire, B: Wire>((a, from_a): (&A, &mut Lent), (b, mut from_b): (&B, Lent)) {
-    a.socket().at_leisure();
-    b.socket().at_leisure();
+    a.guarded().guard().at_leisure();
+    b.guarded().guard().at_leisure();
     let mut there = pin!(flow(a, b, from_a));
     let mut back = pin!(flow(b, a, &mut from_b));
     let (mut there_over, mut back_over) = (false, false);

@@ -1,6 +1,6 @@
 //! A connection in one thread: bytes both ways, and a moment by which something must have happened.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -19,39 +19,29 @@ pub(crate) trait Wire {
     fn poll_recv(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
     fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
     fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// The socket below.
-    fn socket(&self) -> &Socket;
+    /// Its moment.
+    fn guarded(&self) -> &dyn Guarded;
 }
 
-/// A TCP connection that is given up when it is overdue.
-#[derive(Debug)]
-pub(crate) struct Socket {
-    stream: RefCell<TcpStream>,
-    due: Cell<Option<Instant>>,
+/// How to give a connection up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shut {
     /// Only its reading ends, so that its sender can still be told why.
+    Reading,
+    /// It is over.
+    Whole,
+}
+
+/// The moment by which something must have happened.
+#[derive(Debug, Default)]
+pub(crate) struct Guard {
+    due: Cell<Option<Instant>>,
     gently: Cell<bool>,
     overdue: Cell<bool>,
 }
 
-impl Socket {
-    /// Watched by this thread from now on.
-    pub(crate) fn new(stream: TcpStream) -> Rc<Self> {
-        let socket = Rc::new(Self {
-            stream: RefCell::new(stream),
-            due: Cell::new(None),
-            gently: Cell::new(false),
-            overdue: Cell::new(false),
-        });
-        WATCHED.with_borrow_mut(|watched| watched.push(Rc::downgrade(&socket)));
-        socket
-    }
-
-    /// Is there something to read, or its end, by the last look at all sockets? Costs no system call.
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.borrow().poll_read_ready(cx)
-    }
-
-    /// It is closed if nothing sets another moment within `length`.
+impl Guard {
+    /// It is given up if nothing sets another moment within `length`.
     pub(crate) fn within(&self, length: Duration) {
         self.gently.set(false);
         self.due.set(Some(coarse() + length));
@@ -73,18 +63,55 @@ impl Socket {
         self.overdue.get()
     }
 
+    /// Is it to be given up now, and how?
+    fn check(&self, now: Instant) -> Option<Shut> {
+        self.due.get().filter(|due| *due <= now)?;
+        self.due.set(None);
+        self.overdue.set(true);
+        Some(if self.gently.get() { Shut::Reading } else { Shut::Whole })
+    }
+}
+
+/// Something that is given up when it is overdue.
+pub(crate) trait Guarded {
+    fn guard(&self) -> &Guard;
+    fn give_up(&self, how: Shut);
+}
+
+/// From now on, as long as it lives.
+pub(crate) fn keep_watch<G: Guarded + 'static>(guarded: &Rc<G>) {
+    let weak: Weak<dyn Guarded> = Rc::<G>::downgrade(guarded);
+    WATCHED.with_borrow_mut(|watched| watched.push(weak));
+}
+
+/// A TCP connection.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: RefCell<TcpStream>,
+    guard: Guard,
+}
+
+impl Socket {
+    /// Watched by this thread from now on.
+    pub(crate) fn new(stream: TcpStream) -> Rc<Self> {
+        let socket = Rc::new(Self { stream: RefCell::new(stream), guard: Guard::default() });
+        keep_watch(&socket);
+        socket
+    }
+
+    /// For system calls of one's own.
+    pub(crate) fn stream(&self) -> Ref<'_, TcpStream> {
+        self.stream.borrow()
+    }
+
+    /// Is there something to read, or its end, by the last look at all sockets? Costs no system call.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.borrow().poll_read_ready(cx)
+    }
+
     /// Bytes that the other side's kernel has taken.
     pub(crate) fn acknowledged(&self) -> io::Result<u64> {
         bellows_runtime::acknowledged(&*self.stream.borrow())
-    }
-
-    fn check(&self, now: Instant) {
-        if self.due.get().is_some_and(|due| due <= now) {
-            self.due.set(None);
-            self.overdue.set(true);
-            let how = if self.gently.get() { Shutdown::Read } else { Shutdown::Both };
-            self.shut(how);
-        }
     }
 
     /// One that is shut already is as good.
@@ -92,6 +119,16 @@ impl Socket {
         if let Err(error) = socket2::SockRef::from(&*self.stream.borrow()).shutdown(how) {
             tracing::trace!(%error, "a connection was shut already");
         }
+    }
+}
+
+impl Guarded for Socket {
+    fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    fn give_up(&self, how: Shut) {
+        self.shut(if how == Shut::Reading { Shutdown::Read } else { Shutdown::Both });
     }
 }
 
@@ -119,8 +156,8 @@ impl Wire for Rc<Socket> {
         Poll::Ready(Ok(()))
     }
 
-    fn socket(&self) -> &Socket {
-        self
+    fn guarded(&self) -> &dyn Guarded {
+        &**self
     }
 }
 
@@ -150,7 +187,7 @@ pub(crate) async fn receive(wire: &impl Wire, into: &mut [u8]) -> io::Result<usi
 }
 
 thread_local! {
-    static WATCHED: RefCell<Vec<Weak<Socket>>> = const { RefCell::new(Vec::new()) };
+    static WATCHED: RefCell<Vec<Weak<dyn Guarded>>> = const { RefCell::new(Vec::new()) };
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
@@ -169,9 +206,11 @@ pub(crate) async fn watch() {
         let now = round.tick().await.into_std();
         NOW.set(Some(now));
         WATCHED.with_borrow_mut(|watched| {
-            watched.retain(|socket| {
-                socket.upgrade().is_some_and(|socket| {
-                    socket.check(now);
+            watched.retain(|one| {
+                one.upgrade().is_some_and(|one| {
+                    if let Some(how) = one.guard().check(now) {
+                        one.give_up(how);
+                    }
                     true
                 })
             });

@@ -2,5 +2,7 @@
 
 mod faults;
 mod http1;
+mod links;
 mod smuggling;
 mod support;
+mod tcp;

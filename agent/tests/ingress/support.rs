@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bellows_agent::ingress::{Dial, Ingress, IngressConfig, Patience};
-use bellows_agent_core::traffic::{Entrance, HereCopy, Hold, Protocol, Route, Terms, Update};
+use bellows_agent_core::traffic::{Entrance, HereCopy, Hold, Owner, Protocol, Route, Terms, ToldCopy, Update};
 use bellows_agent_core::{AppId, Bytes, Fence, Millis, ReplicaId};
 
 pub const APP: AppId = AppId(7);
@@ -45,13 +45,14 @@ impl House {
     }
 
     pub fn patient(app_port: u16, terms: Terms, patience: Patience) -> Self {
+        Self::with(app_port, terms, Protocol::Http, IngressConfig { patience, ..IngressConfig::default() })
+    }
+
+    pub fn with(app_port: u16, terms: Terms, protocol: Protocol, config: IngressConfig) -> Self {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let ingress = Ingress::start(
-            &IngressConfig { address, threads: 2, patience, ..IngressConfig::default() },
-            Arc::new(Plain),
-        );
+        let ingress = Ingress::start(&IngressConfig { address, threads: 2, ..config }, Arc::new(Plain));
         let ingress = ingress.expect("an ingress starts");
-        let house = Self { ingress, port: free_port(), app_port, protocol: Protocol::Http };
+        let house = Self { ingress, port: free_port(), app_port, protocol };
         house.ingress.routes(APP, Update { version: 1, whole: true, terms, ..Update::default() });
         house.open();
         house
@@ -68,6 +69,12 @@ impl House {
     pub fn copy(&self, n: u64, parked: bool) {
         let address = format!("127.0.0.{n}");
         self.ingress.here(APP, HereCopy { replica: replica(n), attempt: 1, address, ready: true, parked });
+    }
+
+    /// A copy of another node.
+    pub fn copy_elsewhere(&self, n: u64, version: u64, terms: Terms, owner: SocketAddr) {
+        let copy = ToldCopy { replica: replica(n), owner: Owner::At(owner.to_string()), ready: true, parked: false };
+        self.ingress.routes(APP, Update { version, whole: true, terms, copies: vec![copy], ..Update::default() });
     }
 
     /// Listeners open a moment after routes are told.

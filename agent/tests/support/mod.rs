@@ -33,6 +33,7 @@ pub fn config(folder: &Path, controllers: Vec<String>, token: Option<String>) ->
         subnet: "10.251.0.0/24".parse().expect("a subnet"),
         uid_base: 0x1000_0000,
         ingress: None,
+        links: None,
         launcher: LauncherCommand { program: "/proc/self/exe".into(), args: Vec::new() },
     }
 }

@@ -13,6 +13,8 @@ use crate::names::{ClusterName, HostName};
 use crate::plan::{Host, Plan, REPLICA_SUBNET, Role};
 use crate::state;
 
+/// Where ingresses forward requests to each other.
+const LINKS_PORT: u16 = 7443;
 /// Where people and agents reach the controller.
 const PORT: u16 = 7400;
 /// Where the page is.
@@ -140,7 +142,8 @@ fn agent(plan: &Plan, host: &Host) -> Vec<String> {
     let state = plan.folder(&host.name).join("agent").display().to_string();
     let (cgroup, users) = (plan.cgroup(&host.name), host.uid_base.to_string());
     let words = ["agent", "--output", "json", "--name", host.name.as_str(), "--state", &state, "--cgroup", &cgroup];
-    let more = ["--uid-base", &users, "--subnet", REPLICA_SUBNET];
+    let links = format!("{}:{LINKS_PORT}", host.address);
+    let more = ["--uid-base", &users, "--subnet", REPLICA_SUBNET, "--links", &links];
     let mut words: Vec<String> = words.iter().chain(&more).map(|word| (*word).to_owned()).collect();
     if let Some(size) = host.size {
         words.extend(["--cpu".to_owned(), format!("{}m", size.cpu_milli)]);

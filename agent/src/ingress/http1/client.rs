@@ -5,15 +5,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bellows_agent_core::traffic::Bounce;
-
 use super::relay::{Exchange, Exchanged};
 use super::request::{Bad, HEAD_MOST, Request, Sender};
 use crate::ingress::answer::{self, Answer};
 use crate::ingress::app::{Placed, Seat, Waiting};
 use crate::ingress::buffer::Lent;
 use crate::ingress::thread::Thread;
-use crate::ingress::wire::{Wire, receive, send};
+use crate::ingress::wire::{Shut, Wire, receive, send};
 
 /// After the last answer, for its reader to see it before the connection is gone.
 const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -42,7 +40,7 @@ impl<W: Wire> Client<W> {
     /// Serves it to its end. A connection that waits for the next request takes no more memory than this.
     pub(crate) async fn serve(self) {
         loop {
-            self.wire.socket().within(self.thread.shared.patience.idle);
+            self.wire.guarded().guard().within(self.thread.shared.patience.idle);
             if poll_fn(|cx| self.wire.poll_readable(cx)).await.is_err() {
                 return;
             }
@@ -70,7 +68,7 @@ impl<W: Wire> Client<W> {
                     return false;
                 }
                 Next::Cut => {
-                    self.wire.socket().shut(std::net::Shutdown::Both);
+                    self.wire.guarded().give_up(Shut::Whole);
                     return false;
                 }
             }
@@ -91,7 +89,7 @@ impl<W: Wire> Client<W> {
 
     /// The next head; nothing when the connection ends before it is whole.
     async fn head(&self, inbound: &mut Lent) -> Result<Option<Request>, Bad> {
-        self.wire.socket().read_within(self.thread.shared.patience.head);
+        self.wire.guarded().guard().read_within(self.thread.shared.patience.head);
         loop {
             if !inbound.is_empty()
                 && let Some(request) = Request::read(inbound.filled())?
@@ -126,7 +124,7 @@ impl<W: Wire> Client<W> {
             placed = match exchange.run(inbound, seat, port).await {
                 Exchanged::Done(next) => return next,
                 Exchanged::Failed(answer) => return self.say(answer).await,
-                Exchanged::NotReached(seat) => seat.bounced(Bounce::NotReached),
+                Exchanged::Bounced(seat, why) => seat.bounced(why),
             };
         }
     }
@@ -138,7 +136,7 @@ impl<W: Wire> Client<W> {
         inbound: &mut Lent,
         exchange: &mut Exchange<'_, W>,
     ) -> Result<Seat, Option<Answer>> {
-        self.wire.socket().at_leisure();
+        self.wire.guarded().guard().at_leisure();
         let mut seat = std::pin::pin!(waiting.seat());
         poll_fn(|cx| {
             if let Poll::Ready(seat) = seat.as_mut().poll(cx) {
@@ -161,7 +159,7 @@ impl<W: Wire> Client<W> {
 
     /// Our own words instead of an app's. What is left of the request is not read, so the connection ends.
     async fn say(&self, answer: Answer) -> Next {
-        self.wire.socket().within(LINGER_TIME);
+        self.wire.guarded().guard().within(LINGER_TIME);
         let text = answer::http1(&answer);
         match send(&self.wire, &text, b"").await {
             Ok(()) => Next::Close,
@@ -171,7 +169,7 @@ impl<W: Wire> Client<W> {
 
     /// Closing with bytes unread would take the answer from its reader: what still comes is thrown away for a short while.
     async fn linger(&self, inbound: &mut Lent) {
-        self.wire.socket().within(LINGER_TIME);
+        self.wire.guarded().guard().within(LINGER_TIME);
         if poll_fn(|cx| self.wire.poll_close(cx)).await.is_err() {
             return;
         }

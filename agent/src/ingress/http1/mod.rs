@@ -8,3 +8,4 @@ pub(super) mod relay;
 pub(super) mod request;
 pub(super) mod response;
 pub(super) mod upstream;
+mod way;

@@ -7,13 +7,14 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bellows_agent_core::traffic::Outcome;
+use bellows_agent_core::traffic::{Bounce, Outcome};
 
 use super::client::{Client, Next};
 use super::framing::{BadChunk, Framing};
 use super::request::{Bad, Request};
 use super::response::{Garbage, Response, Wish};
-use super::upstream::{Place, Upstream};
+use super::upstream::Place;
+use super::way::Way;
 use crate::ingress::answer::Answer;
 use crate::ingress::app::{Seat, Target};
 use crate::ingress::buffer::Lent;
@@ -41,7 +42,7 @@ pub(crate) enum Exchanged {
     /// Nothing was said to whoever asked yet: say this.
     Failed(Answer),
     /// Not a byte can have reached the app.
-    NotReached(Seat),
+    Bounced(Seat, Bounce),
 }
 
 /// An exchange that did not go well.
@@ -76,21 +77,17 @@ impl<'c, W: Wire> Exchange<'c, W> {
 
     /// The request to the copy and its answer back.
     pub(crate) async fn run(&mut self, inbound: &mut Lent, mut seat: Seat, port: u16) -> Exchanged {
-        let Target { replica, attempt, address } = seat.target();
-        let place = Place { replica, attempt, address, port };
-        let upstream = match self.client.thread.pool.take(place).await {
-            Ok(upstream) => upstream,
-            Err(error) => {
-                tracing::debug!(%replica, %error, "a copy cannot be connected to");
-                return Exchanged::NotReached(seat);
-            }
+        let replica = seat.target().replica();
+        let way = match self.way(&seat, port).await {
+            Ok(way) => way,
+            Err(why) => return Exchanged::Bounced(seat, why),
         };
-        match self.with(inbound, upstream).await {
+        match self.with(inbound, way).await {
             Ok(next) => {
                 seat.set(Outcome::Answered);
                 Exchanged::Done(next)
             }
-            Err(Trouble::NotReached) => Exchanged::NotReached(seat),
+            Err(Trouble::NotReached) => Exchanged::Bounced(seat, Bounce::NotReached),
             Err(Trouble::Request(answer)) => Exchanged::Failed(answer),
             Err(Trouble::Copy(answer)) => {
                 tracing::debug!(%replica, reason = answer.reason, "a copy failed a request");
@@ -104,7 +101,21 @@ impl<'c, W: Wire> Exchange<'c, W> {
         }
     }
 
-    async fn with(&mut self, inbound: &mut Lent, upstream: Upstream) -> Result<Next, Trouble> {
+    async fn way(&self, seat: &Seat, port: u16) -> Result<Way, Bounce> {
+        let thread = &self.client.thread;
+        match *seat.target() {
+            Target::At { .. } => thread.there(seat, port).await.map(Way::There),
+            Target::Here { replica, attempt, address } => {
+                let place = Place { replica, attempt, address, port };
+                thread.pool.take(place).await.map(Way::Here).map_err(|error| {
+                    tracing::debug!(%replica, %error, "a copy cannot be connected to");
+                    Bounce::NotReached
+                })
+            }
+        }
+    }
+
+    async fn with(&mut self, inbound: &mut Lent, way: Way) -> Result<Next, Trouble> {
         if self.head.is_empty() {
             self.request.write(inbound.filled(), self.client.sender, &mut self.head);
             inbound.consume(self.request.length);
@@ -112,17 +123,17 @@ impl<'c, W: Wire> Exchange<'c, W> {
         let mut body = self.body;
         let first = body.take(inbound.filled()).map_err(bad_body)?;
         let whole = body.over();
-        self.progress(&upstream);
-        let sent = send(&upstream.socket, &self.head, &inbound.filled()[..first]).await;
-        let again = Again { whole, sent_before: upstream.count_sent(self.head.len() + first) };
-        if sent.is_err() && again.possible(&upstream) {
+        self.progress(&way);
+        let sent = send(&way, &self.head, &inbound.filled()[..first]).await;
+        let again = Again { whole, sent_before: way.count_sent(self.head.len() + first) };
+        if sent.is_err() && again.possible(&way) {
             return Err(Trouble::NotReached);
         }
         self.body = body;
         if !whole {
             inbound.consume(first); // what is whole is kept until the app answers: it may have to be sent elsewhere
         }
-        let replied = self.both(inbound, &upstream, again, sent.is_ok()).await;
+        let replied = self.both(inbound, &way, again, sent.is_ok()).await;
         if let Err(Trouble::NotReached) = replied {
             self.body = Framing::Length(first as u64);
         } else if whole {
@@ -130,26 +141,21 @@ impl<'c, W: Wire> Exchange<'c, W> {
         }
         let Reply { response, goes_on, rest } = replied?;
         if response.status == 101 {
-            tunnel((&self.client.wire, inbound), (&upstream.socket, rest)).await;
+            tunnel((&self.client.wire, inbound), (&way, rest)).await;
             return Ok(Next::Cut);
         }
         let over = self.body.over();
-        if response.persistent && over && rest.is_empty() {
-            self.client.thread.pool.give_back(upstream);
-        } else {
-            upstream.abandon();
+        match way {
+            Way::Here(upstream) if response.persistent && over && rest.is_empty() => {
+                self.client.thread.pool.give_back(upstream);
+            }
+            way => way.abandon(),
         }
         Ok(if goes_on && over && !self.half_closed { Next::Another } else { Next::Close })
     }
 
     /// The answer comes back while the rest of the body goes there.
-    async fn both(
-        &mut self,
-        inbound: &mut Lent,
-        upstream: &Upstream,
-        again: Again,
-        mut feeding: bool,
-    ) -> Result<Reply, Trouble> {
+    async fn both(&mut self, inbound: &mut Lent, way: &Way, again: Again, mut feeding: bool) -> Result<Reply, Trouble> {
         let over = Cell::new(self.body.over());
         let persistent = self.request.persistent && !self.client.thread.closing();
         let wish = Wish {
@@ -158,9 +164,9 @@ impl<'c, W: Wire> Exchange<'c, W> {
             persistent,
             upgrade: self.request.upgrade.is_some(),
         };
-        let replier = Replier { client: self.client, upstream, again, over: &over, wish };
+        let replier = Replier { client: self.client, way, again, over: &over, wish };
         let mut reply = pin!(replier.run());
-        let mut feed = pin!(self.feed(inbound, upstream, &over));
+        let mut feed = pin!(self.feed(inbound, way, &over));
         poll_fn(|cx| {
             if feeding && let Poll::Ready(fed) = feed.as_mut().poll(cx) {
                 feeding = false;
@@ -172,7 +178,7 @@ impl<'c, W: Wire> Exchange<'c, W> {
     }
 
     /// The rest of the body to the app; then whatever the asker sends, as far as there is room.
-    async fn feed(&mut self, inbound: &mut Lent, upstream: &Upstream, over: &Cell<bool>) -> Result<(), Trouble> {
+    async fn feed(&mut self, inbound: &mut Lent, way: &Way, over: &Cell<bool>) -> Result<(), Trouble> {
         while !self.body.over() {
             if inbound.is_empty() {
                 match receive(&self.client.wire, inbound.room()).await {
@@ -181,8 +187,8 @@ impl<'c, W: Wire> Exchange<'c, W> {
                 }
             }
             let count = self.body.take(inbound.filled()).map_err(bad_body)?;
-            self.progress(upstream);
-            if send(&upstream.socket, &inbound.filled()[..count], b"").await.is_err() {
+            self.progress(way);
+            if send(way, &inbound.filled()[..count], b"").await.is_err() {
                 return Ok(()); // it may have answered before it closed
             }
             inbound.consume(count);
@@ -195,17 +201,17 @@ impl<'c, W: Wire> Exchange<'c, W> {
         .await
     }
 
-    fn progress(&self, upstream: &Upstream) {
-        self.client.progress(upstream);
+    fn progress(&self, way: &Way) {
+        self.client.progress(way);
     }
 }
 
 impl<W: Wire> Client<W> {
     /// Something moved: the app has its time anew, and the asker somewhat more.
-    fn progress(&self, upstream: &Upstream) {
+    fn progress(&self, way: &Way) {
         let answer = self.thread.shared.patience.answer;
-        upstream.socket.within(answer);
-        self.wire.socket().within(answer + SENDER_TIME);
+        way.guarded().guard().within(answer);
+        self.wire.guarded().guard().within(answer + SENDER_TIME);
     }
 }
 
@@ -217,8 +223,8 @@ struct Again {
 }
 
 impl Again {
-    fn possible(self, upstream: &Upstream) -> bool {
-        self.whole && upstream.untouched(self.sent_before)
+    fn possible(self, way: &Way) -> bool {
+        self.whole && way.untouched(self.sent_before)
     }
 }
 
@@ -232,7 +238,7 @@ struct Reply {
 /// The way back.
 struct Replier<'a, W> {
     client: &'a Client<W>,
-    upstream: &'a Upstream,
+    way: &'a Way,
     again: Again,
     /// Is the request's body over?
     over: &'a Cell<bool>,
@@ -254,8 +260,8 @@ impl<W: Wire> Replier<'_, W> {
             if body.over() {
                 return Ok(Reply { response, goes_on, rest: answer });
             }
-            match receive(&self.upstream.socket, answer.room()).await {
-                Ok(0) if body == Framing::UntilClose && !self.upstream.socket.overdue() => {
+            match receive(self.way, answer.room()).await {
+                Ok(0) if body == Framing::UntilClose && !self.way.guarded().guard().overdue() => {
                     return Ok(Reply { response, goes_on, rest: answer });
                 }
                 Ok(0) | Err(_) => return Err(Trouble::Cut(Outcome::Failed)),
@@ -288,10 +294,10 @@ impl<W: Wire> Replier<'_, W> {
     }
 
     async fn more(&self, answer: &mut Lent) -> Result<(), Trouble> {
-        match receive(&self.upstream.socket, answer.room()).await {
-            Ok(0) if self.upstream.socket.overdue() && self.over.get() => Err(Trouble::Copy(Answer::no_answer())),
-            Ok(0) if self.upstream.socket.overdue() => Err(Trouble::Request(Answer::body_too_slow())),
-            Ok(0) if answer.is_empty() && self.again.possible(self.upstream) => Err(Trouble::NotReached),
+        match receive(self.way, answer.room()).await {
+            Ok(0) if self.way.guarded().guard().overdue() && self.over.get() => Err(Trouble::Copy(Answer::no_answer())),
+            Ok(0) if self.way.guarded().guard().overdue() => Err(Trouble::Request(Answer::body_too_slow())),
+            Ok(0) if answer.is_empty() && self.again.possible(self.way) => Err(Trouble::NotReached),
             Ok(0) => Err(Trouble::Copy(Answer::failed("it closed the connection before it had answered"))),
             Err(error) => Err(Trouble::Copy(Answer::failed(&format!("its connection broke ({error})")))),
             Ok(count) => {
@@ -302,7 +308,7 @@ impl<W: Wire> Replier<'_, W> {
     }
 
     async fn pass(&self, head: &[u8], body: &[u8]) -> Result<(), Trouble> {
-        self.client.progress(self.upstream);
+        self.client.progress(self.way);
         send(&self.client.wire, head, body).await.map_err(|_| Trouble::Cut(Outcome::Left))
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use bellows_agent_core::ReplicaId;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::ingress::dial::Dial;
-use crate::ingress::wire::Socket;
+use crate::ingress::wire::{Guarded, Socket};
 
 /// Below what any server keeps an idle connection for, so that one is hardly ever closed just when it is used again.
 const KEPT: Duration = Duration::from_secs(1);
@@ -101,7 +101,8 @@ impl Pool {
         std::iter::from_fn(|| kept.pop()).map(|(_, upstream)| upstream).find(|upstream| !upstream.spoken())
     }
 
-    async fn connect(&self, place: Place) -> std::io::Result<Upstream> {
+    /// A new one.
+    pub(crate) async fn connect(&self, place: Place) -> std::io::Result<Upstream> {
         let stream = self.stream(place).await?;
         let counted = self.open.enter(place.replica);
         Ok(Upstream { socket: Socket::new(stream), place, used: false, sent: Cell::new(0), _counted: counted })
@@ -120,7 +121,7 @@ impl Pool {
     /// For the next request.
     pub(crate) fn give_back(&self, mut upstream: Upstream) {
         upstream.used = true;
-        upstream.socket.at_leisure();
+        upstream.socket.guard().at_leisure();
         self.idle.borrow_mut().entry(upstream.place).or_default().push((Instant::now(), upstream));
     }
 
@@ -154,10 +155,5 @@ impl Upstream {
     pub(crate) fn untouched(&self, sent_before: u64) -> bool {
         // The kernel counts the connection's opening as one byte.
         self.used && self.socket.acknowledged().is_ok_and(|count| count <= sent_before + 1)
-    }
-
-    /// Nothing more is wanted of the app.
-    pub(crate) fn abandon(&self) {
-        self.socket.shut(Shutdown::Both);
     }
 }

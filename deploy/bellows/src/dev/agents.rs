@@ -13,6 +13,9 @@ use super::leftovers::launcher;
 use super::plan::NodePlan;
 use crate::failure::{Failure, chain};
 
+/// Where the nodes' ingresses reach each other, each at its node's address.
+const LINKS: u16 = 7443;
+
 /// Joins the cluster and adopts what an earlier start left running.
 pub async fn start(plan: &NodePlan, wishes: &Wishes, controller: SocketAddr, token: &str) -> Result<Agent, Failure> {
     let config = AgentConfig {
@@ -28,6 +31,7 @@ pub async fn start(plan: &NodePlan, wishes: &Wishes, controller: SocketAddr, tok
         subnet: plan.subnet,
         uid_base: plan.uid_base,
         ingress: Some(ingress(plan)),
+        links: Some(SocketAddr::from((node_address(plan), LINKS))),
         launcher: launcher(&wishes.program),
     };
     let started = Agent::start(config).await;
@@ -35,9 +39,12 @@ pub async fn start(plan: &NodePlan, wishes: &Wishes, controller: SocketAddr, tok
 }
 
 /// Each node takes requests at an address of its own, as if it were a server: 127.0.0.1 for the first, 127.0.0.2 for the second.
+fn node_address(plan: &NodePlan) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, u8::try_from(plan.number % 250).unwrap_or(1))
+}
+
 fn ingress(plan: &NodePlan) -> IngressConfig {
-    let last = u8::try_from(plan.number % 250).unwrap_or(1);
-    IngressConfig { address: Ipv4Addr::new(127, 0, 0, last).into(), ..IngressConfig::default() }
+    IngressConfig { address: node_address(plan).into(), ..IngressConfig::default() }
 }
 
 /// So that spread and constraints can be tried: odd nodes are in zone a, even ones in zone b.

@@ -1,6 +1,6 @@
 //! `bellows agent`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -86,6 +86,10 @@ pub struct Arguments {
     /// Address at which requests for apps are taken
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
     ingress: IpAddr,
+
+    /// Where other nodes forward requests for this one's copies, an address that they reach; without it only requests to this node get to them
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    links: Option<SocketAddr>,
 
     /// Port of every app whose route names none; may be given several times
     #[arg(long = "ingress-port", value_name = "PORT", default_value = "8080")]
@@ -179,6 +183,7 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Failure> {
             shared_ports: arguments.ingress_ports,
             ..IngressConfig::default()
         }),
+        links: arguments.links,
         launcher: launcher()?,
         name,
     })

@@ -1,0 +1,226 @@
+//! Links between ingresses: HTTP/2 over TLS, both ends with their node's certificate. Each request has a stream of its own to the copy
+//! that it was proposed for; the owner answers *full* or *parked* with its count before a byte is sent, or connects the stream to the
+//! copy. What flows then is what would flow to a copy here, so whatever reaches a copy here reaches one there.
+//!
+//! Deliberately absent: reading requests at the owner. It connects and counts, and the ingress that took the request has read it.
+
+mod stream;
+mod trust;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellows_agent_core::traffic::{Bounce, Outcome};
+use bellows_agent_core::{AppId, ReplicaId};
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{HeaderName, Method, Request, Response, StatusCode};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+pub(crate) use stream::LinkStream;
+pub use trust::{LinkError, LinkIdentity};
+
+use super::app::Target;
+use super::buffer::Lent;
+use super::http1::upstream::Place;
+use super::thread::Thread;
+use super::tunnel::tunnel;
+
+/// To another node and back, with a handshake; a node that takes longer is not there.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Of what is under way in one stream, and in all of one link.
+const STREAM_WINDOW: u32 = 1 << 20;
+const LINK_WINDOW: u32 = 64 << 20;
+/// More than an ingress holds.
+const STREAMS: u32 = 1 << 20;
+
+const APP: HeaderName = HeaderName::from_static("bellows-app");
+const REPLICA: HeaderName = HeaderName::from_static("bellows-replica");
+const PORT: HeaderName = HeaderName::from_static("bellows-port");
+const COUNT: HeaderName = HeaderName::from_static("bellows-in-flight");
+
+/// Where other ingresses reach this one, and who it is.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who it is.
+    pub identity: LinkIdentity,
+}
+
+/// What all threads need of it.
+#[derive(Clone)]
+pub(crate) struct Trust {
+    pub(crate) address: SocketAddr,
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl Trust {
+    pub(crate) fn new(config: &LinkConfig) -> Result<Self, LinkError> {
+        let (server, client) = trust::configs(&config.identity)?;
+        Ok(Self { address: config.address, server, client })
+    }
+}
+
+/// A thread's links to other ingresses.
+#[derive(Default)]
+pub(crate) struct Links(RefCell<HashMap<Arc<str>, SendRequest<Bytes>>>);
+
+/// A copy elsewhere did not take a request; with the owner's count if it told one.
+pub(crate) struct NotTaken(pub(crate) Bounce);
+
+impl Links {
+    /// A stream to this copy, and how many requests its owner counts in it.
+    pub(crate) async fn stream(
+        &self,
+        trust: &Trust,
+        owner: &Arc<str>,
+        (app, replica, port): (AppId, ReplicaId, u16),
+    ) -> Result<(Rc<LinkStream>, u32), NotTaken> {
+        let not_reached = |error: &dyn std::fmt::Display| {
+            tracing::debug!(owner = &**owner, %error, "an owner cannot be reached");
+            NotTaken(Bounce::NotReached)
+        };
+        let asked = tokio::time::timeout(CONNECT, self.ask(trust, owner, (app, replica, port))).await;
+        let (answer, send) = asked.map_err(|late| not_reached(&late))?.map_err(|error| not_reached(&error))?;
+        let count = answer.headers().get(COUNT).and_then(|count| count.to_str().ok()?.parse().ok()).unwrap_or(0);
+        match answer.status() {
+            StatusCode::OK => Ok((LinkStream::new(send, answer.into_body()), count)),
+            StatusCode::TOO_MANY_REQUESTS => Err(NotTaken(Bounce::Full(count))),
+            StatusCode::CONFLICT => Err(NotTaken(Bounce::Parked)),
+            _ => Err(NotTaken(Bounce::NotReached)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        trust: &Trust,
+        owner: &Arc<str>,
+        (app, replica, port): (AppId, ReplicaId, u16),
+    ) -> Result<(Response<h2::RecvStream>, h2::SendStream<Bytes>), std::io::Error> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri("https://ingress/")
+            .header(APP, app.0)
+            .header(REPLICA, replica.to_string())
+            .header(PORT, port)
+            .body(())
+            .map_err(std::io::Error::other)?;
+        let kept = self.0.borrow().get(owner).cloned();
+        let ready = match kept {
+            Some(kept) => kept.ready().await.ok(),
+            None => None,
+        };
+        let mut link = match ready {
+            Some(link) => link,
+            None => self.connect(trust, owner).await?,
+        };
+        let (answer, send) = link.send_request(request, false).map_err(std::io::Error::other)?;
+        Ok((answer.await.map_err(std::io::Error::other)?, send))
+    }
+
+    async fn connect(&self, trust: &Trust, owner: &Arc<str>) -> std::io::Result<SendRequest<Bytes>> {
+        let stream = TcpStream::connect(&**owner).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("bellows-ingress").map_err(std::io::Error::other)?;
+        let secure = TlsConnector::from(trust.client.clone()).connect(name, stream).await?;
+        let handshake = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(LINK_WINDOW)
+            .handshake(secure);
+        let (link, connection) = handshake.await.map_err(std::io::Error::other)?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a link to another ingress ended");
+            }
+        });
+        let link = link.ready().await.map_err(std::io::Error::other)?;
+        self.0.borrow_mut().insert(owner.clone(), link.clone());
+        Ok(link)
+    }
+}
+
+/// Takes links from other ingresses, for as long as the thread lives.
+pub(crate) async fn serve(thread: Rc<Thread>, listener: TcpListener, trust: Trust) {
+    let acceptor = TlsAcceptor::from(trust.server);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::task::spawn_local(link(thread.clone(), stream, acceptor.clone()))),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a link");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn link(thread: Rc<Thread>, stream: TcpStream, acceptor: TlsAcceptor) {
+    let made = async {
+        stream.set_nodelay(true)?;
+        let secure = acceptor.accept(stream).await?;
+        let handshake = h2::server::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(LINK_WINDOW)
+            .max_concurrent_streams(STREAMS)
+            .handshake(secure);
+        handshake.await.map_err(std::io::Error::other)
+    };
+    let mut link = match tokio::time::timeout(CONNECT, made).await {
+        Ok(Ok(link)) => link,
+        Ok(Err(error)) => return tracing::warn!(%error, "a link was refused"),
+        Err(_) => return tracing::warn!("a link did not come about in time"),
+    };
+    while let Some(Ok((request, respond))) = link.accept().await {
+        tokio::task::spawn_local(seat(thread.clone(), request, respond));
+    }
+}
+
+/// One request of another ingress: admitted and connected to its copy, or not.
+async fn seat(thread: Rc<Thread>, request: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
+    let field = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let app = field(APP).and_then(|app| app.parse().ok()).map(AppId);
+    let replica = field(REPLICA).and_then(|id| id.parse::<ReplicaId>().ok());
+    let port = field(PORT).and_then(|port| port.parse::<u16>().ok());
+    let (Some(app), Some(replica), Some(port)) = (app, replica, port) else {
+        return say(&mut respond, StatusCode::BAD_REQUEST, 0);
+    };
+    let app = thread.shared.app(app);
+    let mut seat = match app.admit(replica) {
+        Ok(seat) => seat,
+        Err(Bounce::Full(count)) => return say(&mut respond, StatusCode::TOO_MANY_REQUESTS, count),
+        Err(_) => return say(&mut respond, StatusCode::CONFLICT, 0),
+    };
+    let Target::Here { attempt, address, .. } = *seat.target() else {
+        return say(&mut respond, StatusCode::CONFLICT, 0);
+    };
+    let place = Place { replica, attempt, address, port };
+    let Ok(upstream) = thread.pool.connect(place).await else {
+        return say(&mut respond, StatusCode::BAD_GATEWAY, 0);
+    };
+    let answer = response(StatusCode::OK, app.in_flight(replica));
+    let Ok(send) = respond.send_response(answer, false) else { return };
+    let stream = LinkStream::new(send, request.into_body());
+    tunnel((&stream, &mut Lent::new()), (&upstream.socket, Lent::new())).await;
+    seat.set(Outcome::Answered);
+}
+
+fn response(status: StatusCode, count: u32) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response.headers_mut().insert(COUNT, count.into());
+    response
+}
+
+fn say(respond: &mut h2::server::SendResponse<Bytes>, status: StatusCode, count: u32) {
+    if let Err(error) = respond.send_response(response(status, count), true) {
+        tracing::debug!(%error, "whoever asked for a seat is gone");
+    }
+}
