@@ -9,6 +9,7 @@ pub mod image;
 mod kernel;
 pub mod launch;
 mod net;
+pub mod oci;
 mod probe;
 pub mod spec;
 pub mod steps;

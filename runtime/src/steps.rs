@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::kernel::capability;
 use crate::launch::Moment;
+use crate::oci::BundleStep;
 use crate::spec::ContainerSpec;
 
 /// Performed by the launcher, in this order.
@@ -100,6 +101,10 @@ pub enum ChildStep {
     StartProgram,
     /// This process becomes the init.
     BecomeInit,
+    /// What only a bundle asks for.
+    Bundle(BundleStep),
+    /// This very process goes on to the program's steps, as a bundle's program has no init above it.
+    BecomeProgram,
 }
 
 impl HostStep {
@@ -134,6 +139,8 @@ impl ChildStep {
             Self::Descriptors => Moment::Connected,
             Self::Capabilities(_) | Self::NoNewPrivileges => Moment::Lowered,
             Self::Filter | Self::StartProgram | Self::BecomeInit => Moment::Filtered,
+            // Bundles are launched by a process of their own, which keeps no moments.
+            Self::Bundle(_) | Self::BecomeProgram => Moment::Limited,
         }
     }
 }
@@ -170,6 +177,8 @@ pub enum ProgramStep {
         /// Its environment.
         env: Vec<CString>,
     },
+    /// What only a bundle asks for.
+    Bundle(BundleStep),
 }
 
 /// Performed by the process of a program that is executed in a running container, in this order. It is in the container's namespaces and cgroups already.

@@ -74,6 +74,17 @@ enum Verb {
     Sim(SimVerb),
     Bench(bench::Arguments),
     Local(verbs::local::Arguments),
+    /// Containers from OCI bundles: the runtime for podman and containerd (see `bellows oci --help`)
+    ///
+    /// Dispatched in `main`, before anything else.
+    ///
+    /// Example: bellows oci run -b bundle c1
+    #[command(disable_help_flag = true)]
+    Oci {
+        /// Its own verbs and options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
+    },
     Completions(verbs::completions::Arguments),
     Schema(verbs::schema::Arguments),
     /// Dispatched in `main`, before anything else; listed so that the tree is whole
@@ -189,8 +200,14 @@ fn run(verb: Verb, globals: &Globals) -> Result<(), Failure> {
         Verb::Local(arguments) => verbs::local::run(arguments, globals),
         Verb::Completions(arguments) => verbs::completions::run(arguments, globals),
         Verb::Schema(arguments) => verbs::schema::run(arguments, globals),
+        Verb::Oci { words } => Err(misplaced_runtime(&words)),
         Verb::RuntimeLauncher | Verb::DemoApp(_) | Verb::LocalHost | Verb::LocalEnter => Err(misplaced_hidden_verb()),
     }
+}
+
+fn misplaced_runtime(words: &[std::ffi::OsString]) -> Failure {
+    let verb = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    Failure::usage(format!("`oci` must be the first word of the command line: bellows oci {verb} ..."))
 }
 
 fn misplaced_hidden_verb() -> Failure {

@@ -1,5 +1,6 @@
 //! The kernel's facilities, one module each: thin, typed, and the only place that knows their numbers.
 
+pub mod assembler;
 pub mod capability;
 pub mod cgroup;
 pub mod ids;
@@ -7,3 +8,4 @@ pub mod mount;
 pub mod namespace;
 pub mod seccomp;
 pub mod sys;
+pub mod syscalls;

@@ -101,3 +101,41 @@ fn change(tree: BorrowedFd<'_>, attr: MountAttr) -> io::Result<()> {
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// What a detached tree of the host's becomes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change<'a> {
+    /// MOUNT_ATTR_* that are set.
+    pub set: u64,
+    /// MOUNT_ATTR_* that are taken away.
+    pub clear: u64,
+    /// MS_SHARED, MS_PRIVATE, ... or 0.
+    pub propagation: u64,
+    /// Whose mapping shifts the owners.
+    pub userns: Option<BorrowedFd<'a>>,
+}
+
+/// A private copy of the host's tree at `path`, with all that is mounted below it if wanted, attached nowhere.
+pub fn tree_of(path: &std::path::Path, recursive: bool) -> io::Result<OwnedFd> {
+    let deep = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(open_tree(rustix::fs::CWD, path, flags | deep)?)
+}
+
+/// Changes the top of a detached tree, or all of it.
+pub fn alter(tree: BorrowedFd<'_>, recursive: bool, change: Change<'_>) -> io::Result<()> {
+    let idmap = if change.userns.is_some() { libc::MOUNT_ATTR_IDMAP } else { 0 };
+    let attr = MountAttr {
+        set: change.set | idmap,
+        clear: change.clear,
+        propagation: change.propagation,
+        userns: change.userns.map_or(0, |userns| userns.as_raw_fd() as u64),
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a C string and attr has the size that is given.
+    let result = unsafe {
+        let size = size_of::<MountAttr>();
+        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

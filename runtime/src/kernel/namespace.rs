@@ -36,6 +36,12 @@ impl Drop for Back<'_> {
 
 /// A user namespace whose only purpose is its mapping: ids 0..65536 inside are `first`.. outside.
 pub fn user_mapping(first: u32) -> io::Result<OwnedFd> {
+    let map = format!("0 {first} 65536");
+    user_mapping_of([&map, &map])
+}
+
+/// The same with any mapping of users and one of groups, as `uid_map` takes them.
+pub fn user_mapping_of(maps: [&str; 2]) -> io::Result<OwnedFd> {
     let (mut reader, writer) = io::pipe()?;
     let mut stack = [0_u128; HOLDER_STACK];
     let args = CloneArgs {
@@ -52,7 +58,7 @@ pub fn user_mapping(first: u32) -> io::Result<OwnedFd> {
     if pid < 0 {
         return Err(io::Error::from_raw_os_error(-pid as i32));
     }
-    let taken = take_mapping(pid as libc::c_long, first);
+    let taken = take_mapping(pid as libc::c_long, maps);
     let released = (&writer).write_all(b"x");
     if released.is_err() {
         // SAFETY: the pid is our own child, not yet waited for.
@@ -93,9 +99,9 @@ unsafe extern "C" fn hold(holder: usize) -> ! {
     }
 }
 
-fn take_mapping(pid: libc::c_long, first: u32) -> io::Result<OwnedFd> {
-    for file in ["uid_map", "gid_map"] {
-        std::fs::write(format!("/proc/{pid}/{file}"), format!("0 {first} 65536"))?;
+fn take_mapping(pid: libc::c_long, maps: [&str; 2]) -> io::Result<OwnedFd> {
+    for (file, map) in ["uid_map", "gid_map"].into_iter().zip(maps) {
+        std::fs::write(format!("/proc/{pid}/{file}"), map)?;
     }
     Ok(File::open(format!("/proc/{pid}/ns/user"))?.into())
 }

@@ -18,6 +18,19 @@ pub struct Instruction {
     value: u32,
 }
 
+impl Instruction {
+    /// Code, jumps when true and when false, value.
+    pub fn new(code: u16, [if_true, if_false]: [u8; 2], value: u32) -> Self {
+        Self { code, if_true, if_false, value }
+    }
+
+    /// The same, taken apart.
+    #[cfg(test)]
+    pub fn parts(&self) -> (u16, [u8; 2], u32) {
+        (self.code, [self.if_true, self.if_false], self.value)
+    }
+}
+
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
@@ -43,9 +56,9 @@ const NR: u32 = 0;
 const ARCH: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
 #[cfg(target_arch = "x86_64")]
-const THIS_ARCH: u32 = 0xc000_003e;
+pub const THIS_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
-const THIS_ARCH: u32 = 0xc000_00b7;
+pub const THIS_ARCH: u32 = 0xc000_00b7;
 /// Every CLONE_NEW* flag.
 const NAMESPACES: u32 = 0x7e02_0080;
 const AF_VSOCK: u32 = 40;

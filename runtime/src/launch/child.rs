@@ -6,6 +6,7 @@
 use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use super::bundle::{self, Bundled};
 use crate::kernel::capability;
 use crate::kernel::seccomp::Instruction;
 use crate::kernel::sys::{clone_on_stack, raw};
@@ -70,16 +71,18 @@ pub struct Shared<'a> {
     pub cpus: &'a [u64],
     /// Upper end of the program's first stack.
     pub program_stack_top: usize,
+    /// What the steps of a bundle need.
+    pub bundle: Option<&'a Bundled>,
 }
 
 #[inline(always)]
-fn call(nr: libc::c_long, args: [usize; 6]) -> isize {
+pub fn call(nr: libc::c_long, args: [usize; 6]) -> isize {
     // SAFETY: every pointer passed in this file is to a C string or structure in `Shared` or on this stack, and outlives the call.
     unsafe { raw(nr, args) }
 }
 
 #[inline(always)]
-fn at(text: &CStr) -> usize {
+pub fn at(text: &CStr) -> usize {
     text.as_ptr() as usize
 }
 
@@ -103,7 +106,7 @@ pub fn wait_while(word: &AtomicU32, value: u32) {
     );
 }
 
-fn exit(code: usize) -> ! {
+pub fn exit(code: usize) -> ! {
     loop {
         call(libc::SYS_exit_group, [code, 0, 0, 0, 0, 0]);
     }
@@ -175,6 +178,8 @@ pub fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
         ChildStep::Filter => filter(shared),
         ChildStep::StartProgram => start_program(shared),
         ChildStep::BecomeInit => become_init(shared),
+        ChildStep::Bundle(step) => bundle::perform(shared, step),
+        ChildStep::BecomeProgram => bundle::become_program(shared),
     }
 }
 
@@ -296,16 +301,22 @@ fn start_program(shared: &Shared<'_>) -> isize {
 unsafe extern "C" fn program_body(shared: usize) -> ! {
     // SAFETY: as in `body`, whose process waits for this one.
     let shared = unsafe { &*(shared as *const Shared<'_>) };
+    program_steps(shared);
+    exit(1)
+}
+
+/// Returns only when one has failed, which is written down.
+pub fn program_steps(shared: &Shared<'_>) -> isize {
     for (number, step) in shared.plan.program.iter().enumerate() {
         let result = perform_program(shared, step);
         if result < 0 {
             shared.failed_step.store(number as u32, Ordering::Relaxed);
             shared.failed_errno.store(-result as i32, Ordering::Relaxed);
             shared.failed_in_program.store(1, Ordering::Release);
-            exit(1);
+            return result;
         }
     }
-    exit(1)
+    -1
 }
 
 /// One step of the program's process, as a system call answers.
@@ -321,10 +332,11 @@ pub fn perform_program(shared: &Shared<'_>, step: &ProgramStep) -> isize {
         ProgramStep::AnyCpu => any_cpu(shared),
         ProgramStep::Signals => signals(),
         ProgramStep::Execute { candidates, .. } => execute(shared, candidates),
+        ProgramStep::Bundle(step) => bundle::perform(shared, step),
     }
 }
 
-fn working_dir(dirs: &[std::ffi::CString]) -> isize {
+pub fn working_dir(dirs: &[std::ffi::CString]) -> isize {
     let Some(last) = dirs.last() else { return 0 };
     let result = call(libc::SYS_chdir, [at(last), 0, 0, 0, 0, 0]);
     if result != -(libc::ENOENT as isize) {

@@ -4,7 +4,8 @@
 //! dumped or traced, holds no secret, and ends when its runtime's socket closes. Its containers live on: their init is in the container.
 
 mod attendant;
-mod child;
+pub(crate) mod bundle;
+pub(crate) mod child;
 mod codec;
 mod describe;
 mod devices;

@@ -131,6 +131,7 @@ fn shared<'a>(home: &'a Home, plan: &'a Plan, prepared: &Prepared) -> Shared<'a>
         filter: &home.filter,
         cpus: &home.cpus,
         program_stack_top: 0,
+        bundle: None,
     }
 }
 

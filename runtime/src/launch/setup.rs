@@ -256,6 +256,7 @@ impl<'a> UnderWay<'a> {
             filter: &self.home.filter,
             cpus: &self.home.cpus,
             program_stack_top: self.home.program_stack_top(),
+            bundle: None,
         })
     }
 

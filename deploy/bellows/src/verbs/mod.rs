@@ -17,6 +17,7 @@ pub mod local;
 pub mod logs;
 pub mod node_rm;
 pub mod nodes;
+pub mod oci;
 pub mod replicas;
 pub mod rm;
 pub mod scale;

@@ -6,7 +6,7 @@ mod delegation;
 mod devices;
 mod offered;
 pub mod quick;
-mod tree;
+pub mod tree;
 mod v1;
 mod v2;
 

@@ -1,0 +1,136 @@
+//! `bellows oci`, or this executable under the name `bellows-oci`: the command line of the OCI runtime specification.
+//!
+//! Callers (podman, conmon, containerd) start a process per command and wait for it: so this is dispatched at the very top of `main`, with a small tree of
+//! verbs of its own, without threads, an async runtime or the set-up of logs.
+
+mod arguments;
+mod report;
+mod sealed;
+mod tables;
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use bellows_runtime::oci::verbs::{self, CreateOptions, ExecuteOptions};
+use bellows_runtime::oci::{OciError, signal};
+use clap::Parser;
+
+use arguments::{Cli, Create, Exec, Globals, Verb};
+use report::Report;
+
+/// The name under which this executable is nothing but the runtime.
+pub const NAME: &str = "bellows-oci";
+/// The verb of `bellows` that is the same.
+pub const VERB: &str = "oci";
+
+/// Whether this command line is the runtime's, and from which word on.
+pub fn begins(args: &[OsString]) -> Option<usize> {
+    let called = args.first().map(Path::new).and_then(Path::file_name);
+    if called.is_some_and(|name| name == NAME) {
+        return Some(0);
+    }
+    args.get(1).is_some_and(|word| word == VERB).then_some(1)
+}
+
+/// The whole command. `words` begins with a name for the usage text.
+pub fn main(words: &[OsString]) -> ExitCode {
+    let cli = Cli::parse_from(words);
+    let report = Report::new(cli.globals.log.as_deref(), cli.globals.log_format);
+    match sealed::ensure(&cli.verb).and_then(|()| run(cli.verb, &cli.globals, &report)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb, globals: &Globals, report: &Report) -> anyhow::Result<u8> {
+    anyhow::ensure!(
+        !globals.systemd_cgroup,
+        "--systemd-cgroup: this runtime makes control groups itself; use cgroupfs (podman: --cgroup-manager=cgroupfs)"
+    );
+    let root = &globals.root;
+    let mut warn = |error: OciError| report.warning(&error);
+    match verb {
+        Verb::Create(create) => verbs::create(root, &create.id, &options(&create, false))?,
+        Verb::Run { create, detach, .. } => {
+            return code(verbs::run(root, &create.id, &options(&create, detach), &mut warn)?);
+        }
+        Verb::Start { id } => verbs::start(root, &id, &mut warn)?,
+        Verb::State { id } => tables::state(&verbs::state(root, &id)?)?,
+        Verb::Kill { id, signal: name, all } => {
+            let number = signal(&name).ok_or(OciError::Signal(name))?;
+            verbs::kill(root, &id, number, all)?;
+        }
+        Verb::Delete { id, force } => verbs::delete(root, &id, force, &mut warn)?,
+        Verb::List { format, quiet } => tables::list(&verbs::list(root)?, format, quiet)?,
+        Verb::Exec(exec) => return code(verbs::execute(root, &exec.id, &execution(&exec)?)?),
+        Verb::Ps { id, format, words } => tables::processes(&verbs::processes(root, &id)?, format, &words)?,
+        Verb::Pause { id } => verbs::pause(root, &id)?,
+        Verb::Resume { id } => verbs::resume(root, &id)?,
+        Verb::Update { id, resources } => verbs::update(root, &id, &serde_json::from_slice(&read(&resources)?)?)?,
+        Verb::Features => print(&verbs::features())?,
+        Verb::Spec { bundle } => write_example(&bundle)?,
+    }
+    Ok(0)
+}
+
+fn code(code: i32) -> anyhow::Result<u8> {
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+fn options(create: &Create, detach: bool) -> CreateOptions {
+    CreateOptions {
+        bundle: create.bundle.clone(),
+        console_socket: create.console_socket.clone(),
+        pid_file: create.pid_file.clone(),
+        preserve_fds: create.preserve_fds,
+        detach,
+    }
+}
+
+fn execution(exec: &Exec) -> anyhow::Result<ExecuteOptions> {
+    anyhow::ensure!(exec.process.is_some() || !exec.words.is_empty(), "exec needs a program, or --process with one");
+    Ok(ExecuteOptions {
+        process: exec.process.clone(),
+        args: exec.words.clone(),
+        tty: exec.tty,
+        user: exec.user.clone(),
+        additional_gids: exec.additional_gids.clone(),
+        cwd: exec.cwd.clone(),
+        env: exec.env.clone(),
+        capabilities: exec.cap.clone(),
+        no_new_privileges: exec.no_new_privs,
+        console_socket: exec.console_socket.clone(),
+        pid_file: exec.pid_file.clone(),
+        detach: exec.detach,
+        preserve_fds: exec.preserve_fds,
+    })
+}
+
+/// A file, or standard input for `-`.
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path == Path::new("-") {
+        let mut text = Vec::new();
+        std::io::stdin().read_to_end(&mut text)?;
+        return Ok(text);
+    }
+    std::fs::read(path).map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))
+}
+
+fn print(value: &serde_json::Value) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{value:#}")?;
+    Ok(())
+}
+
+/// Never over a configuration that is there.
+fn write_example(bundle: &Path) -> anyhow::Result<()> {
+    let path = bundle.join("config.json");
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
+    let mut file = made.map_err(|error| anyhow::anyhow!("cannot make {}: {error}", path.display()))?;
+    writeln!(file, "{:#}", verbs::example())?;
+    Ok(())
+}

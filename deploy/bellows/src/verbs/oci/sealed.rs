@@ -1,0 +1,44 @@
+//! Containers must not be able to write this executable. A program in a container that has no user namespace of its own can reach the file of the process that
+//! set it up, through `/proc/PID/exe` or by being started from it, and write to it once nobody executes it (CVE-2019-5736). So whoever sets containers up runs
+//! from a read-only mount of the file that is attached nowhere; what is reached through it cannot be written by anybody.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use anyhow::Context;
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+use super::arguments::Verb;
+
+const OWN: &str = "/proc/self/exe";
+
+/// Returns when this process runs from such a mount, or needs none.
+pub fn ensure(verb: &Verb) -> anyhow::Result<()> {
+    if !matches!(verb, Verb::Create(_) | Verb::Run { .. } | Verb::Exec(_)) {
+        return Ok(());
+    }
+    let known = statvfs(OWN).context("look at this executable's own mount")?;
+    if known.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(());
+    }
+    let sealed =
+        bellows_runtime::oci::sealed_copy(std::path::Path::new(OWN)).context("mount this executable read-only")?;
+    Err(execute(&sealed)).context("execute this executable from its read-only mount")
+}
+
+/// Returns only with an error.
+fn execute(file: &OwnedFd) -> anyhow::Error {
+    let word = |text: std::ffi::OsString| CString::new(text.into_vec()).unwrap_or_default();
+    let args: Vec<CString> = std::env::args_os().map(word).collect();
+    let mut env = Vec::new();
+    for (mut name, value) in std::env::vars_os() {
+        name.push("=");
+        name.push(value);
+        env.push(word(name));
+    }
+    match nix::unistd::fexecve(file.as_fd(), &args, &env) {
+        Ok(never) => match never {},
+        Err(error) => error.into(),
+    }
+}

@@ -1,0 +1,242 @@
+//! What is kept of a container between two commands: a folder per container below `--root`, made by `create`, removed by `delete`.
+//!
+//! In it: `state.json` (what this module writes), `config.json` (the configuration as it was at `create`), `start` (the fifo on which the container's
+//! process waits, removed by `start`), `outcome` (what that process says when a step fails after `create` has ended).
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{ContainerState, Spec};
+use serde::{Deserialize, Serialize};
+
+use super::cgroup::Groups;
+use super::{OciError, config};
+
+/// Where containers are kept when nobody says otherwise.
+pub const DEFAULT_ROOT: &str = "/run/bellows-oci";
+
+/// What is written down of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its name.
+    pub id: String,
+    /// Where its configuration came from.
+    pub bundle: PathBuf,
+    /// Its root file system on the host.
+    pub rootfs: PathBuf,
+    /// Of its first process.
+    pub pid: u32,
+    /// When that process began, in the kernel's ticks since boot: a number that is used again is another process.
+    pub pid_started: u64,
+    /// When it was created.
+    pub created_unix_ms: u64,
+    /// Who created it.
+    pub owner: u32,
+    /// Its annotations.
+    pub annotations: HashMap<String, String>,
+    /// Its control groups.
+    pub groups: Groups,
+    /// Whether hooks of its creation run still.
+    pub creating: bool,
+}
+
+/// The folder of one container.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    id: String,
+    path: PathBuf,
+}
+
+/// Its files.
+const RECORD: &str = "state.json";
+const CONFIG: &str = "config.json";
+const START: &str = "start";
+const OUTCOME: &str = "outcome";
+
+impl Folder {
+    /// A new one: nobody else has it.
+    pub fn make(root: &Path, id: &str) -> Result<Self, OciError> {
+        let folder = Self { id: checked(id)?.to_owned(), path: root.join(id) };
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o700);
+        match builder.create(&folder.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                builder.recursive(true).create(root).map_err(OciError::file("make", root))?;
+                builder.recursive(false).create(&folder.path).map_err(OciError::file("make", &folder.path))?;
+                Ok(folder)
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(OciError::Exists(folder.id)),
+            other => other.map_err(OciError::file("make", &folder.path)).map(|()| folder),
+        }
+    }
+
+    /// One that is there.
+    pub fn open(root: &Path, id: &str) -> Result<Self, OciError> {
+        let folder = Self { id: checked(id)?.to_owned(), path: root.join(id) };
+        if folder.path.is_dir() { Ok(folder) } else { Err(OciError::Unknown(folder.id)) }
+    }
+
+    /// Names of all.
+    pub fn names(root: &Path) -> Result<Vec<String>, OciError> {
+        let entries = match fs::read_dir(root) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(OciError::file("read", root))?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(OciError::file("read", root))?.file_name();
+            names.extend(name.to_str().filter(|name| checked(name).is_ok()).map(str::to_owned));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The fifo of `start`.
+    pub fn start(&self) -> PathBuf {
+        self.path.join(START)
+    }
+
+    /// Where failures after `create` are told.
+    pub fn outcome(&self) -> PathBuf {
+        self.path.join(OUTCOME)
+    }
+
+    /// Whole or not at all: who looks meanwhile finds what was there before.
+    pub fn write(&self, record: &Record) -> Result<(), OciError> {
+        let (path, next) = (self.path.join(RECORD), self.path.join("state.json.next"));
+        let text = serde_json::to_vec(record)
+            .map_err(|error| OciError::Json { path: path.clone(), reason: error.to_string() })?;
+        fs::write(&next, text).and_then(|()| fs::rename(&next, &path)).map_err(OciError::file("write", &path))
+    }
+
+    /// What was written; `None` while it is created.
+    pub fn record(&self) -> Result<Option<Record>, OciError> {
+        let path = self.path.join(RECORD);
+        match fs::read(&path) {
+            Ok(text) => config::parse(&text, &path).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(OciError::File { what: "read", path, source }),
+        }
+    }
+
+    /// What was written, of a container that must be whole.
+    pub fn whole(&self, what: &'static str) -> Result<Record, OciError> {
+        let creating = || OciError::Status { what, id: self.id.clone(), status: ContainerState::Creating.to_string() };
+        self.record()?.ok_or_else(creating)
+    }
+
+    /// Keeps the configuration as it is now.
+    pub fn keep_config(&self, text: &[u8]) -> Result<(), OciError> {
+        let path = self.path.join(CONFIG);
+        fs::write(&path, text).map_err(OciError::file("write", &path))
+    }
+
+    /// The configuration as it was.
+    pub fn config(&self) -> Result<Spec, OciError> {
+        let path = self.path.join(CONFIG);
+        config::parse(&fs::read(&path).map_err(OciError::file("read", &path))?, &path)
+    }
+
+    /// Removes all that is kept.
+    pub fn remove(&self) -> Result<(), OciError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(OciError::File { what: "remove", path: self.path.clone(), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the container stands, by what is kept and by its process.
+    pub fn status(&self, record: &Record) -> ContainerState {
+        if !is_alive(record) {
+            ContainerState::Stopped
+        } else if record.creating {
+            ContainerState::Creating
+        } else if self.start().exists() {
+            ContainerState::Created
+        } else {
+            ContainerState::Running
+        }
+    }
+}
+
+/// Safe as a file's name.
+fn checked(id: &str) -> Result<&str, OciError> {
+    let letter = |b: u8| b.is_ascii_alphanumeric() || b"_+-.".contains(&b);
+    let good = (1..=1024).contains(&id.len()) && id.bytes().all(letter) && id != "." && id != "..";
+    if good { Ok(id) } else { Err(OciError::Id(id.to_owned())) }
+}
+
+/// Whether the first process is that of the record and not only waiting to be reaped.
+pub fn is_alive(record: &Record) -> bool {
+    matches!(process(record.pid), Ok((started, state)) if started == record.pid_started && !matches!(state, b'Z' | b'X'))
+}
+
+/// When a process began, and the letter of its state.
+pub fn process(pid: u32) -> io::Result<(u64, u8)> {
+    let text = fs::read(format!("/proc/{pid}/stat"))?;
+    let strange = || io::Error::from(ErrorKind::InvalidData);
+    // The name before may hold anything.
+    let end = text.iter().rposition(|b| *b == b')').ok_or_else(strange)?;
+    let rest = String::from_utf8_lossy(text.get(end + 2..).unwrap_or_default()).into_owned();
+    let fields: Vec<&str> = rest.split(' ').collect();
+    const STARTED: usize = 19;
+    let started = fields.get(STARTED).and_then(|field| field.parse().ok()).ok_or_else(strange)?;
+    let state = fields.first().and_then(|field| field.bytes().next()).ok_or_else(strange)?;
+    Ok((started, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_names_of_files() {
+        for good in ["a", "A_1+x.y-z", "..."] {
+            assert!(checked(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "\u{e4}"] {
+            assert!(checked(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_made_once_and_says_what_was_written() {
+        let root = tempfile::tempdir().expect("a folder");
+        let root = root.path().join("containers");
+        assert_eq!(Folder::names(&root).expect("names"), Vec::<String>::new());
+        assert!(matches!(Folder::open(&root, "a"), Err(OciError::Unknown(_))));
+        let folder = Folder::make(&root, "a").expect("made");
+        assert!(matches!(Folder::make(&root, "a"), Err(OciError::Exists(_))));
+        assert!(folder.record().expect("read").is_none());
+        let (pid_started, _) = process(std::process::id()).expect("ourselves");
+        let mut record = Record {
+            id: "a".into(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            pid: std::process::id(),
+            pid_started,
+            created_unix_ms: 7,
+            owner: 0,
+            annotations: HashMap::from([("k".into(), "v".into())]),
+            groups: Groups::default(),
+            creating: true,
+        };
+        folder.write(&record).expect("written");
+        assert_eq!(folder.record().expect("read"), Some(record.clone()));
+        assert_eq!(folder.status(&record), ContainerState::Creating);
+        record.creating = false;
+        assert_eq!(folder.status(&record), ContainerState::Running);
+        fs::write(folder.start(), "").expect("a file");
+        assert_eq!(folder.status(&record), ContainerState::Created);
+        record.pid_started += 1;
+        assert_eq!(folder.status(&record), ContainerState::Stopped);
+        assert_eq!(Folder::names(&root).expect("names"), ["a"]);
+        folder.remove().expect("removed");
+        assert!(Folder::open(&root, "a").is_err());
+    }
+}
