@@ -41,6 +41,8 @@ pub fn child(step: &ChildStep) -> String {
         ChildStep::Filter => "install the system call filter".to_owned(),
         ChildStep::StartProgram => "create the program's process".to_owned(),
         ChildStep::BecomeInit => "execute the init".to_owned(),
+        ChildStep::Bundle(step) => crate::oci::describe::bundle(step),
+        ChildStep::BecomeProgram => "go on to the program's steps".to_owned(),
     }
 }
 
@@ -61,6 +63,7 @@ pub fn program(step: &ProgramStep) -> String {
         ProgramStep::Execute { args, .. } => {
             format!("execute {}", args.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
         }
+        ProgramStep::Bundle(step) => crate::oci::describe::bundle(step),
     }
 }
 

@@ -3,26 +3,14 @@
 use std::io;
 
 use super::BundleStep;
+use crate::launch::describe;
 use crate::steps::{ChildStep, Plan, ProgramStep};
 
 /// Of the child's list, or the program's.
 pub fn numbered(plan: &Plan, in_program: bool, number: usize) -> String {
     let found = match in_program {
-        false => plan.child.get(number).map(|step| match step {
-            ChildStep::Bundle(step) => bundle(step),
-            ChildStep::Pivot => "make the root file system the root".to_owned(),
-            other => format!("perform {other:?}"),
-        }),
-        true => plan.program.get(number).map(|step| match step {
-            ProgramStep::Bundle(step) => bundle(step),
-            ProgramStep::Groups(groups) => format!("set additional groups {groups:?}"),
-            ProgramStep::Group(id) => format!("become group {id}"),
-            ProgramStep::User(id) => format!("become user {id}"),
-            ProgramStep::Execute { args, .. } => {
-                format!("execute {:?}", args.first().map(|a| a.to_string_lossy()).unwrap_or_default())
-            }
-            other => format!("perform {other:?}"),
-        }),
+        false => plan.child.get(number).map(describe::child),
+        true => plan.program.get(number).map(describe::program),
     };
     found.unwrap_or_else(|| "set the container up".to_owned())
 }
@@ -49,7 +37,8 @@ pub fn cause(plan: &Plan, in_program: bool, number: usize, errno: i32, hook_stat
     }
 }
 
-fn bundle(step: &BundleStep) -> String {
+/// One that only bundles ask for.
+pub fn bundle(step: &BundleStep) -> String {
     let place = |target: &super::Target| format!("/{}", target.path.to_string_lossy().trim_start_matches('.'));
     match step {
         BundleStep::Enter { kind, .. } => format!("enter a namespace given by path (CLONE_NEW {kind:#x})"),

@@ -11,7 +11,7 @@ mod capabilities;
 pub mod cgroup;
 pub mod config;
 mod create;
-mod describe;
+pub(crate) mod describe;
 mod error;
 mod filesystem;
 mod hooks;

@@ -9,10 +9,8 @@ use crate::place::{self, Place};
 /// Appends the phase, the state's status and id, and whether it is in the host's mount namespace.
 fn recording(place: &Place, phase: &str) -> Value {
     let file = place.dir.path().join("hooks");
-    let script = format!(
-        "S=$(cat); echo \"{phase} $(echo \"$S\" | grep -o '\"status\":\"[a-z]*\"') $X\" >> {}",
-        file.display()
-    );
+    let script =
+        format!("S=$(cat); echo \"{phase} $(echo \"$S\" | grep -o '\"status\":\"[a-z]*\"') $X\" >> {}", file.display());
     json!({"path": "/bin/busybox", "args": ["sh", "-c", script], "env": ["X=given", "PATH=/bin"]})
 }
 

@@ -70,7 +70,9 @@ fn what_does_not_exist_is_an_error_and_ids_have_a_form() {
 #[test]
 fn exit_codes_and_signals_are_passed_on() {
     let Some(place) = place::place() else { return };
-    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$ ; echo survived; exit 5", 5), ("sh -c 'kill -9 $$'", 137)] {
+    for (script, code) in
+        [("exit 0", 0), ("exit 7", 7), ("kill -9 $$ ; echo survived; exit 5", 5), ("sh -c 'kill -9 $$'", 137)]
+    {
         assert_eq!(place.run(&place.config(script)).code, code, "{script}");
     }
     place.check_nothing_left();
@@ -81,7 +83,19 @@ fn programs_are_executed_beside_the_first() {
     let Some(place) = place::place() else { return };
     assert_eq!(place.create(&sleeper(&place)).code, 0);
     assert_eq!(place.oci(&["start", place.id()]).code, 0);
-    let said = place.oci(&["exec", "-e", "A=b", "--cwd", "/etc", "-u", "5:6", place.id(), "sh", "-c", "echo $A; pwd; id -u; id -g; exit 8"]);
+    let said = place.oci(&[
+        "exec",
+        "-e",
+        "A=b",
+        "--cwd",
+        "/etc",
+        "-u",
+        "5:6",
+        place.id(),
+        "sh",
+        "-c",
+        "echo $A; pwd; id -u; id -g; exit 8",
+    ]);
     assert_eq!((said.code, said.out.as_str()), (8, "b\n/etc\n5\n6\n"), "{said:?}");
     for kind in ["mnt", "pid", "net", "ipc", "uts", "cgroup"] {
         let script = format!("test $(readlink /proc/self/ns/{kind}) = $(readlink /proc/1/ns/{kind})");
@@ -111,7 +125,8 @@ fn all_processes_are_killed_when_they_share_the_hosts_numbers() {
     config["linux"]["namespaces"].as_array_mut().expect("a list").retain(|named| named["type"] != "pid");
     assert_eq!(place.create(&config).code, 0);
     assert_eq!(place.oci(&["start", place.id()]).code, 0);
-    let pids = || -> Vec<u32> { serde_json::from_str(&place.oci(&["ps", "-f", "json", place.id()]).out).expect("JSON") };
+    let pids =
+        || -> Vec<u32> { serde_json::from_str(&place.oci(&["ps", "-f", "json", place.id()]).out).expect("JSON") };
     wait_for("three processes", || pids().len() == 3);
     assert_eq!(place.oci(&["kill", "--all", place.id(), "KILL"]).code, 0);
     wait_for("their end", || pids().is_empty());
@@ -146,7 +161,14 @@ fn a_terminal_goes_to_whoever_listens_for_it() {
     let socket = place.dir.path().join("console");
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
     let bundle = place.bundle();
-    let words = ["create", "-b", bundle.to_str().expect("a path"), "--console-socket", socket.to_str().expect("a path"), place.id()];
+    let words = [
+        "create",
+        "-b",
+        bundle.to_str().expect("a path"),
+        "--console-socket",
+        socket.to_str().expect("a path"),
+        place.id(),
+    ];
     let said = place.oci(&words);
     assert_eq!(said.code, 0, "{said:?}");
     let (stream, _) = listener.accept().expect("a connection");
@@ -169,7 +191,8 @@ fn receive(stream: &std::os::unix::net::UnixStream) -> fs::File {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let mut name = [0_u8; 64];
-    recvmsg(stream, &mut [std::io::IoSliceMut::new(&mut name)], &mut beside, RecvFlags::CMSG_CLOEXEC).expect("a packet");
+    recvmsg(stream, &mut [std::io::IoSliceMut::new(&mut name)], &mut beside, RecvFlags::CMSG_CLOEXEC)
+        .expect("a packet");
     let found = beside.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
@@ -223,7 +246,10 @@ fn the_executable_is_the_runtime_under_its_name() {
     let features = said(bellows().args(["oci", "features"]).output().expect("the program runs"));
     let features: Value = serde_json::from_str(&features.out).expect("JSON");
     assert_eq!(features["linux"]["seccomp"]["enabled"], true);
-    let list = run(std::process::Command::new(&link).arg("--root").arg(place.dir.path().join("state")).args(["list", "-f", "json"]));
+    let list = run(std::process::Command::new(&link)
+        .arg("--root")
+        .arg(place.dir.path().join("state"))
+        .args(["list", "-f", "json"]));
     assert_eq!((list.code, list.out.trim()), (0, "[]"), "{list:?}");
 }
 
@@ -235,7 +261,13 @@ fn limits_are_changed_while_it_runs() {
     let file = place.dir.path().join("limits");
     fs::write(&file, json!({"pids": {"limit": 99}}).to_string()).expect("a file");
     assert_eq!(place.oci(&["update", "-r", file.to_str().expect("a path"), place.id()]).code, 0);
-    let said = place.oci(&["exec", place.id(), "sh", "-c", "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max"]);
+    let said = place.oci(&[
+        "exec",
+        place.id(),
+        "sh",
+        "-c",
+        "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max",
+    ]);
     assert_eq!(said.out.trim(), "99", "{said:?}");
     assert_eq!(place.oci(&["delete", "--force", place.id()]).code, 0);
     place.check_nothing_left();

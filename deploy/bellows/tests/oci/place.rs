@@ -12,8 +12,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// What scripts in the containers call.
 const APPLETS: [&str; 27] = [
-    "sh", "cat", "id", "ls", "mount", "hostname", "readlink", "stat", "sleep", "true", "grep", "echo", "env", "pwd", "test",
-    "touch", "mkdir", "chown", "mknod", "dd", "tr", "cut", "sed", "head", "tail", "tty", "stty",
+    "sh", "cat", "id", "ls", "mount", "hostname", "readlink", "stat", "sleep", "true", "grep", "echo", "env", "pwd",
+    "test", "touch", "mkdir", "chown", "mknod", "dd", "tr", "cut", "sed", "head", "tail", "tty", "stty",
 ];
 
 /// A bundle with a root file system of busybox alone.
@@ -37,7 +37,9 @@ pub fn place() -> Option<Place> {
         return None;
     }
     let busybox = Path::new("/bin/busybox");
-    let found = fs::read(busybox).ok().filter(|_| bellows_runtime::image::build::executable_with_libraries(busybox).is_ok_and(|files| files.len() == 1));
+    let found = fs::read(busybox).ok().filter(|_| {
+        bellows_runtime::image::build::executable_with_libraries(busybox).is_ok_and(|files| files.len() == 1)
+    });
     let Some(bytes) = found else {
         println!("skipped: no static /bin/busybox");
         return None;
@@ -123,7 +125,8 @@ impl Place {
     /// Nothing of the container may be left: no state, no cgroup, no mount on the host.
     pub fn check_nothing_left(&self) {
         let state = self.dir.path().join("state");
-        let names: Vec<_> = fs::read_dir(&state).map(|all| all.flatten().map(|e| e.file_name()).collect()).unwrap_or_default();
+        let names: Vec<_> =
+            fs::read_dir(&state).map(|all| all.flatten().map(|e| e.file_name()).collect()).unwrap_or_default();
         assert_eq!(names, Vec::<std::ffi::OsString>::new(), "state is left");
         let trees = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|tree| tree.path());
         for tree in trees.chain([PathBuf::from("/sys/fs/cgroup")]) {

@@ -18,7 +18,13 @@ impl Podman<'_> {
     fn command(&self, words: &[&str]) -> Command {
         let dir = self.place.dir.path();
         let mut command = Command::new("podman");
-        command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run")).arg("--tmpdir").arg(dir.join("tmp"));
+        command
+            .arg("--root")
+            .arg(dir.join("root"))
+            .arg("--runroot")
+            .arg(dir.join("run"))
+            .arg("--tmpdir")
+            .arg(dir.join("tmp"));
         command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
         command.arg("--runtime").arg(&self.runtime).args(words).stdin(Stdio::null());
         command
@@ -48,7 +54,8 @@ fn podman(place: &Place) -> Option<Podman<'_>> {
     let runtime = place.dir.path().join("bellows-oci");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_bellows"), &runtime).expect("a link");
     let archive = place.dir.path().join("image.tar");
-    let made = Command::new("tar").arg("-C").arg(place.rootfs()).arg("-cf").arg(&archive).args(["bin", "etc", "tmp"]).status();
+    let made =
+        Command::new("tar").arg("-C").arg(place.rootfs()).arg("-cf").arg(&archive).args(["bin", "etc", "tmp"]).status();
     assert!(made.expect("tar runs").success());
     let podman = Podman { place, runtime };
     let imported = podman.say(&["import", archive.to_str().expect("a path"), "busybox"]);
@@ -68,8 +75,28 @@ fn podman_runs_containers_with_it() {
     let said = podman.launch(&["--rm", "-t", "busybox", "sh", "-c", "tty; exit 4"]);
     assert_eq!((said.code, said.out.trim()), (4, "/dev/pts/0"), "{said:?}");
     let volume = format!("{}:/v:ro", place.bundle().display());
-    let options = ["--rm", "--read-only", "--memory", "64m", "--pids-limit", "20", "-v", &volume, "-u", "5:6", "-w", "/tmp",
-        "--hostname", "inside", "--cap-drop", "all", "busybox", "sh", "-c", "id -u; id -g; hostname; pwd; ls /v/rootfs | grep bin; touch /v/x || touch /x || echo no"];
+    let options = [
+        "--rm",
+        "--read-only",
+        "--memory",
+        "64m",
+        "--pids-limit",
+        "20",
+        "-v",
+        &volume,
+        "-u",
+        "5:6",
+        "-w",
+        "/tmp",
+        "--hostname",
+        "inside",
+        "--cap-drop",
+        "all",
+        "busybox",
+        "sh",
+        "-c",
+        "id -u; id -g; hostname; pwd; ls /v/rootfs | grep bin; touch /v/x || touch /x || echo no",
+    ];
     let said = podman.launch(&options);
     assert_eq!((said.code, said.out.as_str()), (0, "5\n6\ninside\n/tmp\nbin\nno\n"), "{said:?}");
 }
@@ -79,7 +106,15 @@ fn podman_looks_after_a_container_that_runs() {
     let Some(place) = place::place() else { return };
     let Some(podman) = podman(&place) else { return };
     let name = place.id();
-    let said = podman.launch(&["-d", "--name", name, "busybox", "sh", "-c", "trap 'exit 9' TERM; while true; do sleep 1000 & wait; done"]);
+    let said = podman.launch(&[
+        "-d",
+        "--name",
+        name,
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 9' TERM; while true; do sleep 1000 & wait; done",
+    ]);
     assert_eq!(said.code, 0, "{said:?}");
     let said = podman.say(&["ps", "--format", "{{.Names}} {{.State}}"]);
     assert_eq!(said.out.trim(), format!("{name} running"), "{said:?}");
