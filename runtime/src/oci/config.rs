@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 
-use super::OciError;
+use super::{OciError, hooks};
 
 /// The version of the specification that is implemented.
 pub const VERSION: &str = "1.2.0";
@@ -58,12 +58,26 @@ pub fn check(spec: &Spec) -> Result<(), OciError> {
     if let Some(process) = spec.process() {
         check_process(process)?;
     }
+    check_hooks(spec)?;
     match spec.linux() {
         Some(linux) => check_linux(spec, linux),
         None => {
             Err(OciError::refused("linux", "is missing: at least a mount namespace must be named in linux.namespaces"))
         }
     }
+}
+
+fn check_hooks(spec: &Spec) -> Result<(), OciError> {
+    let Some(all) = spec.hooks() else { return Ok(()) };
+    let phases = [
+        ("prestart", all.prestart()),
+        ("createRuntime", all.create_runtime()),
+        ("createContainer", all.create_container()),
+        ("startContainer", all.start_container()),
+        ("poststart", all.poststart()),
+        ("poststop", all.poststop()),
+    ];
+    phases.iter().try_for_each(|(phase, hooks)| hooks.iter().flatten().try_for_each(|hook| hooks::check(phase, hook)))
 }
 
 /// A process, of the configuration or beside it.

@@ -247,7 +247,6 @@ fn child_hooks(phase: &str, hooks: Option<&Vec<Hook>>) -> Result<Vec<ChildHook>,
     let hooks = hooks.into_iter().flatten().enumerate();
     hooks
         .map(|(number, hook)| {
-            super::hooks::check(phase, hook)?;
             let args = hook.args().iter().flatten();
             let mut args = process::strings(args);
             let path = c_string(hook.path().as_os_str().as_encoded_bytes());

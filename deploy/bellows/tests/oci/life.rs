@@ -71,7 +71,7 @@ fn what_does_not_exist_is_an_error_and_ids_have_a_form() {
 fn exit_codes_and_signals_are_passed_on() {
     let Some(place) = place::place() else { return };
     for (script, code) in
-        [("exit 0", 0), ("exit 7", 7), ("kill -9 $$ ; echo survived; exit 5", 5), ("sh -c 'kill -9 $$'", 137)]
+        [("exit 0", 0), ("exit 7", 7), ("kill -9 $$ ; echo survived; exit 5", 5), ("sh -c 'kill -9 $$'; exit $?", 137)]
     {
         assert_eq!(place.run(&place.config(script)).code, code, "{script}");
     }
