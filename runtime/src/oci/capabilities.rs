@@ -71,15 +71,17 @@ pub fn bit(name: &str) -> Option<u64> {
     NAMES.iter().position(|known| *known == bare).map(|number| 1 << number)
 }
 
-/// None of a process that names none.
+/// None of a process that names none. Ambient ones must be permitted and inheritable: the kernel grants no others, and as other runtimes do (whose example
+/// configurations name some) we leave them out.
 pub fn sets(named: Option<&LinuxCapabilities>) -> Result<Sets, OciError> {
     let Some(named) = named else { return Ok(Sets::default()) };
+    let (permitted, inheritable) = (bits(named.permitted().as_ref())?, bits(named.inheritable().as_ref())?);
     Ok(Sets {
         bounding: bits(named.bounding().as_ref())?,
         effective: bits(named.effective().as_ref())?,
-        permitted: bits(named.permitted().as_ref())?,
-        inheritable: bits(named.inheritable().as_ref())?,
-        ambient: bits(named.ambient().as_ref())?,
+        permitted,
+        inheritable,
+        ambient: bits(named.ambient().as_ref())? & permitted & inheritable,
     })
 }
 
