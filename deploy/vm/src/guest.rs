@@ -93,9 +93,15 @@ impl Guest {
         let (qemu, kernel) = (qemu()?, kernel()?);
         let busybox = fs::read(busybox().ok_or(Missing::Busybox)?).map_err(unreadable(Path::new("busybox")))?;
         let mut initramfs = Initramfs::new();
-        for (folder, mode) in
-            [("mnt", 0o755), ("proc", 0o555), ("sys", 0o555), ("tmp", 0o755), ("root", 0o700), ("var/lib", 0o755)]
-        {
+        for (folder, mode) in [
+            ("mnt", 0o755),
+            ("proc", 0o555),
+            ("sys", 0o555),
+            ("tmp", 0o755),
+            ("root", 0o700),
+            ("var/lib", 0o755),
+            ("var/run", 0o755),
+        ] {
             initramfs = initramfs.folder(folder, mode);
         }
         initramfs = initramfs.file("init", 0o755, INIT.as_bytes()).file("bin/busybox", 0o755, &busybox);

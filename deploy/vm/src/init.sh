@@ -8,7 +8,8 @@ if [ ! -e /begun ]; then
     /bin/busybox poweroff -f
 fi
 /bin/busybox --install -s /bin
-export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root TERM=dumb
+# What was taken along stands before what busybox has of the same name.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts /dev/shm /dev/mqueue
 mount -t proc proc /proc
