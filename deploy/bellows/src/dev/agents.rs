@@ -13,7 +13,7 @@ use super::leftovers::launcher;
 use super::plan::NodePlan;
 use crate::failure::{Failure, chain};
 
-/// Where the nodes' ingresses reach each other, each at its node's address.
+/// Where the nodes' ingresses reach each other.
 const LINKS: u16 = 7443;
 
 /// Joins the cluster and adopts what an earlier start left running.
@@ -31,7 +31,7 @@ pub async fn start(plan: &NodePlan, wishes: &Wishes, controller: SocketAddr, tok
         subnet: plan.subnet,
         uid_base: plan.uid_base,
         ingress: Some(ingress(plan)),
-        links: Some(SocketAddr::from((node_address(plan), LINKS))),
+        links: Some(SocketAddr::from((link_address(plan), LINKS))),
         launcher: launcher(&wishes.program),
     };
     let started = Agent::start(config).await;
@@ -41,6 +41,12 @@ pub async fn start(plan: &NodePlan, wishes: &Wishes, controller: SocketAddr, tok
 /// Each node takes requests at an address of its own, as if it were a server: 127.0.0.1 for the first, 127.0.0.2 for the second.
 fn node_address(plan: &NodePlan) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, u8::try_from(plan.number % 250).unwrap_or(1))
+}
+
+/// Unlike the one for people, of this cluster alone: several on one machine have different ranges.
+fn link_address(plan: &NodePlan) -> Ipv4Addr {
+    let [_, second, third, _] = plan.subnet.first().octets();
+    Ipv4Addr::new(127, second, third, 1)
 }
 
 fn ingress(plan: &NodePlan) -> IngressConfig {
