@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bellows_agent_core::input::{Found, FoundState};
 use bellows_agent_core::{AgentCore, Bytes, Config, CpuMilli, Fence, Input, Record, ReplicaId, Resources, units};
+use bellows_runtime::ContainerId;
 use bellows_runtime::handle::{Adopted, Error as RuntimeError, Runtime, RuntimeConfig};
 use bellows_runtime::image::{Error as StoreError, Store};
 use tokio::runtime::Handle;
@@ -21,6 +22,8 @@ use crate::config::{AgentConfig, Replicas};
 use crate::containers::{Containers, OpenRuntime, attempt_of};
 use crate::driver::{Driver, Facts, Live};
 use crate::exits::Exits;
+use crate::freezes::Freezes;
+use crate::health::Checks;
 use crate::identity::{Identity, JoinError, join};
 use crate::images::Images;
 use crate::ingress::{Ingress, IngressConfig, Inside, LinkConfig};
@@ -350,6 +353,13 @@ impl Parts {
             attempts: self.attempts.clone(),
             images: images.clone(),
             plane: plane.clone(),
+            containers: self.containers.clone(),
+            freezes: Freezes::default(),
+            health: Arc::new(Checks {
+                node: self.config.name.clone(),
+                containers: self.containers.clone(),
+                images: images.clone(),
+            }),
             runtime: Handle::current(),
             fence,
             news: news.clone(),
@@ -440,6 +450,13 @@ impl Parts {
         adopted.into_iter().filter_map(|one| self.found_one(one, live)).collect()
     }
 
+    /// Nobody remembers why it was frozen, and what is done to it next expects that it goes on.
+    fn thaw(&self, id: &ContainerId) {
+        if let Err(error) = self.containers.thaw(id) {
+            tracing::error!(container = %id, error = worker::chain(&error), "cannot make sure that a container is not frozen");
+        }
+    }
+
     fn found_one(&self, adopted: Adopted, live: &BTreeSet<ReplicaId>) -> Option<Found> {
         let id = match &adopted {
             Adopted::Alive(running) => running.id.clone(),
@@ -455,6 +472,7 @@ impl Parts {
         let state = match adopted {
             Adopted::Ended(ended) => FoundState::Ended(worker::exit(ended.exit)),
             Adopted::Alive(running) => {
+                self.thaw(&running.id);
                 self.exits.watch(replica, attempt, running.pidfd);
                 FoundState::Alive {
                     address: running.address.to_string(),

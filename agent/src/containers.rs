@@ -1,12 +1,13 @@
 //! What the agent needs of a runtime. The one seam of the live agent: tests without root put a runtime of memory here.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::{PoisonError, RwLock};
 
 use bellows_agent_core::ReplicaId;
 use bellows_runtime::handle::{
-    Adopted, Ended, Error, Execute, Execution, LogFiles, NodeUsage, Running, Runtime, Usage,
+    Adopted, Copy, Ended, Error, Execute, Execution, LogFiles, NodeUsage, Running, Runtime, Stats, Usage,
 };
 use bellows_runtime::{ContainerId, ContainerSpec};
 
@@ -32,10 +33,20 @@ pub trait Containers: Send + Sync + 'static {
     fn log(&self, id: &ContainerId) -> Result<LogFiles, Error>;
     /// Is this port listened on?
     fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error>;
+    /// Copies files in or out of a container.
+    fn copy(&self, spec: &ContainerSpec, what: Copy) -> Result<Execution, Error>;
+    /// What one container uses, in full.
+    fn stats(&self, id: &ContainerId) -> Result<Stats, Error>;
+    /// Stops all its processes in their tracks, and has the kernel take what memory it can; gives the memory before and after.
+    fn freeze(&self, id: &ContainerId) -> Result<(u64, u64), Error>;
+    /// Lets them go on; nothing where they do.
+    fn thaw(&self, id: &ContainerId) -> Result<(), Error>;
     /// Executes a program beside a container's app.
     fn execute(&self, spec: &ContainerSpec, how: Execute) -> Result<Execution, Error>;
     /// A TCP socket inside its network, not connected and not blocking.
     fn socket(&self, id: &ContainerId) -> Result<OwnedFd, Error>;
+    /// Its own address.
+    fn address(&self, id: &ContainerId) -> Result<Ipv4Addr, Error>;
     /// Ends everything and removes what was made. Nothing else is asked of it afterwards.
     fn shutdown(&self) -> Result<(), Error>;
     /// Lets go of everything, running. Nothing else is asked of it afterwards.
@@ -92,8 +103,23 @@ impl Containers for OpenRuntime {
     fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error> {
         self.with(|runtime| runtime.listening(id, port))
     }
+    fn copy(&self, spec: &ContainerSpec, what: Copy) -> Result<Execution, Error> {
+        self.with(|runtime| runtime.copy(spec, what))
+    }
+    fn stats(&self, id: &ContainerId) -> Result<Stats, Error> {
+        self.with(|runtime| runtime.stats(id))
+    }
+    fn freeze(&self, id: &ContainerId) -> Result<(u64, u64), Error> {
+        self.with(|runtime| runtime.freeze(id).and_then(|()| runtime.reclaim(id)))
+    }
+    fn thaw(&self, id: &ContainerId) -> Result<(), Error> {
+        self.with(|runtime| runtime.thaw(id))
+    }
     fn execute(&self, spec: &ContainerSpec, how: Execute) -> Result<Execution, Error> {
         self.with(|runtime| runtime.execute(spec, how))
+    }
+    fn address(&self, id: &ContainerId) -> Result<Ipv4Addr, Error> {
+        self.with(|runtime| runtime.address(id))
     }
     fn socket(&self, id: &ContainerId) -> Result<OwnedFd, Error> {
         self.with(|runtime| runtime.socket(id))

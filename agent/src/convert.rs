@@ -2,8 +2,9 @@
 
 use bellows_agent_core::input::{Action, Order, RunSpec, WhenCutOff};
 use bellows_agent_core::{
-    Activity, AppId, Bytes, CpuMilli, Ended, Exit, Fence, Lifecycle, Millis, NodeUse, OrderRefusal, OrderSequence,
-    Reason, RefusedOrder, ReplicaId, ReplicaReport, Report, Resources, RevisionNumber, SessionId, SpecDigest,
+    Activity, AppId, Bytes, Check, CpuMilli, Ended, Exit, Fence, Health, Lifecycle, Millis, NodeUse, OrderRefusal,
+    OrderSequence, Reason, RefusedOrder, ReplicaId, ReplicaReport, Report, Resources, RevisionNumber, SessionId,
+    SpecDigest,
 };
 use bellows_proto::{node as wire, types};
 
@@ -101,6 +102,22 @@ pub(crate) fn run_spec(spec: &types::AppSpec) -> RunSpec {
             Some(length) => WhenCutOff::StopAfter(Millis(length)),
             None => WhenCutOff::KeepRunning,
         },
+        health: spec.health.as_ref().map(health).unwrap_or_default(),
+    }
+}
+
+fn health(health: &types::Health) -> Health {
+    let of = |check: &Option<types::Check>| check.as_ref().map(check_of);
+    Health { startup: of(&health.startup), liveness: of(&health.liveness), readiness: of(&health.readiness) }
+}
+
+fn check_of(check: &types::Check) -> Check {
+    Check {
+        what: crate::health::in_words(check),
+        initial_delay: Millis(check.initial_delay_ms),
+        period: Millis(check.period_ms),
+        successes: check.success_threshold,
+        failures: check.failure_threshold,
     }
 }
 
@@ -153,6 +170,7 @@ pub(crate) fn wire_replica_report(report: ReplicaReport) -> wire::ReplicaReport 
         ended: report.ended.map(wire_ended),
         processes: report.processes,
         connections: report.connections,
+        unhealthy: report.unhealthy,
         last_exit: report.last_exit.map(|exit| types::Ended { exit: Some(wire_exit(exit)), ..types::Ended::default() }),
     }
 }

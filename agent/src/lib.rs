@@ -27,6 +27,8 @@ mod convert;
 mod dial;
 mod driver;
 mod exits;
+mod freezes;
+mod health;
 mod identity;
 mod images;
 pub mod ingress;

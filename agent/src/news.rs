@@ -31,11 +31,16 @@ pub(crate) enum News {
     Measured { readings: Vec<Reading>, node: Option<NodeUsage> },
     /// A question of a call: how does this replica stand? Nothing when it is not known.
     Find { replica: ReplicaId, answer: oneshot::Sender<Option<Standing>> },
+    /// A call wants a replica frozen or thawed; what became of it goes back.
+    Freeze { replica: ReplicaId, frozen: bool, force: bool, answer: FreezeAnswer },
     /// The agent shall end.
     Close,
     /// A controller said no for good. Told through here so that its last orders come first.
     Refused(String),
 }
+
+/// The memory of a replica before and after it was frozen; the same twice when it was thawed. Or why not, in words.
+pub(crate) type FreezeAnswer = oneshot::Sender<Result<(u64, u64), String>>;
 
 /// How a replica stands, for calls.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use crate::containers::{Containers, container};
 use crate::exits::Exits;
 use crate::images::{ImageError, Images};
 use crate::launch::{SIGTERM, container_spec};
-use crate::news::News;
+use crate::news::{FreezeAnswer, News};
 
 /// One call, or a few, of the runtime.
 pub(crate) enum Job {
@@ -43,6 +43,13 @@ pub(crate) enum Job {
     Forget {
         replica: ReplicaId,
         attempt: u32,
+    },
+    Freeze {
+        replica: ReplicaId,
+        attempt: u32,
+        frozen: bool,
+        /// Whoever waits for it.
+        answer: Option<FreezeAnswer>,
     },
     Sample {
         replica: ReplicaId,
@@ -134,6 +141,7 @@ impl Worker {
             Job::Kill { replica, attempt } => self.kill(replica, attempt),
             Job::Reap { replica, attempt } => self.reap(replica, attempt),
             Job::Forget { replica, attempt } => self.forget(replica, attempt),
+            Job::Freeze { replica, attempt, frozen, answer } => self.freeze(replica, attempt, frozen, answer),
             Job::Sample { replica, attempt } => {
                 let readings = vec![self.read(replica, attempt)];
                 self.tell(Input::Sampled { readings });
@@ -184,6 +192,20 @@ impl Worker {
     fn kill(&self, replica: ReplicaId, attempt: u32) {
         let id = container(replica, attempt);
         log_failure("kill", &id, self.containers.kill(&id));
+    }
+
+    /// Whoever waited may have gone.
+    fn freeze(&self, replica: ReplicaId, attempt: u32, frozen: bool, answer: Option<FreezeAnswer>) {
+        let id = container(replica, attempt);
+        let done = match frozen {
+            true => self.containers.freeze(&id),
+            false => self.containers.thaw(&id).map(|()| (0, 0)),
+        };
+        if frozen && done.is_err() {
+            // Or it would count as frozen, and not be asked how it is.
+            self.tell(Input::Freeze { replica, frozen: false, force: false, ticket: 0 });
+        }
+        drop(answer.map(|answer| answer.send(done.map_err(|error| chain(&error)))));
     }
 
     fn reap(&self, replica: ReplicaId, attempt: u32) {

@@ -274,6 +274,17 @@ pub fn execution(plan: &Plan, terminal: bool) -> Vec<EnterStep> {
     steps
 }
 
+/// The steps of whoever works inside without executing anything: bounded as the app is, and root of the container, as it works for whoever operates it.
+pub fn errand(plan: &Plan) -> Vec<EnterStep> {
+    let mut steps = execution(plan, false);
+    steps.retain(|step| match step {
+        EnterStep::Program(step) => matches!(step, ProgramStep::Session | ProgramStep::AnyCpu),
+        EnterStep::WorkingDir(_) | EnterStep::Terminal => false,
+        EnterStep::Streams | EnterStep::Own(_) | EnterStep::DieWithAttendant => true,
+    });
+    steps
+}
+
 fn host(spec: &ContainerSpec, around: &Surroundings) -> Vec<HostStep> {
     let mut resolv = String::new();
     for server in &around.nameservers {

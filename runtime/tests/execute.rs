@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
-use bellows_runtime::handle::{Error, Execute, Execution, ExecutionStreams, Exit, Window};
+use bellows_runtime::handle::{Copy, Error, Execute, Execution, ExecutionStreams, Exit, Window};
 use bellows_runtime::{ContainerSpec, Runtime, User};
 use support::{Place, is_running, lines, place, wait_until};
 
@@ -46,13 +46,15 @@ fn finish(mut execution: Execution, input: &[u8]) -> Said {
     let read = |fd: &OwnedFd| {
         let mut file = File::from(fd.try_clone().expect("descriptors are left"));
         std::thread::spawn(move || {
-            let mut text = String::new();
-            file.read_to_string(&mut text).expect("text");
-            text
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).expect("readable");
+            String::from_utf8_lossy(&bytes).into_owned()
         })
     };
     let (output, errors) = (read(output), read(errors));
-    writer.write_all(input).expect("it reads");
+    // One that reads no more may do so.
+    let unread = writer.write_all(input).err().map(|error| error.kind());
+    assert!(matches!(unread, None | Some(std::io::ErrorKind::BrokenPipe)), "{unread:?}");
     drop(writer);
     let exit = execution.wait().expect("it ends");
     Said { output: output.join().expect("read"), errors: errors.join().expect("read"), exit }
@@ -245,6 +247,47 @@ fn a_terminal_is_not_taken_from_a_path_that_the_app_made() {
         Ok(execution) => assert!(lines(&runtime, "app").iter().any(|line| line.stream == "stderr"), "{execution:?}"),
         Err(error) => assert!(error.to_string().contains("open a terminal in the container"), "{error}"),
     }
+    done(place, runtime);
+}
+
+/// An archive of one file.
+fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o640);
+    archive.append_data(&mut header, name, content).expect("added");
+    archive.into_inner().expect("written")
+}
+
+#[test]
+fn copies_are_the_apps_users_bounded_and_charged_as_the_app_is() {
+    let Some((place, runtime, mut spec)) = shell(WAIT) else { return };
+    spec.user = User { uid: 33, gid: 44, groups: Vec::new() };
+    let into = |path: &str, content: &[u8]| {
+        let what = Copy::In { path: path.into(), must_be_folder: false };
+        finish(runtime.copy(&spec, what).expect("somebody is sent in"), &archive("file", content))
+    };
+    let before = runtime.usage(&spec.id).expect("usage").memory_bytes;
+    let half = spec.limits.scratch_bytes as usize / 2;
+    let said = into("/here", &vec![1; half]);
+    assert_eq!((&said.errors[..], said.exit), ("", Exit::Code(0)));
+    assert!(
+        runtime.usage(&spec.id).expect("usage").memory_bytes >= before + half as u64 / 2,
+        "its memory is the app's"
+    );
+    let look = ["busybox", "stat", "-c", "%u %g %a %s", "/here"];
+    assert_eq!(run(&runtime, &spec, &look, b"").output, format!("33 44 640 {half}\n"));
+    let said = into("/more", &vec![1; half + (1 << 20)]);
+    assert!(said.exit == Exit::Code(1) && said.errors.contains("writable layer is full"), "{}", said.errors);
+    let out = finish(runtime.copy(&spec, Copy::Out { path: "/here".into() }).expect("somebody is sent in"), b"");
+    assert_eq!(out.exit, Exit::Code(0));
+    // Whoever is killed in the midst of it leaves nothing.
+    let unfinished = runtime.copy(&spec, Copy::In { path: "/late".into(), must_be_folder: false }).expect("sent in");
+    let files = || run(&runtime, &spec, &["sh", "-c", "echo /.bellows* /late*"], b"").output;
+    wait_until("it has begun", || files().contains("/.bellows-cp-"));
+    drop(unfinished);
+    wait_until("it has cleaned up", || files() == "/.bellows* /late*\n");
     done(place, runtime);
 }
 

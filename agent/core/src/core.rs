@@ -170,12 +170,14 @@ impl AgentCore {
             Input::LaunchFailed { replica, attempt, failure } => self.launch_failed(now, replica, attempt, failure),
             Input::Exited { replica, attempt, exit } => self.exited(now, replica, attempt, exit),
             Input::Listening { replica, attempt, listening } => self.listening(replica, attempt, listening),
+            Input::Checked { replica, attempt, probe, outcome } => self.checked(now, replica, attempt, probe, outcome),
             Input::Requests { replica, requests } => self.requests(now, replica, requests),
             Input::Demand { app, demand } => self.demanded(now, app, demand),
             Input::Allowances { fence, session, version, specs, allowances } => {
                 self.allowed(now, (fence, session, version), specs, allowances);
             }
             Input::Sampled { readings } => self.sampled(now, readings),
+            Input::Freeze { replica, frozen, force, ticket } => self.freeze(replica, frozen, force, ticket),
             Input::Heartbeat { load } => return Some(load),
         }
         None

@@ -108,7 +108,7 @@ impl AgentCore {
 
     fn start_by_allowance(&mut self, now: Instant, app: AppId) {
         let held = self.asks.apps.get(&app).map_or(0, |asked| asked.held);
-        let coming = |copy: &Replica| copy.app == app && copy.live() && copy.wanted.stop.is_none() && !copy.seen.ready;
+        let coming = |copy: &Replica| copy.app == app && copy.live() && copy.wanted.stop.is_none() && !copy.ready();
         if held == 0 || self.replicas.values().any(coming) {
             return;
         }
@@ -195,7 +195,7 @@ impl Replica {
             return None;
         }
         let address = if running { self.seen.address.clone() } else { String::new() };
-        let ready = running && self.seen.ready;
+        let ready = self.ready();
         let parked = self.wanted.parked || self.wanted.stop.is_some();
         Some(Serving { id, app, attempt, address, ready, parked, over: !self.live() })
     }

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::demand::Asked;
+use crate::health::Probe;
 use crate::ids::{AppId, Fence, ReplicaId, SessionId, SpecDigest};
 use crate::input::Allowance;
 use crate::journal::Record;
@@ -108,6 +109,40 @@ pub enum Effect {
         attempt: u32,
         /// Which port.
         port: u16,
+    },
+    /// Make this health check, in its time; answered by `Checked`.
+    Check {
+        /// Who.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
+        /// Which check of its spec.
+        probe: Probe,
+    },
+    /// Stop all its processes in their tracks, or let them go on; a person waits for it.
+    Freeze {
+        /// Who.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
+        /// Stopped, or to go on.
+        frozen: bool,
+        /// Of the wish.
+        ticket: u64,
+    },
+    /// A wish to freeze or thaw is not done.
+    RefuseFreeze {
+        /// Of the wish.
+        ticket: u64,
+        /// Why, and how to mend it.
+        why: String,
+    },
+    /// Let it go on, before anything that follows: it is taken back into rotation.
+    Thaw {
+        /// Who.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
     },
     /// Read this replica's counters now; answered by `Sampled`.
     Sample {

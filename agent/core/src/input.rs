@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::{Health, Probe};
 use crate::ids::{AppId, Fence, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
 use crate::journal::Record;
 use crate::report::{Exit, NodeUse, Reason};
@@ -104,6 +105,17 @@ pub enum Input {
         /// Is it?
         listening: bool,
     },
+    /// A health check came to an end. Answers `Effect::Check`.
+    Checked {
+        /// Who.
+        replica: ReplicaId,
+        /// Which attempt.
+        attempt: u32,
+        /// Which check.
+        probe: Probe,
+        /// Success, or why not, in words.
+        outcome: Result<(), String>,
+    },
     /// Requests in flight changed, as the ingress counts them.
     Requests {
         /// Who.
@@ -135,6 +147,17 @@ pub enum Input {
     Sampled {
         /// One per replica that could be asked.
         readings: Vec<Reading>,
+    },
+    /// A person wants a replica stopped in its tracks, or to go on. Answered by `Effect::Freeze`, or `Effect::RefuseFreeze`.
+    Freeze {
+        /// Who.
+        replica: ReplicaId,
+        /// Stopped, or to go on.
+        frozen: bool,
+        /// Also when it is in rotation.
+        force: bool,
+        /// The shell's own, for the answer.
+        ticket: u64,
     },
     /// It is time for a heartbeat.
     Heartbeat {
@@ -267,6 +290,9 @@ pub struct RunSpec {
     pub stop_grace: Millis,
     /// Without a controller.
     pub when_cut_off: WhenCutOff,
+    /// What it is asked, again and again.
+    #[serde(default)]
+    pub health: Health,
 }
 
 /// What to do with replicas when no controller answers.

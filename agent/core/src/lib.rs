@@ -2,7 +2,8 @@
 //!
 //! Read in this order: [`input`] (what can happen), [`effect`] (what can be wanted done), [`journal`] (what is kept and outlives the
 //! process), then [`core`] (the loop of thought) and its rooms: `orders` (the fence, and what orders change), `seen` (what the
-//! runtime tells), `reconcile` (the next action of one replica), `activity` (busy or idle), `adopt` (after a restart). Requests are shared in [`traffic`].
+//! runtime tells), `reconcile` (the next action of one replica), `activity` (busy or idle), [`health`] (checks and what they mean), `adopt` (after a
+//! restart). Requests are shared in [`traffic`].
 //!
 //! The lifecycle of one attempt only advances; a crash begins the next attempt:
 //!
@@ -21,6 +22,8 @@ pub mod config;
 pub mod core;
 mod demand;
 pub mod effect;
+mod freeze;
+pub mod health;
 pub mod ids;
 pub mod input;
 pub mod journal;
@@ -36,6 +39,7 @@ pub use config::{Config, Planted};
 pub use core::AgentCore;
 pub use demand::Asked;
 pub use effect::{Effect, Serving};
+pub use health::{Check, Health, Probe};
 pub use ids::{AppId, Fence, Obeyed, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
 pub use input::{Action, Allowance, Input, Order, RunSpec, WhenCutOff};
 pub use journal::Record;

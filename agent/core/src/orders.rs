@@ -6,6 +6,7 @@ use crate::activity::Work;
 use crate::config::Planted;
 use crate::core::{AgentCore, Session};
 use crate::effect::Effect;
+use crate::health::Probes;
 use crate::ids::{AppId, Fence, Obeyed, OrderSequence, ReplicaId, RevisionNumber, SessionId, SpecDigest};
 use crate::input::{Action, Order, RunSpec};
 use crate::journal::Record;
@@ -234,9 +235,14 @@ impl AgentCore {
         }
         replica.wanted.parked = parked;
         replica.wanted.obeyed = obeyed;
+        let thaws = !parked && std::mem::take(&mut replica.seen.frozen);
+        let attempt = replica.seen.attempt;
         let void = replica.wanted.asked.take_if(|_| !parked);
         if let Some(asked) = void {
             self.refuse_stop(id, &asked, "it was taken back into rotation meanwhile".to_owned());
+        }
+        if thaws {
+            self.effects.push(Effect::Thaw { replica: id, attempt });
         }
         self.persist(Record::Parked { replica: id, parked, obeyed });
         self.changed(id);
@@ -316,7 +322,10 @@ impl Replica {
             last_exit: None,
             phase: Phase::New,
             address: String::new(),
-            ready: false,
+            listening: false,
+            probes: Probes::default(),
+            frozen: false,
+            unhealthy: None,
             since: now,
             work: Work::fresh(now),
         };

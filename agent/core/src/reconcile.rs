@@ -21,6 +21,8 @@ enum Next {
         asked: bool,
     },
     Launch,
+    /// Make the health checks that are due.
+    Check,
     /// It has been without a controller for as long as its spec allows.
     CutOff(Millis),
     /// Send the stop signal.
@@ -40,6 +42,7 @@ impl AgentCore {
             }
             Next::Pull { asked } => self.pull(id, asked),
             Next::Launch => self.launch(id),
+            Next::Check => self.check(now, id),
             Next::CutOff(length) => self.cut_off(id, length),
             Next::Stop(grace) => self.stop(now, id, grace),
             Next::Kill => self.kill(id),
@@ -77,7 +80,28 @@ impl AgentCore {
                 Some(ImageState::Fetching) => Next::Pull { asked: true },
                 Some(ImageState::Waiting(_)) | None => Next::Pull { asked: false },
             },
-            _ => Next::Nothing,
+            // It could not answer.
+            Phase::Running if replica.seen.frozen => Next::Nothing,
+            Phase::Running => match replica.seen.probes.next() {
+                Some(due) if due <= now => Next::Check,
+                Some(due) => Next::Wait(due),
+                None => Next::Nothing,
+            },
+            // A health check has failed for good: the attempt ends, and another one follows.
+            Phase::Stopping { kill_at, killed: false } if kill_at <= now => Next::Kill,
+            Phase::Stopping { kill_at, killed: false } => Next::Wait(kill_at),
+            Phase::Launching | Phase::Stopping { killed: true, .. } | Phase::Ended(_) => Next::Nothing,
+        }
+    }
+
+    fn check(&mut self, now: Instant, id: ReplicaId) {
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let attempt = replica.seen.attempt;
+        for probe in replica.seen.probes.ask(now) {
+            self.effects.push(Effect::Check { replica: id, attempt, probe });
+        }
+        if let Some(due) = replica.seen.probes.next() {
+            self.timers.insert((due, id));
         }
     }
 
@@ -111,7 +135,7 @@ impl AgentCore {
         self.want_stop(id, replica.wanted.obeyed, stop);
     }
 
-    fn stop(&mut self, now: Instant, id: ReplicaId, grace: Millis) {
+    pub(crate) fn stop(&mut self, now: Instant, id: ReplicaId, grace: Millis) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let (kill_at, attempt) = (now + grace, replica.seen.attempt);
         replica.seen.phase = Phase::Stopping { kill_at, killed: false };

@@ -2,6 +2,7 @@
 
 use crate::activity::Work;
 use crate::effect::Serving;
+use crate::health::Probes;
 use crate::ids::{AppId, Obeyed, ReplicaId, RevisionNumber, SpecDigest};
 use crate::input::RunSpec;
 use crate::report::{Activity, Ended, Exit, Lifecycle, Reason, ReplicaReport};
@@ -51,7 +52,13 @@ pub(crate) struct Seen {
     pub(crate) crashes: u32,
     pub(crate) phase: Phase,
     pub(crate) address: String,
-    pub(crate) ready: bool,
+    /// Its port is listened on, or it has none.
+    pub(crate) listening: bool,
+    pub(crate) probes: Probes,
+    /// All its processes are stopped in their tracks, or about to be.
+    pub(crate) frozen: bool,
+    /// Which check fails, or ended the attempt before, in words.
+    pub(crate) unhealthy: Option<String>,
     /// How the last attempt before this one ended whose end was seen; unknown when there was none but attempts were lost.
     pub(crate) last_exit: Option<Exit>,
     /// Start of the present attempt.
@@ -87,8 +94,17 @@ impl Replica {
         matches!(self.seen.phase, Phase::Running | Phase::Stopping { .. })
     }
 
+    /// Does it answer? A readiness check tells, or without one that it listens; not before it has started.
+    pub(crate) fn ready(&self) -> bool {
+        let (seen, health) = (&self.seen, &self.run.health);
+        let answers = seen.probes.ready(health).unwrap_or(seen.listening);
+        seen.phase == Phase::Running && seen.probes.started(health) && answers
+    }
+
     pub(crate) fn lifecycle(&self) -> Lifecycle {
         match self.seen.phase {
+            // The attempt ends, the replica does not: another attempt follows in place.
+            Phase::Stopping { .. } if self.wanted.stop.is_none() => Lifecycle::Running,
             Phase::New => Lifecycle::Ordered,
             Phase::Pulling => Lifecycle::Pulling,
             Phase::Launching | Phase::Waiting(_) => Lifecycle::Starting,
@@ -108,12 +124,13 @@ impl Replica {
             obeyed: self.wanted.obeyed,
             attempt: seen.attempt,
             lifecycle: self.lifecycle(),
-            ready: seen.ready && seen.phase == Phase::Running,
+            ready: self.ready(),
             parked: self.wanted.parked,
             last_exit: seen.last_exit,
             resources: self.run.resources,
             reason: self.reason.clone(),
             activity: Activity::default(),
+            unhealthy: seen.unhealthy.clone().unwrap_or_default(),
             ..ReplicaReport::default()
         };
         if alive {

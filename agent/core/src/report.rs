@@ -151,6 +151,9 @@ pub struct ReplicaReport {
     pub processes: u32,
     /// Established TCP connections, as last measured.
     pub connections: u32,
+    /// Which health check fails, or ended the attempt before this one, in words; empty while all pass.
+    #[serde(default)]
+    pub unhealthy: String,
 }
 
 /// A node's measured use.

@@ -3,6 +3,7 @@
 use crate::activity::Work;
 use crate::core::{AgentCore, ImageState};
 use crate::effect::Effect;
+use crate::health::{Probe, Probes, Verdict};
 use crate::ids::ReplicaId;
 use crate::input::{LaunchFailure, Reading};
 use crate::replica::{Phase, Replica};
@@ -54,10 +55,52 @@ impl AgentCore {
         self.changed(id);
     }
 
+    /// A health check came to an end.
+    pub(crate) fn checked(
+        &mut self,
+        now: Instant,
+        id: ReplicaId,
+        attempt: u32,
+        probe: Probe,
+        outcome: Result<(), String>,
+    ) {
+        let Some(replica) = self.present(id, attempt) else { return };
+        if replica.seen.phase != Phase::Running || replica.wanted.stop.is_some() {
+            return;
+        }
+        let since = replica.seen.since;
+        match replica.seen.probes.take(&replica.run.health, since, now, probe, outcome) {
+            Verdict::Same => drop(self.touched.insert(id)),
+            Verdict::Passed => {
+                // What ended the attempt before is history once this one has passed what failed then.
+                replica.seen.unhealthy = None;
+                self.changed(id);
+            }
+            Verdict::Unready(why) => {
+                if replica.seen.unhealthy.is_none() {
+                    replica.seen.unhealthy = Some(why);
+                    self.news.insert(id);
+                }
+                self.touched.insert(id);
+            }
+            Verdict::Hopeless(why) => self.give_up(now, id, why),
+        }
+    }
+
+    /// There is no hope for this attempt: it is asked to end, and the next one begins in place.
+    fn give_up(&mut self, now: Instant, id: ReplicaId, why: String) {
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        replica.seen.unhealthy = Some(why);
+        replica.seen.probes.end();
+        let grace = replica.run.stop_grace;
+        self.stop(now, id, grace);
+    }
+
     /// Asks to be told when it listens, if that is what makes it ready.
     pub(crate) fn watch(&mut self, id: ReplicaId) {
         let Some(replica) = self.replicas.get(&id) else { return };
-        if let (Some(port), None) = (replica.run.ready_port, &replica.wanted.stop) {
+        let by_listening = replica.run.health.readiness.is_none();
+        if let (Some(port), None, true) = (replica.run.ready_port, &replica.wanted.stop, by_listening) {
             self.effects.push(Effect::Watch { replica: id, attempt: replica.seen.attempt, port });
         }
     }
@@ -83,7 +126,16 @@ impl AgentCore {
         }
         match self.replicas.get(&id).and_then(|replica| replica.wanted.stop.clone()) {
             Some(stop) => self.end(now, id, exit, stop.reason),
-            None => self.crashed(now, id, exit, &exit.to_string()),
+            None => self.crashed(now, id, exit, &self.what_ended(id, exit)),
+        }
+    }
+
+    /// A failed check, if that is what ended the attempt, and how it went.
+    fn what_ended(&self, id: ReplicaId, exit: Exit) -> String {
+        let given_up = self.replicas.get(&id).filter(|replica| matches!(replica.seen.phase, Phase::Stopping { .. }));
+        match given_up.and_then(|replica| replica.seen.unhealthy.as_ref()) {
+            Some(why) => format!("{why} ({exit})"),
+            None => exit.to_string(),
         }
     }
 
@@ -91,7 +143,7 @@ impl AgentCore {
     fn crashed(&mut self, now: Instant, id: ReplicaId, exit: Exit, what: &str) {
         let (stable_after, most) = (self.config.stable_after, self.config.crashes_most);
         let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let stable = replica.seen.phase == Phase::Running && now - replica.seen.since >= stable_after;
+        let stable = replica.has_process() && now - replica.seen.since >= stable_after;
         let crashes = if stable { 1 } else { replica.seen.crashes + 1 };
         replica.seen.crashes = crashes;
         if crashes >= most {
@@ -117,7 +169,8 @@ impl AgentCore {
         replica.seen.last_exit =
             Some(exit).filter(|exit| *exit != Exit::Unknown).or(replica.seen.last_exit).or(Some(exit));
         replica.seen.phase = Phase::Waiting(until);
-        replica.seen.ready = false;
+        replica.seen.listening = false;
+        replica.seen.probes = Probes::default();
         replica.seen.address = String::new();
         if let Some(attempt) = replica.seen.attempt.checked_sub(2).filter(|attempt| *attempt > 0) {
             self.effects.push(Effect::Forget { replica: id, attempt });
@@ -127,8 +180,8 @@ impl AgentCore {
 
     pub(crate) fn listening(&mut self, id: ReplicaId, attempt: u32, listening: bool) {
         let Some(replica) = self.present(id, attempt).filter(|r| r.run.ready_port.is_some()) else { return };
-        if replica.seen.phase == Phase::Running && replica.seen.ready != listening {
-            replica.seen.ready = listening;
+        if replica.seen.phase == Phase::Running && replica.seen.listening != listening {
+            replica.seen.listening = listening;
             self.news.insert(id);
         }
     }
@@ -172,7 +225,9 @@ impl Replica {
         self.seen.phase = Phase::Running;
         self.seen.address = address;
         self.seen.since = since;
-        self.seen.ready = self.run.ready_port.is_none();
+        self.seen.listening = self.run.ready_port.is_none();
+        self.seen.frozen = false;
+        self.seen.probes = Probes::begin(&self.run.health, since);
         self.seen.work = work;
     }
 }

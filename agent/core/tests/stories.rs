@@ -38,3 +38,5 @@ story!(said_twice);
 story!(demand);
 story!(allowance);
 story!(allowance_unused);
+story!(health);
+story!(frozen);

@@ -56,6 +56,10 @@ pub(crate) enum ExecError {
     },
     #[error(transparent)]
     Runtime(Box<Error>),
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Copy(String),
     #[error("cannot speak with the program")]
     Stream(#[from] io::Error),
     #[error("a thread of this agent ended early")]
@@ -242,7 +246,7 @@ impl Program {
 }
 
 /// What it writes. Once it has ended, only what is there: others may hold the pipe open for ever.
-async fn forward(
+pub(super) async fn forward(
     stream: &Stream,
     kind: fn(Vec<u8>) -> Body,
     answers: &Answers,
@@ -262,7 +266,7 @@ async fn forward(
 }
 
 /// What it reads; returns only what goes wrong. A program that reads no more is told nothing more.
-async fn feed(
+pub(super) async fn feed(
     streams: &ExecutionStreams,
     mut to: Option<Arc<Stream>>,
     mut inputs: mpsc::Receiver<Input>,

@@ -3,9 +3,14 @@
 //! All calls share one stream each way. So that none holds up the others, data goes in messages of which at most [`UNDER_WAY`] of one call wait for
 //! their reader, each way; the other side says when one was taken.
 
+mod copy;
 mod exec;
+mod freeze;
 mod logs;
+mod stats;
 mod stream;
+
+pub(crate) use self::stream::{Stream, registered};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -160,6 +165,9 @@ impl Calls {
         let done = match asked {
             Some(Body::Logs(logs)) => self.logs(id, logs, &replies).await.map_err(CallError::from),
             Some(Body::Exec(call)) => self.exec(call, caller).await.map_err(CallError::from),
+            Some(Body::Copy(call)) => self.copy(call, caller).await.map_err(CallError::from),
+            Some(Body::Freeze(call)) => self.freeze(call, caller.split().0).await.map_err(CallError::from),
+            Some(Body::Stats(call)) => self.stats(call, caller.split().0).await.map_err(CallError::from),
             _ => Err(CallError::Unknown),
         };
         let body = match done {

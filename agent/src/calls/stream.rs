@@ -54,7 +54,7 @@ impl Stream {
 
 /// For tokio, which asks by number.
 #[allow(deprecated, reason = "its successor is unsafe; this descriptor lives as long as the registration that owns it")]
-pub(super) fn registered(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn registered(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
 }
 

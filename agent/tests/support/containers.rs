@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bellows_agent::Containers;
 use bellows_runtime::handle::{
-    Adopted, Ended, Error, Execute, Execution, Exit, LogFiles, NodeUsage, Running, Timings, Usage,
+    Adopted, Copy, Ended, Error, Execute, Execution, Exit, LogFiles, NodeUsage, Running, Stats, Timings, Usage,
 };
 use bellows_runtime::{ContainerId, ContainerSpec};
 
@@ -139,9 +139,25 @@ impl Containers for MemoryContainers {
         self.program(id)?;
         Ok(port == 80)
     }
+    fn copy(&self, spec: &ContainerSpec, _: Copy) -> Result<Execution, Error> {
+        self.program(&spec.id)?;
+        Err(Error::Frozen(spec.id.clone())) // nothing in memory can be copied
+    }
+    fn stats(&self, id: &ContainerId) -> Result<Stats, Error> {
+        Ok(Stats { usage: self.usage(id)?, memory_peak_bytes: Some(8_192), ..Stats::default() })
+    }
+    fn freeze(&self, id: &ContainerId) -> Result<(u64, u64), Error> {
+        self.program(id).map(|_| (4_096, 0))
+    }
+    fn thaw(&self, id: &ContainerId) -> Result<(), Error> {
+        self.program(id).map(drop)
+    }
     fn execute(&self, spec: &ContainerSpec, _: Execute) -> Result<Execution, Error> {
         self.program(&spec.id)?;
         Err(Error::Frozen(spec.id.clone())) // nothing in memory can be executed
+    }
+    fn address(&self, id: &ContainerId) -> Result<Ipv4Addr, Error> {
+        self.program(id).map(|_| Ipv4Addr::LOCALHOST)
     }
     fn leave(&self) {}
     fn socket(&self, id: &ContainerId) -> Result<OwnedFd, Error> {

@@ -200,6 +200,8 @@ pub enum EventKind {
     Ready,
     /// A replica is no longer ready.
     Unready,
+    /// A health check fails, or ended an attempt; why, in words.
+    Unhealthy,
     /// A replica's attempt crashed and is tried again.
     Restarted,
     /// A replica was taken out of rotation.

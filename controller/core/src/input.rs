@@ -382,6 +382,9 @@ pub struct ReplicaReport {
     pub reason: Reason,
     /// Set when it ended for good.
     pub ended: Option<Ended>,
+    /// Which health check fails, or ended the attempt before this one, in words; empty while all pass.
+    #[serde(default)]
+    pub unhealthy: String,
 }
 
 /// How a replica ended.

@@ -65,6 +65,7 @@ fn spec() -> AppSpec {
         max_per_node: None,
         when_cut_off: WhenCutOff::KeepRunning,
         traffic: Traffic { routes: vec![route], ..Traffic::default() },
+        health: Default::default(),
     }
 }
 

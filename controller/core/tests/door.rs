@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bellows_core::model::bounds::{self, Bounds};
+use bellows_core::model::health::{Check, Health, How};
 use bellows_core::model::spec::{
     AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Port, Protocol, Scale, Spread, WhenCutOff, WhenFull,
 };
@@ -30,6 +31,7 @@ fn spec() -> AppSpec {
         max_per_node: None,
         when_cut_off: WhenCutOff::KeepRunning,
         traffic: Default::default(),
+        health: Default::default(),
     }
 }
 
@@ -49,6 +51,23 @@ fn elastic(change: impl Fn(&mut Elastic)) -> Scale {
     Scale::Policies(elastic)
 }
 
+fn checked_by(how: How) -> Check {
+    let (initial_delay, period, timeout) = (Millis(0), Millis(10_000), Millis(1_000));
+    Check { how, initial_delay, period, timeout, success_threshold: 1, failure_threshold: 3 }
+}
+
+fn readiness(change: impl Fn(&mut Check)) -> Health {
+    let mut check = checked_by(How::Tcp { port: 80 });
+    change(&mut check);
+    Health { readiness: Some(check), ..Health::default() }
+}
+
+/// A readiness check by HTTP with this path and header.
+fn asking(path: &str, name: &str) -> Health {
+    let headers = BTreeMap::from([(name.to_owned(), "x".to_owned())]);
+    readiness(|check| check.how = How::Http { port: 80, path: path.to_owned(), headers: headers.clone() })
+}
+
 fn narrow<T: TryFrom<u64>>(value: u64) -> T {
     T::try_from(value).ok().expect("bounds of a field fit its type, and one beyond them as well")
 }
@@ -59,7 +78,7 @@ type Put = fn(&mut AppSpec, u64);
 type Case = (&'static str, Box<dyn Fn(&mut AppSpec)>);
 
 /// Field, bounds, and how a value is put there.
-const VALUES: [(&str, Bounds, Put); 15] = [
+const VALUES: [(&str, Bounds, Put); 20] = [
     ("replicas", bounds::COPIES, |spec, value| spec.scale = Scale::Declared { replicas: narrow(value) }),
     ("resources.cpu", bounds::CPU_MILLI, |spec, value| spec.resources.cpu = CpuMilli(value)),
     ("resources.memory", bounds::MEMORY_BYTES, |spec, value| spec.resources.memory = Bytes(value)),
@@ -70,6 +89,21 @@ const VALUES: [(&str, Bounds, Put); 15] = [
     ("drain_deadline", bounds::DRAIN_DEADLINE_MS, |spec, value| spec.drain_deadline = Millis(value)),
     ("when_cut_off.stop_after", bounds::STOP_AFTER_MS, |spec, value| {
         spec.when_cut_off = WhenCutOff::StopAfter(Millis(value));
+    }),
+    ("health.readiness.initial_delay", bounds::CHECK_DELAY_MS, |spec, value| {
+        spec.health = readiness(|check| check.initial_delay = Millis(value));
+    }),
+    ("health.readiness.period", bounds::CHECK_PERIOD_MS, |spec, value| {
+        spec.health = readiness(|check| check.period = Millis(value));
+    }),
+    ("health.readiness.timeout", bounds::CHECK_TIMEOUT_MS, |spec, value| {
+        spec.health = readiness(|check| check.timeout = Millis(value));
+    }),
+    ("health.readiness.success_threshold", bounds::CHECK_THRESHOLD, |spec, value| {
+        spec.health = readiness(|check| check.success_threshold = narrow(value));
+    }),
+    ("health.readiness.failure_threshold", bounds::CHECK_THRESHOLD, |spec, value| {
+        spec.health = readiness(|check| check.failure_threshold = narrow(value));
     }),
     ("max_per_node", bounds::PER_NODE, |spec, value| spec.max_per_node = Some(narrow(value))),
     ("spread.max_skew", bounds::SKEW, |spec, value| {
@@ -124,6 +158,20 @@ fn texts_that_cannot_be_are_refused() {
         ("image", Box::new(|spec| spec.image = String::new())),
         ("env", Box::new(|spec| drop(spec.env.insert("A=B".to_owned(), String::new())))),
         ("command", Box::new(|spec| spec.args.push("a\0b".to_owned()))),
+        (
+            "health.readiness.exec",
+            Box::new(|spec| spec.health = readiness(|c| c.how = How::Exec { command: Vec::new() })),
+        ),
+        ("health.readiness.tcp", Box::new(|spec| spec.health = readiness(|c| c.how = How::Tcp { port: 0 }))),
+        ("health.readiness.http.path", Box::new(|spec| spec.health = asking("a", "X-A"))),
+        ("health.readiness.http.headers", Box::new(|spec| spec.health = asking("/", "X A"))),
+        (
+            "health.liveness.success_threshold",
+            Box::new(|spec| {
+                let check = Check { success_threshold: 2, ..checked_by(How::Tcp { port: 80 }) };
+                spec.health = Health { liveness: Some(check), ..Health::default() };
+            }),
+        ),
         ("ports[0]", Box::new(move |spec| spec.ports = vec![port("", 0)])),
         ("ports[1]", Box::new(move |spec| spec.ports = vec![port("a", 1), port("b", 1)])),
         ("ports[1]", Box::new(move |spec| spec.ports = vec![port("a", 1), port("a", 2)])),

@@ -35,6 +35,7 @@ fn sound() -> AppSpec {
         max_per_node: None,
         when_cut_off: WhenCutOff::KeepRunning,
         traffic: Default::default(),
+        health: Default::default(),
     }
 }
 

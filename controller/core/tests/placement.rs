@@ -318,6 +318,7 @@ fn spec(app: u32) -> AppSpec {
         max_per_node: (app == 4).then_some(3),
         when_cut_off: WhenCutOff::KeepRunning,
         traffic: Default::default(),
+        health: Default::default(),
     }
 }
 

@@ -503,6 +503,7 @@ fn plain(name: &str) -> AppSpec {
         max_per_node: None,
         when_cut_off: WhenCutOff::KeepRunning,
         traffic: Default::default(),
+        health: Default::default(),
     }
 }
 

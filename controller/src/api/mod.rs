@@ -9,6 +9,7 @@ mod nodes;
 mod operator;
 mod server;
 mod session;
+mod stats;
 mod status;
 mod streams;
 mod token;

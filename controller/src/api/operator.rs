@@ -11,7 +11,7 @@ use wire::operator_server::Operator;
 
 use super::calls::{Ask, Reply};
 use super::streams::{self, Answers};
-use super::{Services, executions, images, status_of_refusal, token};
+use super::{Services, executions, images, stats, status_of_refusal, token};
 use crate::auth::caller;
 use crate::convert::{Malformed, check_spec_size, check_text, replica_id_from_wire, spec_digest, spec_from_wire};
 use crate::driver::Question;
@@ -208,6 +208,31 @@ impl Operator for OperatorService {
 
     async fn exec(&self, request: Request<Streaming<wire::ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
         Ok(Response::new(executions::execute(&self.0, request.into_inner()).await?))
+    }
+
+    async fn stats(&self, request: Request<wire::StatsRequest>) -> Result<Response<wire::StatsResponse>, Status> {
+        let wire::StatsRequest { tenant: named, subject } = request.into_inner();
+        Ok(Response::new(stats::collect(&self.0, tenant(named), subject).await?))
+    }
+
+    async fn freeze(&self, request: Request<wire::FreezeRequest>) -> Result<Response<wire::FreezeResponse>, Status> {
+        let wire::FreezeRequest { replica, frozen, force } = request.into_inner();
+        let id: ReplicaId = replica_id_from_wire("replica", replica)?;
+        let owner = self.0.driver.ask(|answer| Question::Owner { replica: id, answer }).await?;
+        let mut call = self.0.calls.open(owner, Ask::Freeze(node::FreezeCall { replica, frozen, force }))?;
+        match call.next().await.transpose()? {
+            Some(node::CallReply { body: Some(Reply::Frozen(told)), .. }) => {
+                let node::Frozen { memory_before_bytes, memory_after_bytes } = told;
+                Ok(Response::new(wire::FreezeResponse { memory_before_bytes, memory_after_bytes }))
+            }
+            _ => Err(Status::internal("the agent did not say what became of it; is it older than this controller?")),
+        }
+    }
+
+    type CopyStream = Answers<wire::CopyResponse>;
+
+    async fn copy(&self, request: Request<Streaming<wire::CopyRequest>>) -> Result<Response<Self::CopyStream>, Status> {
+        Ok(Response::new(executions::copy(&self.0, request.into_inner()).await?))
     }
 
     async fn set_node_state(

@@ -1,6 +1,7 @@
 //! Wire and log on one side, the core's words on the other. All checks of outside data stand here: lengths, counts, enums, ids.
 //! Each rejection names the field. What passes is sound in form; whether it makes sense is the core's to say.
 
+mod health;
 mod log;
 mod node;
 mod refusal;

@@ -103,6 +103,7 @@ fn replica_from_wire(replica: wire::ReplicaReport) -> Result<ReplicaReport> {
         resources: resources_from_wire(replica.resources),
         reason: reason_from_wire(replica.reason),
         ended: replica.ended.map(ended_from_wire),
+        unhealthy: shortened(replica.unhealthy),
     })
 }
 

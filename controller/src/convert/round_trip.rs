@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bellows_core::ids::{AppId, Fence, Generation, NodeId, ReplicaId, RevisionNumber, SpecDigest};
 use bellows_core::input::Exit;
 use bellows_core::model::command::{Change, Command, Decision, NodeState, Outcome, Refusal};
+use bellows_core::model::health::{Check, Health, How};
 use bellows_core::model::spec::{
     AppSpec, Constraint, ConstraintOperator, Elastic, Hold, Policy, Port, Protocol, Rate, Route, Scale, Spread,
     Traffic, WhenCutOff, WhenFull,
@@ -119,7 +120,7 @@ fn spec() -> impl Strategy<Value = Box<AppSpec>> {
     let sizes = (resources(), any::<u32>(), any::<u64>(), any::<u64>());
     let rules = (scale(), vec(port(), 0..3), vec(constraint(), 0..3), of(spread()), of(any::<u32>()));
     let times = (any::<u64>(), any::<u64>(), when_cut_off(), traffic());
-    (names, sizes, rules, times).prop_map(|(names, sizes, rules, times)| {
+    (names, sizes, rules, times, health()).prop_map(|(names, sizes, rules, times, health)| {
         let (name, tenant, image, image_digest, command, args, env) = names;
         let (resources, processes, scratch, log) = sizes;
         let (scale, ports, constraints, spread, max_per_node) = rules;
@@ -145,7 +146,38 @@ fn spec() -> impl Strategy<Value = Box<AppSpec>> {
             max_per_node,
             when_cut_off,
             traffic,
+            health,
         })
+    })
+}
+
+fn health() -> impl Strategy<Value = Health> {
+    (of(check()), of(check()), of(check())).prop_map(|(startup, liveness, readiness)| Health {
+        startup,
+        liveness,
+        readiness,
+    })
+}
+
+fn check() -> impl Strategy<Value = Check> {
+    let how = prop_oneof![
+        vec(word(), 0..3).prop_map(|command| How::Exec { command }),
+        (any::<u16>(), word(), btree_map(word(), text(), 0..3)).prop_map(|(port, path, headers)| How::Http {
+            port,
+            path,
+            headers
+        }),
+        any::<u16>().prop_map(|port| How::Tcp { port }),
+    ];
+    (how, any::<[u64; 3]>(), any::<[u32; 2]>()).prop_map(|(how, [delay, period, timeout], [successes, failures])| {
+        Check {
+            how,
+            initial_delay: Millis(delay),
+            period: Millis(period),
+            timeout: Millis(timeout),
+            success_threshold: successes,
+            failure_threshold: failures,
+        }
     })
 }
 

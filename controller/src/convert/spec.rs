@@ -9,6 +9,7 @@ use bellows_proto::types as wire;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
+use super::health::{health_from_wire, health_to_wire};
 use super::traffic::{concurrency_to_wire, hold_to_wire, route_to_wire, traffic_from_wire};
 use super::words::{resources_from_wire, resources_to_wire};
 use super::{Malformed, Result, each, required, unknown_value};
@@ -77,7 +78,7 @@ pub(crate) fn spec_to_wire(spec: &AppSpec) -> wire::AppSpec {
         concurrency: concurrency_to_wire(&spec.traffic),
         hold: hold_to_wire(spec.traffic.hold),
         slow_start_ms: spec.traffic.slow_start.0,
-        health: None,
+        health: health_to_wire(&spec.health),
     }
 }
 
@@ -106,6 +107,7 @@ pub(crate) fn spec_from_wire(spec: wire::AppSpec) -> Result<AppSpec> {
             Some(length_ms) => WhenCutOff::StopAfter(Millis(length_ms)),
         },
         traffic: traffic_from_wire(spec.routes, spec.concurrency, spec.hold, spec.slow_start_ms)?,
+        health: health_from_wire(spec.health)?,
     })
 }
 

@@ -124,6 +124,12 @@ pub(crate) enum Question {
         answer: Asked<wire::AppChanged>,
     },
     /// The node on which a replica runs.
+    /// The living copies of an app, on a node, or the one of this id; with nothing said, of the tenant.
+    Copies {
+        tenant: String,
+        subject: String,
+        answer: oneshot::Sender<Result<Vec<(NodeId, wire::Replica)>, Status>>,
+    },
     Owner {
         replica: ReplicaId,
         answer: Asked<NodeId>,

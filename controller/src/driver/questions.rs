@@ -16,7 +16,7 @@ use super::message::Question;
 use super::run::Driver;
 use super::view::{self, Gauges, Overview};
 use crate::api::status_of_refusal;
-use crate::convert::{fence_to_wire, spec_digest};
+use crate::convert::{fence_to_wire, replica_id_to_wire, spec_digest};
 
 /// Between two checks of the invariants: at 100,000 copies one takes about 0.1 s, so 1% of the time.
 const CHECK_EVERY: Millis = Millis(10_000);
@@ -41,6 +41,7 @@ impl Driver {
             Question::Events { after, app, answer } => drop(answer.send(Ok(self.events.after(after, &app)))),
             Question::ResolveImage { name, answer } => drop(answer.send(self.resolve_image(&name))),
             Question::DryRun { spec, expected, answer } => drop(answer.send(self.dry_run(&spec, expected))),
+            Question::Copies { tenant, subject, answer } => drop(answer.send(self.copies(&tenant, &subject))),
             Question::Owner { replica, answer } => drop(answer.send(self.owner(replica))),
             Question::TokenHolds { hash, answer } => {
                 let holds = token_holds(self.core.model(), &hash, self.clock.now());
@@ -152,6 +153,25 @@ impl Driver {
             changed: known.is_none_or(|app| app.current.digest != spec_digest(spec)),
             image_digest: spec.image_digest.clone(),
         })
+    }
+
+    /// An id, else everything that bears the name: an app, a node.
+    fn copies(&self, tenant: &str, subject: &str) -> Answered<Vec<(NodeId, wire::Replica)>> {
+        self.led()?;
+        let id = subject.parse::<ReplicaId>().ok();
+        if let Some(id) = id {
+            self.owner(id)?;
+        } else if !subject.is_empty() && self.core.view().find_node(subject).is_none() {
+            self.find_app(tenant, subject)?;
+        }
+        let wanted = |row: &wire::Replica| match (id, subject) {
+            (Some(id), _) => row.id == Some(replica_id_to_wire(id)),
+            (None, "") => row.tenant == tenant,
+            (None, name) => row.node == name || row.app == name && row.tenant == tenant,
+        };
+        let rows = view::replicas(&self.core, None, false).into_iter().filter(wanted);
+        let node = |row: &wire::Replica| self.core.view().find_node(&row.node);
+        Ok(rows.filter_map(|row| Some((node(&row)?, row))).collect())
     }
 
     fn owner(&self, replica: ReplicaId) -> Answered<NodeId> {

@@ -222,6 +222,7 @@ fn kind_word(kind: EventKind) -> &'static str {
         EventKind::Started => "started",
         EventKind::Ready => "ready",
         EventKind::Unready => "unready",
+        EventKind::Unhealthy => "unhealthy",
         EventKind::Restarted => "restarted",
         EventKind::Parked => "parked",
         EventKind::Unparked => "unparked",

@@ -265,6 +265,8 @@ impl Life {
             return Err(wrong(io::ErrorKind::InvalidInput.into()));
         }
         self.help(id, Group::forgive_cpu);
+        // What is frozen would get it some day.
+        self.help(id, Group::thaw_if_frozen);
         self.send(signal).map_err(wrong)
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,6 +31,23 @@ pub enum Execute {
     Piped,
     /// A terminal of this size.
     OnTerminal(Window),
+}
+
+/// Files in or out of a container, as a tar archive with one top entry. It returns 0, or says on standard error what went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copy {
+    /// Read from standard input. Owned by the app's user.
+    In {
+        /// A folder takes what comes under its own name; else the last part becomes its name.
+        path: PathBuf,
+        /// Refuse what is not.
+        must_be_folder: bool,
+    },
+    /// Written to standard output.
+    Out {
+        /// What.
+        path: PathBuf,
+    },
 }
 
 /// A program in a container. Dropping it kills the program and its process group.
@@ -141,6 +159,24 @@ fn pipes(owner: (u32, u32)) -> io::Result<Pipes> {
         rustix::fs::fchown(end, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
     }
     Ok(Pipes { ours: [to_input, from_output, from_errors], theirs })
+}
+
+/// Sends somebody in to copy.
+pub fn copy(
+    launchers: &Launchers,
+    cgroups: &Cgroups,
+    life: &Life,
+    spec: &ContainerSpec,
+    what: Copy,
+) -> Result<Execution, Error> {
+    let errand = match what {
+        Copy::In { path, must_be_folder } => Errand::Unpack { path, must_be_folder },
+        Copy::Out { path } => Errand::Pack(path),
+    };
+    let pipes = pipes((0, 0)).map_err(|source| Error::Machine("pipes", source))?;
+    let theirs: Vec<BorrowedFd<'_>> = pipes.theirs.iter().map(AsFd::as_fd).collect();
+    let tie = send_in(launchers, cgroups, life, spec, &errand, &theirs)?;
+    started(&spec.id, tie, Some(pipes.ours))
 }
 
 /// Sends somebody in and waits until the program has been executed.

@@ -72,6 +72,8 @@ pub struct Slot {
     image: Option<(PathBuf, OwnedFd)>,
     /// Whose packets its network has seen.
     tenant: Option<String>,
+    /// CPU time that its cgroup had counted when its last container had ended.
+    pub cpu_before_us: u64,
 }
 
 impl Slot {
@@ -139,7 +141,7 @@ impl Maker {
         let shared = self.devices.as_ref().map(|shared| shifted_devices(shared.as_fd(), userns.as_fd()));
         let devices = shared.transpose().map_err(failed("shift the device layer's owners"))?;
         let group = self.cgroups.group(&group_name(number))?;
-        Ok(Slot { number, first_id, group, network, devices, userns, image: None, tenant: None })
+        Ok(Slot { number, first_id, group, network, devices, userns, image: None, tenant: None, cpu_before_us: 0 })
     }
 }
 
@@ -225,6 +227,8 @@ impl Slots {
 
     /// A container's slot after its end.
     pub fn give_back(&self, mut slot: Slot, tenant: &str) {
+        slot.group.forget_peak();
+        slot.cpu_before_us = slot.group.cpu_us().unwrap_or(slot.cpu_before_us);
         let untouched = slot.network.is_untouched();
         if !untouched {
             slot.tenant = Some(tenant.to_owned());
@@ -353,14 +357,15 @@ impl Shared {
 
     /// A slot after its rest: fresh cgroups where memory was left behind, counters anew.
     fn renew(&self, slot: Slot) {
-        let Slot { number, first_id, mut group, mut network, devices, userns, image, tenant } = slot;
+        let Slot { number, first_id, mut group, mut network, devices, userns, image, tenant, mut cpu_before_us } = slot;
         let renewed = (|| {
             if group.is_stale() {
                 group.remove()?;
                 group = self.maker.cgroups.group(&group_name(number))?;
+                cpu_before_us = 0;
             }
             network.begin_anew()?;
-            Ok::<_, SlotError>(Slot { number, first_id, group, network, devices, userns, image, tenant })
+            Ok::<_, SlotError>(Slot { number, first_id, group, network, devices, userns, image, tenant, cpu_before_us })
         })();
         let mut state = self.lock();
         match renewed {

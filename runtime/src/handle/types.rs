@@ -80,6 +80,25 @@ pub struct Usage {
     pub connections: u64,
 }
 
+/// What one container uses, in full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// What is read more often.
+    pub usage: Usage,
+    /// The most memory charged to it at any time; nothing where the kernel does not tell.
+    pub memory_peak_bytes: Option<u64>,
+    /// From block devices, by all its processes, also those that ended.
+    pub read_bytes: u64,
+    /// To block devices, likewise; what was cut off before it was written does not count.
+    pub written_bytes: u64,
+    /// Bytes that its network has received, headers and loopback included. An earlier container of the tenant may have used that network.
+    pub received_bytes: u64,
+    /// Bytes that its network has sent, likewise.
+    pub sent_bytes: u64,
+    /// Whether all its processes are stopped in their tracks.
+    pub frozen: bool,
+}
+
 /// Share of time in which some task waited, permille, averaged over 10 s.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pressure {

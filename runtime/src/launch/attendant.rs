@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::copy;
 use super::home::Home;
 use super::join::{self, Cgroups};
 use super::program::{self, ABOUT_TO_EXECUTE, Streams};
@@ -35,7 +36,9 @@ impl Descriptors {
         let mut fds = fds.into_iter();
         let (control, container) = (fds.next()?, fds.next()?);
         let streams = match errand {
-            Errand::Execute => Some(Streams([fds.next()?, fds.next()?, fds.next()?])),
+            Errand::Execute | Errand::Unpack { .. } | Errand::Pack(_) => {
+                Some(Streams([fds.next()?, fds.next()?, fds.next()?]))
+            }
             Errand::ExecuteOnTerminal(_) => None,
         };
         Some(Self { control, container, streams, cgroups: fds.collect() })
@@ -113,7 +116,7 @@ fn run(
             let opened = on_terminal(*window, request.spec.user.uid).map_err(at("open a terminal in the container"))?;
             (Some(opened.0), opened.1)
         }
-        (None, Errand::Execute) => return Err(at("connect its standard streams")(io::ErrorKind::NotFound.into())),
+        (None, _) => return Err(at("connect its standard streams")(io::ErrorKind::NotFound.into())),
     };
     let program = start_program(home, request, &cgroups, streams)?;
     let beside: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
@@ -121,7 +124,16 @@ fn run(
         program.kill();
     }
     drop(terminal);
-    Ok(program.wait(Some(control)))
+    let status = program.wait(Some(control));
+    if let Errand::Unpack { path, must_be_folder } = &request.errand {
+        copy::clean(path, *must_be_folder, number());
+    }
+    Ok(status)
+}
+
+/// What the folder is called in which somebody unpacks: the attendant's number, which no other has at this time.
+fn number() -> u32 {
+    std::process::id()
 }
 
 fn on_terminal(window: wire::Window, owner: u32) -> io::Result<(OwnedFd, Streams)> {
@@ -146,7 +158,12 @@ fn start_program(home: &Home, request: &EnterRequest, cgroups: &Cgroups, streams
         most_open_files: home.most_open_files,
     };
     let plan = steps::plan(&request.spec, &around);
-    let steps = steps::execution(&plan, matches!(request.errand, Errand::ExecuteOnTerminal(_)));
+    let steps = match request.errand {
+        Errand::Execute => steps::execution(&plan, false),
+        Errand::ExecuteOnTerminal(_) => steps::execution(&plan, true),
+        Errand::Unpack { .. } | Errand::Pack(_) => steps::errand(&plan),
+    };
+    let number = number();
     let prepared = Prepared::of(&plan, &request.spec.limits);
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| at("make a pipe")(error.into()));
     let ((wait, go), (told, report)) = (pipe()?, pipe()?);
@@ -157,7 +174,8 @@ fn start_program(home: &Home, request: &EnterRequest, cgroups: &Cgroups, streams
     })?;
     let Some((pid, pidfd)) = forked else {
         drop((go, told));
-        program::become_program(home, &plan, &steps, &prepared, &streams, &wait, &report)
+        let work = program::Work { home, plan: &plan, steps: &steps, prepared: &prepared, streams: &streams };
+        work.begin(&wait, &report, || program::errand(&request.errand, owner(request), number))
     };
     drop((wait, report, streams));
     let program = Program { pid, pidfd };
@@ -175,6 +193,11 @@ fn start_program(home: &Home, request: &EnterRequest, cgroups: &Cgroups, streams
             Err(failure)
         }
     }
+}
+
+/// Files that come in are the app's.
+fn owner(request: &EnterRequest) -> copy::Owner {
+    copy::Owner { uid: request.spec.user.uid, gid: request.spec.user.gid }
 }
 
 /// What the report says; nothing when the program has been executed.

@@ -7,6 +7,7 @@ mod attendant;
 pub(crate) mod bundle;
 pub(crate) mod child;
 mod codec;
+mod copy;
 pub(crate) mod describe;
 mod devices;
 mod home;

@@ -5,9 +5,11 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use super::child::{self, Shared};
+use super::copy;
 use super::describe;
 use super::home::Home;
 use super::setup::Prepared;
+use super::wire::Errand;
 use crate::steps::{EnterStep, Plan};
 
 /// Where the report pipe stands while the steps are performed: the first after the three streams.
@@ -19,37 +21,60 @@ pub const ABOUT_TO_EXECUTE: u8 = b'x';
 #[derive(Debug)]
 pub struct Streams(pub [OwnedFd; 3]);
 
-/// Waits until `go` can be read, performs the steps, and tells over `report` which one failed: its number and the error number. A report that ends
-/// after [`ABOUT_TO_EXECUTE`] is a program's beginning. Runs in a process of its own and never returns.
-pub fn become_program(
-    home: &Home,
-    plan: &Plan,
-    steps: &[EnterStep],
-    prepared: &Prepared,
-    streams: &Streams,
-    go: &OwnedFd,
-    report: &OwnedFd,
-) -> ! {
-    let mut byte = [0_u8; 1];
-    // Whoever should say "go" is gone: so is this.
-    if !matches!(rustix::io::read(go, &mut byte), Ok(1)) {
-        exit(1);
-    }
-    let shared = shared(home, plan, prepared);
-    let mut report = report.as_raw_fd();
-    for (number, step) in steps.iter().enumerate() {
-        let result = perform(&shared, step, streams, report);
-        if *step == EnterStep::Streams {
-            report = REPORT;
-        }
-        if result < 0 {
-            let told = [number as i32, -result as i32];
-            // SAFETY: eight bytes of ours; a pipe takes them whole. Who does not read them is gone.
-            unsafe { libc::write(report, told.as_ptr().cast(), size_of_val(&told)) };
+/// What is to be done between the fork and the execution.
+pub struct Work<'a> {
+    pub home: &'a Home,
+    pub plan: &'a Plan,
+    pub steps: &'a [EnterStep],
+    pub prepared: &'a Prepared,
+    pub streams: &'a Streams,
+}
+
+impl Work<'_> {
+    /// Waits until `go` can be read, performs the steps, and tells over `report` which one failed: its number and the error number. A report that ends
+    /// after [`ABOUT_TO_EXECUTE`] is a program's beginning, or that of `otherwise`, where no step is an execution; then its code is this process's.
+    /// Runs in a process of its own and never returns.
+    pub fn begin(&self, go: &OwnedFd, report: &OwnedFd, otherwise: impl FnOnce() -> i32) -> ! {
+        let mut byte = [0_u8; 1];
+        // Whoever should say "go" is gone: so is this.
+        if !matches!(rustix::io::read(go, &mut byte), Ok(1)) {
             exit(1);
         }
+        let shared = shared(self.home, self.plan, self.prepared);
+        let mut report = report.as_raw_fd();
+        for (number, step) in self.steps.iter().enumerate() {
+            let result = perform(&shared, step, self.streams, report);
+            if *step == EnterStep::Streams {
+                report = REPORT;
+            }
+            if result < 0 {
+                let told = [number as i32, -result as i32];
+                // SAFETY: eight bytes of ours; a pipe takes them whole. Who does not read them is gone.
+                unsafe { libc::write(report, told.as_ptr().cast(), size_of_val(&told)) };
+                exit(1);
+            }
+        }
+        // SAFETY: a plain call on our own descriptor, used no more: its end tells that the work begins.
+        unsafe { libc::close(report) };
+        exit(otherwise())
     }
-    exit(1)
+}
+
+/// An errand that executes nothing: what went wrong goes to standard error, in words. The process's own code at its end.
+pub fn errand(errand: &Errand, owner: copy::Owner, number: u32) -> i32 {
+    let (input, output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let done = match errand {
+        Errand::Unpack { path, must_be_folder } => copy::unpack(path, *must_be_folder, number, owner, input),
+        Errand::Pack(path) => copy::pack(path, output),
+        Errand::Execute | Errand::ExecuteOnTerminal(_) => Ok(()),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(error) => {
+            eprint!("{error}");
+            1
+        }
+    }
 }
 
 fn exit(code: i32) -> ! {

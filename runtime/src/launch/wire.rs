@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -102,6 +103,15 @@ pub enum Errand {
     Execute,
     /// A program with a terminal of the container's own.
     ExecuteOnTerminal(Window),
+    /// Read an archive from standard input, and put what is in it at this path.
+    Unpack {
+        /// Inside.
+        path: PathBuf,
+        /// The path must be a folder, which takes what comes under its own name.
+        must_be_folder: bool,
+    },
+    /// Write what is at this path to standard output, as an archive.
+    Pack(PathBuf),
 }
 
 /// Size of a terminal, in characters.
@@ -218,6 +228,8 @@ impl Received for Asked {
 
 const EXECUTE: u8 = 0;
 const EXECUTE_ON_TERMINAL: u8 = 1;
+const UNPACK: u8 = 2;
+const PACK: u8 = 3;
 
 fn write_errand(to: &mut Writer, errand: &Errand) {
     match errand {
@@ -226,6 +238,15 @@ fn write_errand(to: &mut Writer, errand: &Errand) {
             to.byte(EXECUTE_ON_TERMINAL);
             to.word(window.columns.into());
             to.word(window.rows.into());
+        }
+        Errand::Unpack { path, must_be_folder } => {
+            to.byte(UNPACK);
+            to.bytes(path.as_os_str().as_encoded_bytes());
+            to.byte((*must_be_folder).into());
+        }
+        Errand::Pack(path) => {
+            to.byte(PACK);
+            to.bytes(path.as_os_str().as_encoded_bytes());
         }
     }
 }
@@ -237,6 +258,8 @@ fn read_errand(from: &mut Reader<'_>) -> io::Result<Errand> {
             let (columns, rows) = (from.word()? as u16, from.word()? as u16);
             Ok(Errand::ExecuteOnTerminal(Window { columns, rows }))
         }
+        UNPACK => Ok(Errand::Unpack { path: from.path()?, must_be_folder: from.byte()? != 0 }),
+        PACK => Ok(Errand::Pack(from.path()?)),
         _ => Reader::unknown(),
     }
 }
@@ -465,7 +488,12 @@ mod tests {
     #[test]
     fn errands_arrive_as_they_were_given() {
         let spec = full();
-        for errand in [Errand::Execute, Errand::ExecuteOnTerminal(Window { columns: 80, rows: 65_535 })] {
+        for errand in [
+            Errand::Execute,
+            Errand::ExecuteOnTerminal(Window { columns: 80, rows: 65_535 }),
+            Errand::Unpack { path: "/srv/x".into(), must_be_folder: true },
+            Errand::Pack("/srv".into()),
+        ] {
             let sent = bytes(&EnterOrder { spec: &spec, errand: &errand, into_cgroup: true });
             let Asked::Enter(request) = whole(&sent).expect("read") else { panic!("it is an errand") };
             assert_eq!((request.spec, request.errand, request.into_cgroup), (full(), errand, true));

@@ -55,6 +55,8 @@ pub(crate) fn run_spec(spec: &core::model::spec::AppSpec) -> agent::RunSpec {
             WhenCutOff::KeepRunning => agent::WhenCutOff::KeepRunning,
             WhenCutOff::StopAfter(length) => agent::WhenCutOff::StopAfter(agent::Millis(length.0)),
         },
+        // Attempts of the laboratory answer as they listen.
+        health: agent::Health::default(),
     }
 }
 
@@ -95,6 +97,7 @@ pub(crate) fn replica_report_up(report: agent::ReplicaReport) -> core::input::Re
         resources: resources_up(report.resources),
         reason: reason_up(report.reason),
         ended: report.ended.map(ended_up),
+        unhealthy: report.unhealthy,
     }
 }
 

@@ -155,6 +155,7 @@ fn spec_of(slot: usize, revision: u32, replicas: u32) -> AppSpec {
         },
         when_cut_off: if slot == 6 { WhenCutOff::StopAfter(Millis(8_000)) } else { WhenCutOff::KeepRunning },
         traffic: Default::default(),
+        health: Default::default(),
     }
 }
 
@@ -400,6 +401,7 @@ pub(crate) fn event_name(kind: EventKind) -> &'static str {
         EventKind::Started => "told: started",
         EventKind::Ready => "told: ready",
         EventKind::Unready => "told: unready",
+        EventKind::Unhealthy => "told: unhealthy",
         EventKind::Restarted => "told: restarted",
         EventKind::Parked => "told: parked",
         EventKind::Unparked => "told: unparked",

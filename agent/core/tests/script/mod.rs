@@ -5,9 +5,9 @@ use std::fmt::Write;
 use bellows_agent_core::input::{Counters, Found, FoundState, LaunchFailure, Reading};
 use bellows_agent_core::traffic::Demand;
 use bellows_agent_core::{
-    Action, Activity, AgentCore, Allowance, AppId, Bytes, Config, CpuMilli, Effect, Exit, Fence, Input, Instant,
-    Millis, Order, OrderSequence, Reason, Record, ReplicaId, ReplicaReport, Resources, RevisionNumber, RunSpec,
-    Serving, SessionId, SpecDigest, WhenCutOff,
+    Action, Activity, AgentCore, Allowance, AppId, Bytes, Check, Config, CpuMilli, Effect, Exit, Fence, Health, Input,
+    Instant, Millis, Order, OrderSequence, Probe, Reason, Record, ReplicaId, ReplicaReport, Resources, RevisionNumber,
+    RunSpec, Serving, SessionId, SpecDigest, WhenCutOff,
 };
 
 struct Teller {
@@ -70,10 +70,22 @@ impl Teller {
             }
             "exited" => Input::Exited { replica: who(1), attempt: number(2), exit: exit(words[3]) },
             "listening" => Input::Listening { replica: who(1), attempt: number(2), listening: words[3] == "yes" },
+            "checked" => Input::Checked {
+                replica: who(1),
+                attempt: number(2),
+                probe: probe(words[3]),
+                outcome: if words[4] == "ok" { Ok(()) } else { Err(words[4..].join(" ")) },
+            },
             "requests" => Input::Requests { replica: who(1), requests: number(2) },
             "demand" => demand(words),
             "allowances" => allowances(words),
             "sampled" => Input::Sampled { readings: vec![reading(who(1), number(2), &words[3..])] },
+            "freeze" | "thaw" => Input::Freeze {
+                replica: who(1),
+                frozen: words[0] == "freeze",
+                force: words.get(2) == Some(&"force"),
+                ticket: 7,
+            },
             "heartbeat" => Input::Heartbeat { load: Default::default() },
             other => panic!("no such verb: {other}"),
         }
@@ -147,10 +159,13 @@ fn reading(replica: ReplicaId, attempt: u32, words: &[&str]) -> Reading {
     Reading { replica, attempt, counters: (words != ["unreadable"]).then_some(counters) }
 }
 
-/// `orders FENCE SESSION SEQUENCE:VERB:REPLICA[:SPEC] ...`; specs: `web` listens on a port, `job` does not, `brief` stops when cut off, `huge` is too large.
+/// `orders FENCE SESSION SEQUENCE:VERB:REPLICA[:SPEC] ...`; specs: `web` listens on a port, `job` does not, `brief` stops when cut off, `huge` is too large, `fit` is checked.
 fn orders(words: &[&str]) -> Input {
     let orders: Vec<Order> = words[3..].iter().map(|word| order(word)).collect();
-    let specs = ["web", "job", "brief", "huge"].map(|name| (digest(name), spec(name))).to_vec();
+    // Only where it is run, so that the other stories stay short.
+    let checked = words.iter().any(|word| word.ends_with(":fit")).then_some("fit");
+    let specs =
+        ["web", "job", "brief", "huge"].into_iter().chain(checked).map(|name| (digest(name), spec(name))).collect();
     Input::Orders { fence: fence(words[1]), session: session(words[2]), specs, orders }
 }
 
@@ -212,9 +227,30 @@ fn spec(name: &str) -> RunSpec {
         image: "busybox".to_owned(),
         resources: if name == "huge" { resources(2_000, 10) } else { resources(100, 100) },
         ready_port: (name == "web").then_some(80),
+        health: if name == "fit" { health() } else { Health::default() },
         stop_grace: Millis(500),
         when_cut_off: if name == "brief" { WhenCutOff::StopAfter(Millis(10_000)) } else { WhenCutOff::KeepRunning },
     }
+}
+
+/// Startup at once, the others 1 s after the start; every 2 s; two failures in a row count.
+fn health() -> Health {
+    let check = |what: &str, delay| {
+        let (what, initial_delay, period) = (what.to_owned(), Millis(delay), Millis(2_000));
+        Some(Check { what, initial_delay, period, successes: 1, failures: 2 })
+    };
+    Health {
+        startup: check("TCP port 80", 0),
+        liveness: check("GET /live on port 80", 1_000),
+        readiness: check("/bin/ready", 1_000),
+    }
+}
+
+fn probe(word: &str) -> Probe {
+    [Probe::Startup, Probe::Liveness, Probe::Readiness]
+        .into_iter()
+        .find(|probe| probe.name() == word)
+        .expect("startup, liveness or readiness")
 }
 
 fn show(effect: &Effect) -> String {
@@ -262,6 +298,12 @@ fn show(effect: &Effect) -> String {
         Effect::Pull { image } => format!("pull {image}"),
         Effect::Launch { replica, attempt, .. } => format!("launch {replica}.{attempt}"),
         Effect::Watch { replica, attempt, port } => format!("watch {replica}.{attempt} port {port}"),
+        Effect::Check { replica, attempt, probe } => format!("check {replica}.{attempt} {}", probe.name()),
+        Effect::Freeze { replica, attempt, frozen, ticket } => {
+            format!("{} {replica}.{attempt} for {ticket}", if *frozen { "freeze" } else { "thaw" })
+        }
+        Effect::RefuseFreeze { ticket, why } => format!("refuse {ticket}: {why}"),
+        Effect::Thaw { replica, attempt } => format!("thaw {replica}.{attempt} first"),
         Effect::Sample { replica, attempt } => format!("sample {replica}.{attempt}"),
         Effect::Stop { replica, attempt, grace } => format!("stop {replica}.{attempt} grace {grace}"),
         Effect::Kill { replica, attempt } => format!("kill {replica}.{attempt}"),
@@ -310,6 +352,9 @@ fn show_replica(r: &ReplicaReport) -> String {
         .expect("a string takes any text");
         write!(text, " running for {} using {} {}", r.running_for, r.used.cpu, r.used.memory)
             .expect("a string takes any text");
+    }
+    if !r.unhealthy.is_empty() {
+        write!(text, " ({})", r.unhealthy).expect("a string takes any text");
     }
     if let Some(ended) = &r.ended {
         write!(text, " [{}: {}]", ended.exit, ended.why).expect("a string takes any text");

@@ -52,6 +52,14 @@ pub const DRAIN_DEADLINE_MS: Bounds = bounds(0, DAY_MS);
 pub const IDLE_GRACE_MS: Bounds = bounds(0, DAY_MS);
 /// Less than a second is less than a heartbeat: it would end copies whenever a packet is late.
 pub const STOP_AFTER_MS: Bounds = bounds(SECOND_MS, DAY_MS);
+/// Of health checks: longer than a day is a mistyped unit.
+pub const CHECK_DELAY_MS: Bounds = bounds(0, DAY_MS);
+/// More often than ten times a second is work for its own sake.
+pub const CHECK_PERIOD_MS: Bounds = bounds(100, DAY_MS);
+/// Less than a loaded machine takes to answer anything at all is a mistyped unit.
+pub const CHECK_TIMEOUT_MS: Bounds = bounds(10, DAY_MS);
+/// None in a row would be neither success nor failure.
+pub const CHECK_THRESHOLD: Bounds = bounds(1, 1_000);
 /// More than all of what was declared cannot be used.
 pub const CPU_TARGET_PERMILLE: Bounds = bounds(10, 1_000);
 /// Likewise.

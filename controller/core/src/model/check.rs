@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::{self, Bounds, is_label, is_name};
+use super::check_health::check_health;
 use super::spec::{AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Scale, WhenCutOff};
 use crate::units::{Bytes, CpuMilli, Millis, Permille};
 
@@ -73,6 +74,7 @@ impl AppSpec {
         self.check_ports(&mut faults);
         self.check_placement(&mut faults);
         self.check_traffic(&mut faults);
+        check_health(&mut faults, &self.health);
         match &self.scale {
             Scale::Declared { replicas } => faults.within(bounds::COPIES, "replicas", (*replicas).into(), plain),
             Scale::Policies(elastic) => check_elastic(&mut faults, elastic),

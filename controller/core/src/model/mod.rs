@@ -3,7 +3,9 @@
 pub mod apply;
 pub mod bounds;
 pub mod check;
+pub mod check_health;
 pub mod command;
+pub mod health;
 pub mod routes;
 pub mod spec;
 

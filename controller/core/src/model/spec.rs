@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::health::Health;
 use crate::units::{Bytes, Millis, Permille, Resources};
 
 /// One declared app, as of one revision.
@@ -50,6 +51,9 @@ pub struct AppSpec {
     /// How requests reach the app and share its copies.
     #[serde(default)]
     pub traffic: Traffic,
+    /// What each copy is asked, again and again.
+    #[serde(default)]
+    pub health: Health,
 }
 
 /// How requests reach an app and share its copies.

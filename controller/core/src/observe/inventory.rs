@@ -176,6 +176,9 @@ impl Turn<'_> {
         let obeyed = if ours { report.obeyed.sequence } else { OrderSequence(0) };
         let (parked, now_ready, now_attempt) = (report.parked, report.ready, report.attempt);
         let last_exit = report.last_exit;
+        let unhealthy =
+            Some(&report.unhealthy).filter(|why| !why.is_empty() && **why != before.seen.unhealthy).cloned();
+        let still_unhealthy = report.unhealthy.clone();
         self.world.change(slot, |replica| {
             write_seen(&mut replica.seen, report, next);
             replica.ordered = None;
@@ -192,6 +195,9 @@ impl Turn<'_> {
         }
         if advanced && attempt > 0 {
             let text = match last_exit {
+                Some(exit) if !still_unhealthy.is_empty() => {
+                    format!("attempt {now_attempt}: {still_unhealthy}; the end: {}", exit_text(exit))
+                }
                 Some(exit) => format!("attempt {now_attempt}; the last end seen: {}", exit_text(exit)),
                 None => format!("attempt {now_attempt} after a crash"),
             };
@@ -199,6 +205,9 @@ impl Turn<'_> {
         }
         if lifecycle < Lifecycle::Running && next == Lifecycle::Running {
             self.tell(EventKind::Started, about, Reason::new("started", "its process runs"));
+        }
+        if let Some(why) = unhealthy {
+            self.tell(EventKind::Unhealthy, about, Reason::new("unhealthy", why));
         }
         if ready != now_ready && next < Lifecycle::Stopping {
             let (kind, text) = if now_ready {
@@ -343,6 +352,7 @@ fn write_seen(seen: &mut Seen, report: ReplicaReport, lifecycle: Lifecycle) {
     seen.lifecycle = lifecycle;
     seen.ready = report.ready && lifecycle < Lifecycle::Stopping;
     seen.ever_ready |= report.ready;
+    seen.unhealthy = report.unhealthy;
     seen.parked = report.parked;
     seen.activity = report.activity;
     seen.requests = if let Activity::Busy { requests } = report.activity { requests } else { 0 };

@@ -92,6 +92,8 @@ pub struct Seen {
     pub ready: bool,
     /// Did it ever answer, in this leader's sight?
     pub ever_ready: bool,
+    /// Which health check fails, or ended the attempt before this one; empty while all pass.
+    pub unhealthy: String,
     /// Is it out of rotation?
     pub parked: bool,
     /// Does it work?

@@ -150,6 +150,7 @@ impl Workload {
             },
             when_cut_off: WhenCutOff::KeepRunning,
             traffic: Default::default(),
+            health: Default::default(),
         }
     }
 }

@@ -161,6 +161,10 @@ impl View<'_> {
             let (attempt, how) = (replica.seen.attempt, exit_text(exit));
             facts.push(format!("attempt {attempt}, in place; the last end seen: {how}"));
         }
+        if !replica.seen.unhealthy.is_empty() {
+            let when = if replica.seen.ready { "before" } else { "now" };
+            facts.push(format!("unhealthy {when}: {}", replica.seen.unhealthy));
+        }
         if let Some(order) = replica.ordered {
             facts.push(format!("its start order {order} has not been acknowledged yet; its resources are set aside"));
         }

@@ -8,6 +8,7 @@
 //! [`shape`] describes the same fields for editors (JSON Schema); a test holds both against one table of good and bad files.
 
 mod fields;
+mod health;
 mod hints;
 mod leaves;
 mod policy;

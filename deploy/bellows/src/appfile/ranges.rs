@@ -27,6 +27,12 @@ pub const DRAIN_DEADLINE_MS: Range = range(bounds::DRAIN_DEADLINE_MS, "2m");
 pub const IDLE_GRACE_MS: Range = range(bounds::IDLE_GRACE_MS, "30s");
 pub const STOP_AFTER_MS: Range = range(bounds::STOP_AFTER_MS, "5m");
 pub const CPU_TARGET_PERMILLE: Range = range(bounds::CPU_TARGET_PERMILLE, "60%");
+pub const CHECK_DELAY_MS: Range = range(bounds::CHECK_DELAY_MS, "5s");
+pub const CHECK_PERIOD_MS: Range = range(bounds::CHECK_PERIOD_MS, "10s");
+pub const CHECK_TIMEOUT_MS: Range = range(bounds::CHECK_TIMEOUT_MS, "1s");
+pub const CHECK_THRESHOLD: Range = range(bounds::CHECK_THRESHOLD, "3");
+/// Of checks that have succeeded once for all.
+pub const CHECK_ONCE: Range = Range { least: 1, most: 1, example: "1" };
 pub const SKEW: Range = range(bounds::SKEW, "1");
 pub const PER_NODE: Range = range(bounds::PER_NODE, "2");
 pub const MEMORY_TARGET_PERMILLE: Range = range(bounds::MEMORY_TARGET_PERMILLE, "80%");

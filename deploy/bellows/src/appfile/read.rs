@@ -6,6 +6,7 @@ use bellows_proto::types::spread::WhenFull;
 use bellows_proto::types::{AppSpec, Constraint, Port, Resources, Spread, app_spec};
 
 use super::fields::{Fields, Found, Report};
+use super::health::health;
 use super::leaves::{cpu, duration, environment, filled, label, list, name, size, text, truth, whole, whole_32, word};
 use super::policy::policy;
 use super::ranges;
@@ -50,6 +51,7 @@ fn app(node: &Node, tenant: &str, report: &mut Report<'_>) -> Option<AppSpec> {
         spread: fields.optional("spread", report, spread),
         max_per_node: fields.optional("max_per_node", report, whole_32(&ranges::PER_NODE)),
         stop_after_cut_off_ms: fields.optional("when_cut_off", report, when_cut_off).flatten(),
+        health: fields.optional("health", report, health),
         ..resources(&mut fields, report)
     };
     spec.constraints = fields

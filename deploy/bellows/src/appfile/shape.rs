@@ -33,6 +33,16 @@ pub mod defaults {
     pub const IDLE_GRACE_MS: u64 = 30_000;
     /// None.
     pub const SPARE: u32 = 0;
+    /// At once.
+    pub const CHECK_DELAY_MS: u64 = 0;
+    /// 10 s, as in Kubernetes, and so are the others.
+    pub const CHECK_PERIOD_MS: u64 = 10_000;
+    /// 1 s.
+    pub const CHECK_TIMEOUT_MS: u64 = 1_000;
+    /// One.
+    pub const CHECK_SUCCESSES: u32 = 1;
+    /// Three in a row.
+    pub const CHECK_FAILURES: u32 = 3;
     /// Even.
     pub const SKEW: u32 = 1;
     /// Requests at once that a copy shall have, when neither a limit nor a policy says: what an idle thread pool takes.
@@ -58,6 +68,7 @@ const NAME: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 const HOST: &str = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$";
 const PATH: &str = r#"^/((?!\.{0,2}/)[!$&-.0-;=@-\[\]-~]+/)*((?!\.{1,2}$)[!$&-.0-;=@-\[\]-~]+)?$"#;
 const LABEL: &str = "^[A-Za-z0-9._/-]{1,63}$";
+const REQUEST_PATH: &str = r"^/[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]{0,2047}$";
 const DURATION: &str = "^([0-9]+(ms|s|m|min|h|d))+$";
 const SIZE: &str = "^[0-9]+(\\.[0-9]+)?(B|[kKMGT]B?|[KMGT]iB?)?$";
 
@@ -134,6 +145,9 @@ struct App {
     /// What an agent without a controller does [default: keep_running]
     #[schemars(default)]
     when_cut_off: Present<CutOff>,
+    /// What each copy is asked, again and again
+    #[schemars(default)]
+    health: Present<Asked>,
 }
 
 /// A field that may be left out but not be null. Always with `#[schemars(default)]`: then it is not required.
@@ -458,4 +472,72 @@ enum CutOff {
 struct StopAfter {
     #[schemars(regex(pattern = DURATION))]
     stop_after: String,
+}
+
+/// What each copy is asked, again and again
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Asked {
+    /// Has it started? The others begin when this has succeeded; its failure starts the copy again, in place
+    #[schemars(default)]
+    startup: Present<Tried>,
+    /// Is there hope for it? Its failure starts the copy again, in place
+    #[schemars(default)]
+    liveness: Present<Tried>,
+    /// Does it answer? [default: the first port listens]
+    #[schemars(default)]
+    readiness: Present<Tried>,
+}
+
+/// A check, done in exactly one way
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["exec"]}, {"required": ["http"]}, {"required": ["tcp"]}]))]
+struct Tried {
+    /// A program in the copy; success: it returns 0
+    #[schemars(length(min = 1))]
+    #[schemars(default)]
+    exec: Present<Vec<Word>>,
+    /// A request; success: status 200 to 399
+    #[schemars(default)]
+    http: Present<HttpRequest>,
+    /// A port; success: a connection is made
+    #[schemars(range(min = 1, max = 65_535))]
+    #[schemars(default)]
+    tcp: Present<u16>,
+    /// From the copy's start to the first one [default: 0s]
+    #[schemars(regex(pattern = DURATION))]
+    #[schemars(default)]
+    initial_delay: Present<String>,
+    /// From one to the next [default: 10s]
+    #[schemars(regex(pattern = DURATION))]
+    #[schemars(default)]
+    period: Present<String>,
+    /// One that takes longer has failed [default: 1s]
+    #[schemars(regex(pattern = DURATION))]
+    #[schemars(default)]
+    timeout: Present<String>,
+    /// So many in a row are a success [default: 1]; only a readiness check takes more than one
+    #[schemars(range(min = 1, max = 1_000))]
+    #[schemars(default)]
+    success_threshold: Present<u32>,
+    /// So many in a row are a failure [default: 3]
+    #[schemars(range(min = 1, max = 1_000))]
+    #[schemars(default)]
+    failure_threshold: Present<u32>,
+}
+
+/// A request to the copy
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HttpRequest {
+    /// Of the copy's own address
+    #[schemars(range(min = 1, max = 65_535))]
+    port: u16,
+    /// With a query, if there is one [default: /]
+    #[schemars(regex(pattern = REQUEST_PATH))]
+    #[schemars(default)]
+    path: Present<String>,
+    /// Added to the request
+    #[schemars(default)]
+    headers: Present<BTreeMap<String, Word>>,
 }

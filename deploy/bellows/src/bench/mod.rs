@@ -7,6 +7,7 @@ mod payload;
 mod place;
 mod rows;
 mod scale;
+mod thaw;
 mod vm;
 mod waiting;
 
@@ -26,6 +27,7 @@ pub struct Arguments {
 enum What {
     Launch(launch::Arguments),
     Scale(scale::Arguments),
+    Thaw(thaw::Arguments),
     Place(place::Arguments),
 }
 
@@ -34,6 +36,7 @@ pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
     match arguments.what {
         What::Launch(arguments) => rows::print(&launch::run(&arguments)?, globals),
         What::Place(arguments) => rows::print(&place::run(&arguments)?, globals),
+        What::Thaw(arguments) => rows::print(&thaw::run(&arguments)?, globals),
         What::Scale(arguments) => {
             crate::execution::client(async { rows::print(&scale::run(arguments, globals).await?, globals) })
         }

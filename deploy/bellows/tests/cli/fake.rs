@@ -32,6 +32,8 @@ pub struct Memory {
     pub blobs: Mutex<BTreeMap<String, usize>>,
     /// How often the nodes were listed: they empty with time.
     looks: Mutex<u32>,
+    /// How often use was read: the counters grow.
+    readings: Mutex<u32>,
 }
 
 /// A running fake with a home folder in which the credential lies.
@@ -283,6 +285,46 @@ impl Operator for Heard {
             }
         });
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(said))))
+    }
+
+    /// The counters have grown between two looks, a second of the node's clock apart.
+    async fn stats(&self, request: Request<StatsRequest>) -> Answer<StatsResponse> {
+        self.hear("Stats", request.get_ref())?;
+        let looks = {
+            let mut looks = self.0.readings.lock().expect("no panic while held");
+            *looks += 1;
+            u64::from(*looks)
+        };
+        let usage = bellows_proto::types::Usage {
+            replica: crate::verbs::id(57),
+            attempt: 1,
+            at_ms: 5_000 + looks * 1_000,
+            cpu_us: looks * 250_000,
+            memory_bytes: 12 << 20,
+            memory_peak_bytes: 16 << 20,
+            processes: 3,
+            read_bytes: looks * 4_096,
+            received_bytes: looks * 1_000,
+            sent_bytes: looks * 2_000,
+            limits: Some(bellows_proto::types::Resources { cpu_milli: 500, memory_bytes: 64 << 20 }),
+            ..Default::default()
+        };
+        let usages = vec![ReplicaUsage { usage: Some(usage), app: "web".to_owned(), node: "node-1".to_owned() }];
+        Ok(Response::new(StatsResponse { usages, unheard: vec!["node-2".to_owned()] }))
+    }
+
+    async fn freeze(&self, request: Request<FreezeRequest>) -> Answer<FreezeResponse> {
+        self.hear("Freeze", request.get_ref())?;
+        Ok(Response::new(FreezeResponse { memory_before_bytes: 12 << 20, memory_after_bytes: 3 << 20 }))
+    }
+
+    type CopyStream = Streamed<CopyResponse>;
+
+    /// Nothing can be copied in memory.
+    async fn copy(&self, request: Request<Streaming<CopyRequest>>) -> Answer<Self::CopyStream> {
+        let begin = request.into_inner().message().await?;
+        self.hear("Copy", &begin)?;
+        Err(Status::failed_precondition("there is no /srv/none in the replica"))
     }
 
     async fn set_node_state(&self, request: Request<SetNodeStateRequest>) -> Answer<NodeChanged> {

@@ -46,7 +46,7 @@ pub fn some_apps() -> Vec<App> {
     vec![web, sleep, other]
 }
 
-fn id(counter: u64) -> Option<ReplicaId> {
+pub fn id(counter: u64) -> Option<ReplicaId> {
     Some(ReplicaId { fence: Some(Fence { incarnation: 1, term: 2 }), counter })
 }
 
@@ -168,6 +168,7 @@ fn lists() {
         &["explain", "web"],
         &["image", "ls"],
         &["status"],
+        &["stats", "web", "--interval", "10ms"],
     ] {
         for format in ["table", "json"] {
             let words: Vec<&str> = words.iter().copied().chain(["--output", format]).collect();
@@ -185,6 +186,8 @@ fn changes() {
     for words in [
         &["scale", "web", "5"][..],
         &["rm", "web"],
+        &["freeze", "1-2-57", "--force"],
+        &["thaw", "1-2-57"],
         &["cordon", "n1"],
         &["uncordon", "n1"],
         &["drain", "n1", "--deadline", "30s"],

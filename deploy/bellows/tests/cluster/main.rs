@@ -3,15 +3,18 @@
 mod support;
 
 mod bench;
+mod copy;
 mod debian;
 mod demo;
 mod exec;
 mod failures;
+mod health;
 mod kill;
 mod life;
 mod loaded;
 mod local;
 mod logs;
+mod parked;
 mod scaling;
 mod why;
 

@@ -122,6 +122,27 @@ enum Kind {
     V2(v2::Group),
 }
 
+/// A wish to the kernel, see [`Group::reclaim`].
+#[derive(Debug)]
+pub struct Reclaim {
+    path: PathBuf,
+    value: String,
+}
+
+impl Reclaim {
+    /// Returns when the kernel has done its best; that it could not take all is no fault.
+    pub fn perform(&self) -> Result<(), CgroupError> {
+        match tree::write(&self.path, &self.value) {
+            Err(CgroupError::Write { source, .. })
+                if matches!(source.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
 /// How a new process gets into a group.
 #[derive(Debug)]
 pub enum Joining<'a> {
@@ -261,6 +282,24 @@ impl Group {
         each!(&self.kind, group => group.memory_bytes())
     }
 
+    /// The most memory that was charged at any time since the group was made, or since [`Self::forget_peak`] where the kernel lets one forget;
+    /// nothing where the kernel does not tell.
+    pub fn memory_peak_bytes(&self) -> Option<u64> {
+        each!(&self.kind, group => group.memory_peak_bytes())
+    }
+
+    /// The next container's peak is its own. Kernels with v2 before 6.12 do not forget.
+    pub fn forget_peak(&self) {
+        each!(&self.kind, group => group.forget_peak());
+    }
+
+    /// How to ask the kernel to take away what memory it can: the file pages, and with swap the rest. To be done without the group at hand, as it may
+    /// take a tenth of a second and more.
+    pub fn reclaim(&self) -> Result<Reclaim, CgroupError> {
+        let (path, value) = each!(&self.kind, group => group.reclaim())?;
+        Ok(Reclaim { path, value })
+    }
+
     /// Processes and threads now.
     pub fn processes(&self) -> Result<u64, CgroupError> {
         each!(&self.kind, group => group.processes())
@@ -292,6 +331,11 @@ impl Group {
     /// Whether it is stopped, or about to be.
     pub fn is_frozen(&self) -> Result<bool, CgroupError> {
         each!(&self.kind, group => group.is_frozen())
+    }
+
+    /// Lets it go on if it is stopped.
+    pub fn thaw_if_frozen(&self) -> Result<(), CgroupError> {
+        if self.is_frozen()? { self.freeze(false) } else { Ok(()) }
     }
 
     /// Whether memory left behind by its last user makes it unfit for the next one.

@@ -46,6 +46,8 @@ fn v2() -> Fake {
     fake.put("bellows/n1/memory.stat", "anon 5000\ninactive_file 4000\nactive_file 1000\n");
     fake.put("bellows/n1/s3/memory.current", "4096\n");
     fake.put("bellows/n1/s3/memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 0\n");
+    fake.put("bellows/n1/s3/memory.reclaim", "");
+    fake.put("bellows/n1/s3/memory.peak", "9000\n");
     fake.put("bellows/n1/s3/pids.current", "5\n");
     fake.put("bellows/n1/s3/cpu.stat", "usage_usec 123\nuser_usec 100\n");
     fake.put("bellows/n1/s3/cgroup.events", "populated 1\nfrozen 1\n");
@@ -95,6 +97,12 @@ fn v2_writes_and_reads_its_files() {
     assert_eq!(group.pids().expect("pids"), [10, 11]);
     group.freeze(true).expect("frozen");
     assert_eq!(fake.says("bellows/n1/s3/cgroup.freeze"), "1");
+    assert!(group.is_frozen().expect("readable"));
+    group.reclaim().and_then(|reclaim| reclaim.perform()).expect("asked");
+    assert_eq!(fake.says("bellows/n1/s3/memory.reclaim"), "4096", "all that is charged");
+    assert_eq!(group.memory_peak_bytes(), Some(9000));
+    group.forget_peak();
+    assert!(fake.says("bellows/n1/s3/memory.peak").starts_with('0'));
     assert!(matches!(group.joining(), Joining::Into(_)));
 }
 
@@ -103,7 +111,16 @@ fn v1_finds_controllers_mounted_together() {
     let fake = Fake::new("v1");
     for (tree, files) in [
         ("cpu,cpuacct", &["cpu.cfs_quota_us", "cpu.shares", "cpuacct.usage"][..]),
-        ("memory", &["memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control"]),
+        (
+            "memory",
+            &[
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "memory.oom_control",
+                "memory.force_empty",
+                "memory.max_usage_in_bytes",
+            ],
+        ),
         ("pids", &["pids.max", "pids.current"]),
         ("freezer", &["freezer.state"]),
     ] {
@@ -128,6 +145,12 @@ fn v1_finds_controllers_mounted_together() {
     assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.shares"), "512");
     assert!(matches!(group.oom_kills(), Ok(4)));
     assert!(matches!(group.cpu_us(), Ok(5000)));
+    group.reclaim().and_then(|reclaim| reclaim.perform()).expect("asked");
+    group.forget_peak();
+    assert_eq!(
+        [fake.says("memory/n/s1/memory.force_empty"), fake.says("memory/n/s1/memory.max_usage_in_bytes")],
+        ["0", "0"]
+    );
     match group.joining() {
         Joining::Write(files) => assert_eq!(files.len(), 4, "one per tree, not per controller"),
         Joining::Into(_) => panic!("v1 has no CLONE_INTO_CGROUP"),

@@ -130,6 +130,8 @@ pub struct Group {
     cpu_shares: Rare,
     memory_limit: Rare,
     memory_usage: Kept,
+    memory_peak: Rare,
+    force_empty: PathBuf,
     oom_control: Kept,
     pids_current: Rare,
     cpu_usage: Option<Kept>,
@@ -153,6 +155,8 @@ impl Group {
             cpu_quota: Rare::new(file("cpu", "cpu.cfs_quota_us")),
             cpu_shares: Rare::new(file("cpu", "cpu.shares")),
             memory_limit: Rare::new(file("memory", "memory.limit_in_bytes")),
+            memory_peak: Rare::new(file("memory", "memory.max_usage_in_bytes")),
+            force_empty: file("memory", "memory.force_empty"),
             memory_usage: Kept::reading(file("memory", "memory.usage_in_bytes"))?,
             oom_control: Kept::reading(file("memory", "memory.oom_control"))?,
             pids_current: Rare::new(file("pids", "pids.current")),
@@ -189,6 +193,20 @@ impl Group {
 
     pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
         self.memory_usage.number()
+    }
+
+    pub fn memory_peak_bytes(&self) -> Option<u64> {
+        self.memory_peak.reading().and_then(|peak| peak.number()).ok()
+    }
+
+    pub fn forget_peak(&self) {
+        // Then the peak is of more than one container, which is all.
+        let _ = self.memory_peak.set("0");
+    }
+
+    /// The kernel reclaims all it can of the group when this is written.
+    pub fn reclaim(&self) -> Result<(PathBuf, String), CgroupError> {
+        Ok((self.force_empty.clone(), "0".to_owned()))
     }
 
     pub fn processes(&self) -> Result<u64, CgroupError> {

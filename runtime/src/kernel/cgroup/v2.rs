@@ -89,6 +89,8 @@ pub struct Group {
     cpu_weight: Rare,
     memory_max: Rare,
     memory_current: Kept,
+    /// Forgetting a peak is a descriptor's own: this one is written and read.
+    memory_peak: Option<Kept>,
     memory_events: Kept,
     pids_current: Rare,
     cpu_stat: Kept,
@@ -109,6 +111,7 @@ impl Group {
             cpu_weight: Rare::new(dir.join("cpu.weight")),
             memory_max: Rare::new(dir.join("memory.max")),
             memory_current: Kept::reading(dir.join("memory.current"))?,
+            memory_peak: peak(dir.join("memory.peak")),
             memory_events: Kept::reading(dir.join("memory.events"))?,
             pids_current: Rare::new(dir.join("pids.current")),
             cpu_stat: Kept::reading(dir.join("cpu.stat"))?,
@@ -144,6 +147,20 @@ impl Group {
 
     pub fn memory_bytes(&self) -> Result<u64, CgroupError> {
         self.memory_current.number()
+    }
+
+    pub fn memory_peak_bytes(&self) -> Option<u64> {
+        self.memory_peak.as_ref()?.number().ok()
+    }
+
+    pub fn forget_peak(&self) {
+        // Before Linux 6.12 the file cannot be written: then the peak is of more than one container.
+        let _ = self.memory_peak.as_ref().map(|peak| peak.set("0"));
+    }
+
+    /// As much as is charged.
+    pub fn reclaim(&self) -> Result<(PathBuf, String), CgroupError> {
+        Ok((self.dir.join("memory.reclaim"), self.memory_bytes()?.to_string()))
     }
 
     pub fn processes(&self) -> Result<u64, CgroupError> {
@@ -184,6 +201,10 @@ impl Group {
     pub fn remove(self) -> Result<(), CgroupError> {
         tree::remove(&self.dir)
     }
+}
+
+fn peak(path: PathBuf) -> Option<Kept> {
+    Rare::new(path.clone()).both().or_else(|_| Kept::reading(path)).ok()
 }
 
 /// One CPU is the default weight of 100; the kernel takes 1 to 10,000.

@@ -143,7 +143,11 @@ fn execution(arguments: &Arguments) -> Execution {
 }
 
 /// The replica with this id, or the first of the app's copies that is ready.
-async fn replica(connection: &mut Connection, subject: &str, globals: &Globals) -> Result<types::ReplicaId, Failure> {
+pub async fn replica(
+    connection: &mut Connection,
+    subject: &str,
+    globals: &Globals,
+) -> Result<types::ReplicaId, Failure> {
     let id = subject.parse::<ReplicaId>().ok();
     let app = if id.is_some() { String::new() } else { subject.to_owned() };
     let request = ListReplicasRequest { tenant: globals.tenant.clone(), app, ended: false };
