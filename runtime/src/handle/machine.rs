@@ -94,8 +94,15 @@ fn start_ticks(pid: u32) -> Option<u64> {
     rest.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Containers whose launcher dies become children of this process.
+/// Containers whose launcher dies become children of this process. Where whoever started it had SIGCHLD ignored, no child could be waited for.
 pub fn inherit_orphans() -> Result<(), Error> {
+    // SAFETY: a disposition that is ignored becomes the default, which runs nothing; a handler is left alone.
+    unsafe {
+        let mut found: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGCHLD, std::ptr::null(), &mut found) == 0 && found.sa_sigaction == libc::SIG_IGN {
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        }
+    }
     // SAFETY: a plain call with plain numbers.
     match unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } {
         0 => Ok(()),

@@ -5,7 +5,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mkdirat, mknodat, symlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, chmodat, chownat, makedev, mkdirat, mknodat, symlinkat,
+    utimensat,
+};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -63,16 +66,30 @@ pub fn fill(dir: BorrowedFd<'_>) -> io::Result<()> {
     for (to, path) in LINKS {
         symlinkat(to, dir, path)?;
     }
-    Ok(())
+    // Last: a directory's date is that of its last entry.
+    paths().try_for_each(|path| Ok(utimensat(dir, path, &ALWAYS, AtFlags::SYMLINK_NOFOLLOW)?))
+}
+
+/// Everything that [`fill`] makes.
+fn paths() -> impl Iterator<Item = &'static str> {
+    let directories = DIRECTORIES.into_iter().map(|(path, _)| path);
+    let nodes = NODES.into_iter().map(|(path, ..)| path);
+    directories.chain(nodes).chain(LINKS.into_iter().map(|(_, path)| path))
+}
+
+/// The date of what is made and not the image's: the same on every node at any time.
+pub const ALWAYS: Timestamps = date(0, 0);
+
+/// Last use and last change.
+pub const fn date(seconds: i64, nanoseconds: i64) -> Timestamps {
+    let at = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    Timestamps { last_access: at, last_modification: at }
 }
 
 /// Gives everything that [`fill`] made to one user and its group.
 pub fn give(dir: BorrowedFd<'_>, owner: u32) -> io::Result<()> {
-    let directories = DIRECTORIES.into_iter().map(|(path, _)| path);
-    let nodes = NODES.into_iter().map(|(path, ..)| path);
-    let links = LINKS.into_iter().map(|(_, path)| path);
     let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
-    directories.chain(nodes).chain(links).try_for_each(|path| {
+    paths().try_for_each(|path| {
         chownat(dir, path, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(())
     })

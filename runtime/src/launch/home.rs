@@ -11,6 +11,7 @@ use rustix::mount::{
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::level;
 use super::scratch::Spare;
 use super::weaken::Weaken;
 use crate::kernel::cgroup::quick;
@@ -69,6 +70,7 @@ impl Home {
             move |error: io::Error| (what, error)
         };
         hide().map_err(step("hide from debuggers and other processes"))?;
+        let most_open_files = level::level();
         let cpus = keep_to_one_cpu().map_err(step("keep to one CPU"))?;
         let present = present_paths();
         let network = namespace::own_network().map_err(step("open the host's network namespace"))?;
@@ -88,7 +90,7 @@ impl Home {
             filter: seccomp::default_filter(),
             present,
             cpus,
-            most_open_files: raise_open_files(),
+            most_open_files,
             without,
             child_stack: Stack::new(),
             program_stack: Stack::new(),
@@ -110,14 +112,13 @@ fn open(path: &str, flags: OFlags) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Not dumpable, no signals, children reaped by the kernel (their exits are told by init, pidfd and cgroup), files with exactly the modes asked for.
+/// Not dumpable, no signals, files with exactly the modes asked for.
 fn hide() -> io::Result<()> {
     // SAFETY: plain calls on this single-threaded process; the set is initialised by sigfillset.
     unsafe {
         if libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 {
             return Err(io::Error::last_os_error());
         }
-        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
         let mut all = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
@@ -158,7 +159,7 @@ fn own_cpu(cpus: &[u64]) -> Option<usize> {
 }
 
 /// The limit that containers can be given; as high as the kernel lets this process go.
-fn raise_open_files() -> u64 {
+pub fn raise_open_files() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is ours; refusal to raise leaves the old limit, which the second look finds.
     unsafe {

@@ -13,6 +13,7 @@ mod devices;
 mod home;
 mod join;
 mod layers;
+mod level;
 mod moments;
 mod program;
 mod scratch;

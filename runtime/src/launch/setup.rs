@@ -173,11 +173,33 @@ impl<'a> UnderWay<'a> {
         rustix::io::write(&file, content)?;
         let first = self.request.first_id;
         rustix::fs::fchown(&file, Some(Uid::from_raw(first)), Some(Gid::from_raw(first)))?;
+        rustix::fs::futimens(&file, &devices::ALWAYS)?;
+        Ok(())
+    }
+
+    /// The writable layer's own directories hide the image's: they get the same mode, owner and date.
+    fn resemble(&self, scratch: &OwnedFd) -> io::Result<()> {
+        for (ours, theirs) in [(c"upper/etc", c"etc"), (c"upper", c".")] {
+            let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            let date = match rustix::fs::statat(&self.fds.image, theirs, nofollow) {
+                Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => {
+                    let (user, group) = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
+                    rustix::fs::chownat(scratch, ours, Some(user), Some(group), nofollow)?;
+                    let mode = Mode::from_raw_mode(found.st_mode);
+                    rustix::fs::chmodat(scratch, ours, mode, rustix::fs::AtFlags::empty())?;
+                    devices::date(found.st_mtime, found.st_mtime_nsec as i64)
+                }
+                Ok(_) | Err(rustix::io::Errno::NOENT) => devices::ALWAYS,
+                Err(error) => return Err(error.into()),
+            };
+            rustix::fs::utimensat(scratch, ours, &date, nofollow)?;
+        }
         Ok(())
     }
 
     fn overlay(&self) -> io::Result<OwnedFd> {
         let scratch = self.scratch.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        self.resemble(scratch)?;
         layers::overlay_of(self.fds.devices.as_ref().map(AsFd::as_fd), self.fds.image.as_fd(), scratch)
     }
 

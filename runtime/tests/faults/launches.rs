@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::driven::{Answer, Descriptors, Victim, descriptors};
 use crate::support::{self, Place, wait_until};
 use crate::tracer::{Actor, Fault, Seen, Tracer};
-use crate::victim::{Answer, Descriptors, Victim, descriptors};
 
 /// What the kernel is made to answer. Nothing in a launch treats it as an answer to act on.
 const ERRNO: i32 = libc::ENOMEM;

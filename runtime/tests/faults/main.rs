@@ -1,12 +1,13 @@
 //! Fault points: every system call of a launch is refused in its turn, whoever makes it. Each time: a typed error that names the step and
 //! carries the kernel's answer, everything undone, nothing left behind; the next launch works.
 
+#[cfg(target_arch = "x86_64")]
+#[path = "../support/driven.rs"]
+mod driven;
 #[path = "../support/mod.rs"]
 mod support;
 #[cfg(target_arch = "x86_64")]
 mod tracer;
-#[cfg(target_arch = "x86_64")]
-mod victim;
 
 #[cfg(target_arch = "x86_64")]
 mod launches;

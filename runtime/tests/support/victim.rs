@@ -1,12 +1,14 @@
 //! A runtime in a process of its own, told line by line what to do, for tests that fail its system calls or kill it.
 //!
 //! `victim STATE CGROUP SUBNET UID_BASE IMAGE`; each line on standard input gets one on standard output:
-//! `start`, `launch NAME WORD..`, `end NAME`, `adopt`, `launchers`, `settle`, `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
+//! `unpack STORE DIGEST` (which is then the image), `start`, `launch NAME WORD..`, `script NAME FILE` (a shell's, to its end), `said NAME` (the lines
+//! that it printed, \u{1} between them), `end NAME`, `adopt`, `launchers`, `settle`, `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
 
 use std::error::Error as _;
 use std::io::{BufRead, Write};
 
 use bellows_runtime::handle::{Adopted, Error, LauncherCommand, PoolSizes};
+use bellows_runtime::image::Store;
 use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
 
 /// Serves until the input ends. The runtime is then dropped without a word to its containers.
@@ -50,6 +52,13 @@ impl Victim {
                 let spec = ContainerSpec::new(ContainerId::new(*name)?, &self.image, program);
                 Ok(runtime.launch(&spec)?.pid.to_string())
             }
+            (["unpack", store, digest], _) => {
+                self.image =
+                    unpack(store, digest).map_err(|error| Error::Machine("the image", std::io::Error::other(error)))?;
+                Ok(self.image.clone())
+            }
+            (["script", name, file], Some(runtime)) => script(runtime, &self.image, name, file),
+            (["said", name], Some(runtime)) => said(runtime, name),
             (["end", name], Some(runtime)) => end(runtime, &ContainerId::new(*name)?),
             (["adopt"], Some(runtime)) => Ok(adopted(runtime.adopt()?)),
             (["launchers"], Some(runtime)) => {
@@ -66,6 +75,29 @@ impl Victim {
             _ => Ok(format!("not understood: {words:?}")),
         }
     }
+}
+
+fn unpack(store: &str, digest: &str) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    let image = Store::open(store)?.unpack(&digest.parse()?)?;
+    Ok(image.root.display().to_string())
+}
+
+fn script(runtime: &Runtime, image: &str, name: &str, file: &str) -> Result<String, Error> {
+    let text = std::fs::read_to_string(file).map_err(|source| Error::Machine("the script", source))?;
+    let mut spec = ContainerSpec::new(ContainerId::new(name)?, image, &["sh", "-c", &text]);
+    spec.limits.log_bytes = 16 << 20;
+    spec.limits.cpu_milli = 2000;
+    runtime.launch(&spec)?;
+    Ok(format!("{:?}", runtime.reap(&spec.id)?.exit))
+}
+
+/// Without the stamps.
+fn said(runtime: &Runtime, name: &str) -> Result<String, Error> {
+    let files = runtime.log(&ContainerId::new(name)?)?;
+    let read = |path| std::fs::read_to_string(path).map_err(|source| Error::Machine("the log", source));
+    let all = read(files.older)? + &read(files.newer)?;
+    let lines = all.lines().filter(|line| !line.starts_with('#'));
+    Ok(lines.filter_map(|line| line.splitn(4, ' ').nth(3)).collect::<Vec<_>>().join("\u{1}"))
 }
 
 fn end(runtime: &Runtime, id: &ContainerId) -> Result<String, Error> {

@@ -1,4 +1,5 @@
 //! The other end of `support/victim.rs`: a runtime in a process of its own.
+#![allow(dead_code, reason = "each of the test programs uses some of it")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -31,8 +32,12 @@ pub enum Answer {
 
 impl Victim {
     pub fn start(place: &Place) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_bellows-launcher")), place)
+    }
+
+    /// By a command of that program, with whatever surroundings.
+    pub fn spawn(mut command: Command, place: &Place) -> Self {
         let config = place.config();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bellows-launcher"));
         command.arg("victim").arg(&config.state).arg(&config.cgroup_parent).arg(config.subnet.to_string());
         command.arg(config.uid_base.to_string()).arg(place.image()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().expect("a process");
