@@ -40,7 +40,7 @@ pub(crate) struct Facts {
     pub(crate) labels: BTreeMap<String, String>,
     /// Its number in the cluster.
     pub(crate) node: u32,
-    /// Where other nodes' ingresses reach its own; empty: it has none.
+    /// Where other nodes' ingresses reach its own; empty: they cannot.
     pub(crate) ingress: String,
     /// Where it takes requests for all apps.
     pub(crate) shared_ports: Vec<u16>,

@@ -248,7 +248,7 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// The agent's version, for people.
     pub version: String,
-    /// Where other nodes' ingresses reach its ingress; empty: it has none.
+    /// Where other nodes' ingresses reach its ingress; empty: they cannot.
     #[serde(default)]
     pub ingress: String,
     /// What its agent may still start by itself, by the word of an earlier leader.

@@ -168,13 +168,11 @@ impl Turn<'_> {
 
     /// A session begins: an ingress hears of every way in, and tells its subscriptions and counts before its first heartbeat.
     pub fn begin_ingress(&mut self, node: NodeId, session: SessionId) {
-        let has_one = self.world.node(node).is_some_and(|seen| !seen.facts.ingress.is_empty());
-        if has_one {
+        let reached = self.world.node(node).is_some_and(|seen| !seen.facts.ingress.is_empty());
+        if reached || self.world.news.any_open() {
             self.tell_entrances(node, session);
         }
-        if has_one || !self.asked_for(node).is_empty() {
-            self.world.traffic_due.insert(node);
-        }
+        self.world.traffic_due.insert(node);
     }
 
     /// Its connection ended: what it said last stands until it is heard again or given up.

@@ -107,6 +107,8 @@ pub struct RouteNews {
     pub changed: BTreeSet<(AppId, ReplicaId)>,
     /// Apps whose terms or ways in may have changed.
     pub revised: BTreeSet<AppId>,
+    /// Apps that can be asked for.
+    open: BTreeSet<AppId>,
     /// Counts the changes of all books: one that is opened again goes on above where it was.
     changes: u32,
     /// Every copy was accounted for, and the subscribers know that theirs are all there are.
@@ -114,6 +116,11 @@ pub struct RouteNews {
 }
 
 impl RouteNews {
+    /// Can any app be asked for?
+    pub fn any_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Higher than any before, also under earlier leaders: the term stands in the upper half.
     fn next_version(&mut self, term: u64) -> u64 {
         self.changes = self.changes.wrapping_add(1);
@@ -165,9 +172,10 @@ impl Turn<'_> {
         }
     }
 
-    /// A new session with an ingress hears of every way in.
+    /// A new session hears of every way in. (Whether its agent has an ingress is its own affair.)
     pub fn tell_entrances(&mut self, node: NodeId, session: SessionId) {
-        let apps = self.model.apps.values().filter_map(entrance).collect();
+        let open = self.world.news.open.iter().filter_map(|app| self.model.apps.get(app));
+        let apps = open.filter_map(entrance).collect();
         let (fence, gone) = (self.world.fence, Vec::new());
         self.effects.push(Effect::Entrances { node, session, fence, whole: true, apps, gone });
     }
@@ -265,16 +273,22 @@ impl Turn<'_> {
             }
             seen.entrance.clone_from(&next);
             match next {
-                Some(next) => apps.push(next),
-                None => gone.push(*app),
+                Some(next) => {
+                    self.world.news.open.insert(*app);
+                    apps.push(next);
+                }
+                None => {
+                    self.world.news.open.remove(app);
+                    gone.push(*app);
+                }
             }
         }
         if apps.is_empty() && gone.is_empty() {
             return;
         }
         let fence = self.world.fence;
-        let live = self.world.nodes().filter(|(_, seen)| !seen.facts.ingress.is_empty());
-        let live = live.filter_map(|(id, seen)| Some((id, seen.session.as_ref().filter(|open| open.live)?.id)));
+        let nodes = self.world.nodes();
+        let live = nodes.filter_map(|(id, seen)| Some((id, seen.session.as_ref().filter(|open| open.live)?.id)));
         for (node, session) in live.collect::<Vec<_>>() {
             let (apps, gone) = (apps.clone(), gone.clone());
             self.effects.push(Effect::Entrances { node, session, fence, whole: false, apps, gone });
