@@ -57,6 +57,7 @@ impl Runtime {
     /// Makes this process the one that inherits orphans (PR_SET_CHILD_SUBREAPER), so that containers whose launcher died are its children.
     pub fn start(config: RuntimeConfig) -> Result<Self, Error> {
         machine::inherit_orphans()?;
+        crate::launch::raise_open_files();
         let cgroups = Cgroups::prepare(Path::new(CGROUP_ROOT), &config.cgroup_parent, config.capacity)?;
         let launchers = Launchers::start(config.launcher.clone(), config.launchers, &cgroups).map_err(Error::Start)?;
         let maker = Maker::new(cgroups, Networks::open(config.subnet)?, config.subnet, config.uid_base)?;

@@ -158,7 +158,8 @@ fn own_cpu(cpus: &[u64]) -> Option<usize> {
     (cpus.get(number / 64)? >> (number % 64) & 1 == 1).then_some(number)
 }
 
-/// The limit that containers can be given; as high as the kernel lets this process go.
+/// As high as the kernel lets this process go: a runtime has some twenty files open for each container, and a launcher gives containers no more than
+/// it may have itself.
 pub fn raise_open_files() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is ours; refusal to raise leaves the old limit, which the second look finds.

@@ -24,6 +24,7 @@ mod weaken;
 pub mod wire;
 
 pub(crate) use devices::{layer as device_layer, shifted as shifted_devices};
+pub(crate) use home::raise_open_files;
 pub use layers::Layers;
 pub(crate) use layers::detached as detached_layers;
 pub use moments::Moment;

@@ -31,8 +31,13 @@ pub struct OwnCluster {
 }
 
 impl OwnCluster {
-    /// Starts one and waits until it is up.
-    pub fn start(nodes: u32) -> Result<Self, Failure> {
+    /// Its process number: controller and agents are one process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Starts one whose nodes have so much CPU to promise each, and waits until it is up.
+    pub fn start(nodes: u32, cpu_milli: u64) -> Result<Self, Failure> {
         let failed =
             |what: &str, error: std::io::Error| Failure::failed(format!("{what} a cluster to measure: {error}"));
         let state = tempfile::Builder::new()
@@ -52,7 +57,7 @@ impl OwnCluster {
                 "--range",
                 RANGE,
             ])
-            .args(["--nodes", &nodes.to_string(), "--state"])
+            .args(["--nodes", &nodes.to_string(), "--cpu", &format!("{cpu_milli}m"), "--state"])
             .arg(state.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

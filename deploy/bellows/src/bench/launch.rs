@@ -14,7 +14,7 @@ use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
 use clap::Args;
 
 use super::rows::{Reference, Row, quantile};
-use super::{crun, payload, waiting};
+use super::{alive, crun, payload, waiting};
 use crate::failure::Failure;
 
 /// Of busybox: it returns at once.
@@ -32,10 +32,10 @@ const WARM_UP: usize = 20;
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// How many in a row, and how many in the burst
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     count: u32,
-    /// How many at once in the burst
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    /// How many at once in the burst; the bars are for one per launcher
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     parallel: u32,
     /// How often a virtual machine is booted beside them; 0 for not at all
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
@@ -43,14 +43,20 @@ pub struct Arguments {
     /// Also print where the time of a launch goes, moment by moment
     #[arg(long)]
     moments: bool,
-    /// Also launch beside this many containers that are alive
-    #[arg(long, value_parser = clap::value_parser!(u32).range(20..=4000))]
-    alive: Option<u32>,
+    /// Also launch beside this many containers that are alive; 0 for not at all
+    #[arg(long, default_value_t = 1000, value_parser = alive_count)]
+    alive: u32,
+}
+
+fn alive_count(text: &str) -> Result<u32, String> {
+    let possible = |count: &u32| *count == 0 || (20..=4000).contains(count);
+    text.parse().ok().filter(possible).ok_or_else(|| "expected 0, or a whole number from 20 to 4000".to_owned())
 }
 
 /// A program that is measured.
 struct Payload {
     name: &'static str,
+    bars: Bars,
     tree: PathBuf,
     args: [&'static str; 3],
     /// Milliseconds of the same as a plain process.
@@ -61,11 +67,19 @@ impl Payload {
     fn words(&self) -> Vec<&'static str> {
         self.args.into_iter().filter(|word| !word.is_empty()).collect()
     }
-
-    fn is_tiny(&self) -> bool {
-        self.name == "tiny"
-    }
 }
+
+/// What is to be reached with it.
+struct Bars {
+    cleaned_ms: f64,
+    per_second: f64,
+}
+
+/// A whole life may take this share of what crun takes for it ...
+const OF_CRUN: f64 = 0.2;
+
+/// ... and one of a hundred this many times the median.
+const P99_OF_MEDIAN: f64 = 3.0;
 
 /// The floor first: it is measured from a process without threads.
 pub fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
@@ -78,13 +92,25 @@ pub fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     let floor = quantile(&mut floor.into_iter().map(milliseconds).collect::<Vec<_>>(), 500);
     let payloads = payloads(folder.path(), count)?;
     let runtime = Runtime::start(config(folder.path())?).map_err(|error| Failure::from_error(&error))?;
-    let measured =
-        payloads.iter().map(|payload| measure(&runtime, payload, arguments, floor)).collect::<Result<Vec<_>, _>>();
+    let measured = all(&runtime, &payloads, arguments, floor);
     let ended = runtime.shutdown().map_err(|error| Failure::from_error(&error));
     let floor = Row::new("kernel floor: seven namespaces, overlay, exec, wait; median", floor, "ms");
-    let rows =
-        measured.and_then(|rows| ended.map(|()| [floor].into_iter().chain(rows.into_iter().flatten()).collect()))?;
+    let rows = measured.and_then(|rows| ended.map(|()| [floor].into_iter().chain(rows).collect()))?;
     beside_a_machine(rows, &payloads[0], arguments.vm_runs)
+}
+
+/// Idleness and the crowd last: what is left of a thousand networks keeps the kernel busy for a while.
+fn all(runtime: &Runtime, payloads: &[Payload], arguments: &Arguments, floor: f64) -> Result<Vec<Row>, Failure> {
+    let (count, tree) = (arguments.count as usize, &payloads[0].tree);
+    let mut rows = Vec::new();
+    for payload in payloads {
+        rows.extend(measure(runtime, payload, arguments, floor)?);
+    }
+    rows.extend(waiting::after_idleness(runtime, tree, (count / 20).clamp(1, 100))?);
+    if arguments.alive > 0 {
+        rows.extend(alive::rows(runtime, tree, arguments.alive as usize, arguments.parallel as usize, count.min(200))?);
+    }
+    Ok(rows)
 }
 
 /// The comparison for which Bellows exists.
@@ -102,6 +128,7 @@ fn payloads(folder: &Path, count: usize) -> Result<Vec<Payload>, Failure> {
         bench::tiny_image(folder).map_err(|error| Failure::failed(format!("making an image to measure: {error}")))?;
     let tiny = Payload {
         name: "tiny",
+        bars: Bars { cleaned_ms: 0.9, per_second: 1500.0 },
         plain: plain(&tree.join("bin/payload"), &["payload", "exit", "0"], count)?,
         tree,
         args: ["/bin/payload", "exit", "0"],
@@ -109,7 +136,8 @@ fn payloads(folder: &Path, count: usize) -> Result<Vec<Payload>, Failure> {
     let build = |store: Store| store.unpack(&payload::image(&store, "bench-launch", Path::new(TRUE))?);
     let image = Store::open(folder.join("images")).and_then(build).map_err(|error| Failure::from_error(&error))?;
     let plain = plain(&payload::program(Path::new(TRUE)), &[TRUE], count)?;
-    Ok(vec![tiny, Payload { name: "busybox true", tree: image.root, args: [TRUE, "", ""], plain }])
+    let bars = Bars { cleaned_ms: 1.5, per_second: 1000.0 };
+    Ok(vec![tiny, Payload { name: "busybox true", bars, tree: image.root, args: [TRUE, "", ""], plain }])
 }
 
 fn config(folder: &Path) -> Result<RuntimeConfig, Failure> {
@@ -155,43 +183,36 @@ fn measure(runtime: &Runtime, payload: &Payload, arguments: &Arguments, floor: f
     let burst = lives(runtime, payload, "burst", count, parallel)?;
     let mut launched: Vec<_> = row.lives.iter().map(|life| milliseconds(life.launched_ns)).collect();
     let mut cleaned: Vec<_> = row.lives.iter().map(|life| milliseconds(life.cleaned_ns)).collect();
-    let name = |what: &str| format!("{}: {what}", payload.name);
+    let (median, p99) = (quantile(&mut cleaned, 500), quantile(&mut cleaned, 990));
+    let per_second = count as f64 / (burst.wall_ns as f64 / 1e9);
     let mut rows = vec![
-        Row::new(name("plain process, median"), payload.plain, "ms"),
-        Row::new(name("order to exec, in a row, median"), quantile(&mut launched, 500), "ms"),
-        Row::new(name("order to cleaned up, in a row, median"), quantile(&mut cleaned, 500), "ms")
-            .beside("kernel floor", floor),
-        Row::new(name("order to cleaned up, in a row, p99"), quantile(&mut cleaned, 990), "ms"),
-        Row::new(name(&format!("containers, {parallel} at once")), count as f64 / (burst.wall_ns as f64 / 1e9), "1/s"),
+        Row::new("plain process, median", payload.plain, "ms"),
+        Row::new("order to exec, in a row, median", quantile(&mut launched, 500), "ms"),
+        Row::new("order to cleaned up, in a row, median", median, "ms").at_most(payload.bars.cleaned_ms),
+        Row::new("order to cleaned up, in a row, median beside the floor", median, "ms").beside("kernel floor", floor),
+        Row::new("order to cleaned up, in a row, p99", p99, "ms").at_most_times("median", median, P99_OF_MEDIAN),
+        Row::new(format!("containers, {parallel} at once"), per_second, "1/s").at_least(payload.bars.per_second),
     ];
-    let beside = beside_others(payload, arguments, quantile(&mut cleaned, 500))?;
-    rows.extend(beside.into_iter().map(|row| Row { name: name(&row.name), ..row }));
+    rows.extend(beside_crun(payload, arguments, median)?);
     // The kernel counts in hundredths of a second: of a few containers it may have seen nothing.
     if cpu_ms > 0.0 {
-        rows.push(Row::new(name("CPU of the whole machine, per container in a row"), cpu_ms, "ms"));
-    }
-    if payload.is_tiny() {
-        rows.extend(waiting::after_idleness(runtime, &payload.tree, (count / 10).clamp(1, 50))?);
-        let many =
-            arguments.alive.map(|many| waiting::beside_many(runtime, &payload.tree, many as usize, count.min(200)));
-        rows.extend(many.transpose()?.into_iter().flatten());
+        rows.push(Row::new("CPU of the whole machine, per container in a row", cpu_ms, "ms"));
     }
     if arguments.moments {
-        rows.extend(moments(payload.name, &row));
+        rows.extend(moments(&row));
     }
-    Ok(rows)
+    Ok(rows.into_iter().map(|row| Row { name: format!("{}: {}", payload.name, row.name), ..row }).collect())
 }
 
-/// The same payload by another runtime, in the same run.
-fn beside_others(payload: &Payload, arguments: &Arguments, cleaned: f64) -> Result<Vec<Row>, Failure> {
-    let crun = crun::mean_ms(&payload.tree, &payload.words(), arguments.count.min(50)).unwrap_or_else(|failure| {
-        tracing::warn!(%failure, "no row beside crun, which is installed and does not work here");
-        None
-    });
-    Ok(crun
-        .into_iter()
-        .map(|ms| Row::new("order to cleaned up beside crun run", cleaned, "ms").beside("crun run, mean", ms))
-        .collect())
+/// The same payload by another runtime, in the same run; a row that says why where that cannot be.
+fn beside_crun(payload: &Payload, arguments: &Arguments, cleaned: f64) -> Result<Vec<Row>, Failure> {
+    let name = "order to cleaned up, in a row, median beside crun run";
+    let missing = |why: &str| Row::new(format!("{name}: not measured: {}", why.replace('\n', " / ")), f64::NAN, "ms");
+    Ok(vec![match crun::mean_ms(&payload.tree, &payload.words(), arguments.count.min(50)) {
+        Ok(Some(ms)) => Row::new(name, cleaned, "ms").at_most_times("crun run, mean", ms, OF_CRUN),
+        Ok(None) => missing("crun is not installed"),
+        Err(failure) => missing(&failure.to_string()),
+    }])
 }
 
 /// Of all CPUs, whoever used them.
@@ -214,7 +235,7 @@ fn lives(runtime: &Runtime, payload: &Payload, name: &str, count: usize, paralle
 }
 
 /// Medians of the moments of a launch, after the order, each beside how long it was after the moment before.
-fn moments(name: &str, run: &Run) -> Vec<Row> {
+fn moments(run: &Run) -> Vec<Row> {
     let first = run.lives.first().map(|life| life.timings.moments_ns.clone()).unwrap_or_default();
     let median = |of: &dyn Fn(&bellows_runtime::bench::Life) -> Option<u64>| {
         quantile(&mut run.lives.iter().filter_map(of).map(milliseconds).collect::<Vec<_>>(), 500)
@@ -224,7 +245,7 @@ fn moments(name: &str, run: &Run) -> Vec<Row> {
         let at = |life: &bellows_runtime::bench::Life, index: usize| Some(life.timings.moments_ns.get(index)?.1);
         let before = |life: &_| if index == 0 { Some(0) } else { at(life, index - 1) };
         let step = median(&|life| Some(at(life, index)?.saturating_sub(before(life)?)));
-        let row = Row::new(format!("{name}: after the order, {moment}"), median(&|life| at(life, index)), "ms");
+        let row = Row::new(format!("after the order, {moment}"), median(&|life| at(life, index)), "ms");
         Row { reference: Some(Reference { name: "this step".to_owned(), value: step }), ..row }
     })
     .collect()

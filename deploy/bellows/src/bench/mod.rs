@@ -1,8 +1,10 @@
 //! `bellows bench`: how fast, measured here and now, as rows of {name, value, unit, reference?, ratio?}.
 
+mod alive;
 mod cluster;
 mod crun;
 mod launch;
+mod memory;
 mod payload;
 mod place;
 mod rows;

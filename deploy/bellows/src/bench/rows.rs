@@ -53,6 +53,12 @@ impl Row {
         Self { met: Some(met), ..self.beside("bar: at most", bar) }
     }
 
+    /// The value shall be at most so many times another's.
+    pub fn at_most_times(self, name: impl std::fmt::Display, value: f64, times: f64) -> Self {
+        let met = self.value <= value * times;
+        Self { met: Some(met), ..self.beside(format!("{name}; bar: at most {times} times it"), value) }
+    }
+
     /// The same value beside another's.
     pub fn beside(mut self, name: impl Into<String>, value: f64) -> Self {
         self.ratio = (value > 0.0).then(|| self.value / value);
@@ -109,6 +115,16 @@ mod tests {
             said[1],
             serde_json::json!({"name": "scale", "value": 1.0, "unit": "s", "reference": reference, "ratio": 0.25})
         );
+    }
+
+    #[test]
+    fn bars_are_met_or_not() {
+        let met = |row: Row| row.met;
+        assert_eq!(met(Row::new("a", 1.0, "ms").at_most(1.0)), Some(true));
+        assert_eq!(met(Row::new("a", 1.0, "ms").at_least(1.5)), Some(false));
+        assert_eq!(met(Row::new("a", 1.0, "ms").at_most_times("peer", 5.0, 0.2)), Some(true));
+        assert_eq!(met(Row::new("a", 1.1, "ms").at_most_times("peer", 5.0, 0.2)), Some(false));
+        assert_eq!(met(Row::new("a", 1.0, "ms").beside("peer", 2.0)), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! seen from outside; ended means that its processes are gone and its exit is recorded. Both are checked after the clock has stopped.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bellows_proto::operator as wire;
 use bellows_proto::types::{AppSpec, Resources, app_spec::Scale};
@@ -10,8 +10,8 @@ use bellows_runtime::image::Store;
 use clap::Args;
 
 use super::cluster::OwnCluster;
-use super::payload;
 use super::rows::Row;
+use super::{memory, payload};
 use crate::connection::{self, Connection};
 use crate::dev::requests;
 use crate::failure::Failure;
@@ -23,6 +23,24 @@ const NAME: &str = "bench-scale";
 /// What its copies execute.
 const SLEEP: &str = "/bin/sleep";
 
+/// What a copy asks for. The program itself sleeps.
+const CPU_MILLI: u64 = 10;
+
+/// A hundred copies up, and a hundred down to one: seconds.
+const HUNDRED_S: f64 = 0.25;
+
+/// A thousand copies up: seconds.
+const THOUSAND_S: f64 = 2.5;
+
+/// Resident memory of an agent that has a thousand copies, MiB.
+const AGENT_MIB: f64 = 40.0;
+
+/// Whoever is not there by then does not come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The kernel tells of an exec a moment before the command line of the process reads so.
+const SIGHT: Duration = Duration::from_secs(1);
+
 /// From 0 copies to N and back to 1: seconds until all are ready, and until all are gone
 ///
 /// Starts a cluster of its own and ends it. Needs root.
@@ -31,6 +49,9 @@ pub struct Arguments {
     /// How many copies
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=1000))]
     copies: u32,
+    /// At last from 0 to this many at once; 0 for not at all
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=4000))]
+    many: u32,
     /// How often; every run is a row
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
@@ -39,25 +60,58 @@ pub struct Arguments {
     nodes: u32,
 }
 
-/// Two rows for each run, in seconds.
+/// Two rows for each run, in seconds; then the many, and what they cost their agents.
 pub async fn run(arguments: Arguments, globals: &Globals) -> Result<Vec<Row>, Failure> {
     crate::dev::need_root("`bellows bench scale`")?;
-    let cluster = OwnCluster::start(arguments.nodes)?;
+    let most = u64::from(arguments.copies.max(arguments.many));
+    let cpu_milli = most * CPU_MILLI / u64::from(arguments.nodes) + 1000;
+    let cluster = OwnCluster::start(arguments.nodes, cpu_milli)?;
     let globals = Globals { credential: Some(cluster.credential.clone()), ..globals.clone() };
     let mut connection = Connection::open(&globals)?;
     let sleeper = Sleeper { tenant: globals.tenant.clone(), seconds: rand::random_range(100_000_000..1_000_000_000) };
     sleeper.declare(&mut connection, &cluster).await?;
     let mut rows = Vec::new();
     for _ in 0..arguments.runs {
-        let (up, down) = (
-            format!("scale 0 -> {}: all ready", arguments.copies),
-            format!("scale {} -> 1: all ended", arguments.copies),
-        );
-        rows.push(Row::new(up, sleeper.scale(&mut connection, arguments.copies).await?, "s"));
-        rows.push(Row::new(down, sleeper.scale(&mut connection, 1).await?, "s"));
+        rows.extend(up_and_down(&sleeper, &mut connection, arguments.copies, HUNDRED_S / 100.0).await?);
         sleeper.scale(&mut connection, 0).await?;
     }
+    if arguments.many > 0 {
+        rows.extend(many(&sleeper, &mut connection, &cluster, &arguments).await?);
+    }
     Ok(rows)
+}
+
+async fn up_and_down(
+    sleeper: &Sleeper,
+    connection: &mut Connection,
+    copies: u32,
+    bar_s: f64,
+) -> Result<[Row; 2], Failure> {
+    let bar_s = bar_s * f64::from(copies);
+    let up = Row::new(format!("scale 0 -> {copies}: all ready"), sleeper.scale(connection, copies).await?, "s");
+    let down = Row::new(format!("scale {copies} -> 1: all ended"), sleeper.scale(connection, 1).await?, "s");
+    Ok([up.at_most(bar_s), down.at_most(bar_s)])
+}
+
+async fn many(
+    sleeper: &Sleeper,
+    connection: &mut Connection,
+    cluster: &OwnCluster,
+    arguments: &Arguments,
+) -> Result<[Row; 2], Failure> {
+    let (many, nodes) = (arguments.many, arguments.nodes);
+    let seconds = sleeper.scale(connection, many).await?;
+    let mib = memory::rss_kib(cluster.pid())? / 1024.0;
+    sleeper.scale(connection, 0).await?;
+    Ok([
+        Row::new(format!("scale 0 -> {many}: all ready"), seconds, "s").at_most(THOUSAND_S * f64::from(many) / 1e3),
+        Row::new(
+            format!("resident memory of the controller and {nodes} agents in one process, {many} alive"),
+            mib,
+            "MiB",
+        )
+        .at_most(AGENT_MIB),
+    ])
 }
 
 /// The app that is measured. How long it sleeps tells its processes from all others of the machine.
@@ -81,7 +135,7 @@ impl Sleeper {
             tenant: self.tenant.clone(),
             image: NAME.to_owned(),
             command: vec![SLEEP.to_owned(), self.seconds.to_string()],
-            resources: Some(Resources { cpu_milli: 10, memory_bytes: 8 << 20 }),
+            resources: Some(Resources { cpu_milli: CPU_MILLI, memory_bytes: 8 << 20 }),
             processes: 8,
             scratch_bytes: 1 << 20,
             log_bytes: 64 << 10,
@@ -104,12 +158,26 @@ impl Sleeper {
         };
         let began = Instant::now();
         let changed = connection.ask(async |client| client.scale(request.clone()).await).await?;
-        requests::settled(connection, tenant, app, changed.generation).await?;
+        let settled = requests::settled(connection, tenant, app, changed.generation);
+        let in_time = tokio::time::timeout(PATIENCE, settled).await;
+        in_time.map_err(|_| Failure::failed(format!("{copies} copies have not settled within {PATIENCE:?}")))??;
         let seconds = began.elapsed().as_secs_f64();
-        match self.asleep()? {
-            seen if seen == copies as usize => Ok(seconds),
-            seen => {
-                Err(Failure::failed(format!("the controller says that {copies} copies run, the machine shows {seen}")))
+        self.seen(copies as usize, began, seconds)
+    }
+
+    /// The machine shows what the controller says, at once or a moment later: then the later moment counts.
+    fn seen(&self, copies: usize, began: Instant, seconds: f64) -> Result<f64, Failure> {
+        if self.asleep()? == copies {
+            return Ok(seconds);
+        }
+        loop {
+            match self.asleep()? {
+                seen if seen == copies => return Ok(began.elapsed().as_secs_f64()),
+                seen if began.elapsed().as_secs_f64() > seconds + SIGHT.as_secs_f64() => {
+                    let text = format!("the controller says that {copies} copies run, the machine shows {seen}");
+                    return Err(Failure::failed(text));
+                }
+                _ => {}
             }
         }
     }

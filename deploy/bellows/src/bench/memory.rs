@@ -1,0 +1,68 @@
+//! How much memory processes and the kernel hold.
+
+use std::fs;
+
+use crate::failure::Failure;
+
+/// Of the kernel's own memory, what grows with containers.
+const KERNEL: [&str; 4] = ["Slab", "KernelStack", "PageTables", "Percpu"];
+
+/// Proportional set size of one process: shared pages count in parts.
+pub fn pss_kib(pid: u32) -> Result<f64, Failure> {
+    value(&format!("/proc/{pid}/smaps_rollup"), "Pss")
+}
+
+/// Resident set size of one process, shared pages in full.
+pub fn rss_kib(pid: u32) -> Result<f64, Failure> {
+    value(&format!("/proc/{pid}/status"), "VmRSS")
+}
+
+/// The kernel's memory for itself.
+#[derive(Debug)]
+pub struct Kernel {
+    kib: f64,
+}
+
+impl Kernel {
+    /// Now.
+    pub fn read() -> Result<Self, Failure> {
+        let kib = KERNEL.iter().map(|name| value("/proc/meminfo", name)).sum::<Result<f64, Failure>>()?;
+        Ok(Self { kib })
+    }
+
+    /// How much more each of so many takes in `later`; others' comings and goings are in it.
+    pub fn grown_kib(&self, later: &Self, count: usize) -> f64 {
+        (later.kib - self.kib).max(0.0) / count.max(1) as f64
+    }
+}
+
+/// The number in a line `NAME: N kB` of a file.
+fn value(file: &str, name: &str) -> Result<f64, Failure> {
+    let text = fs::read_to_string(file).map_err(|error| Failure::failed(format!("reading {file}: {error}")))?;
+    find(&text, name).ok_or_else(|| Failure::failed(format!("{file} has no line `{name}: N kB`")))
+}
+
+fn find(text: &str, name: &str) -> Option<f64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    rest.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_by_their_whole_name() {
+        let text = "Pss_Dirty:     8 kB\nPss:          12 kB\nbroken: x kB\n";
+        assert_eq!(find(text, "Pss"), Some(12.0));
+        assert_eq!(find(text, "broken"), None);
+        assert_eq!(find(text, "Ps"), None);
+    }
+
+    #[test]
+    fn this_process_and_the_kernel_hold_some() {
+        assert!(rss_kib(std::process::id()).expect("Linux has it") > 100.0);
+        let kernel = Kernel::read().expect("Linux has it");
+        assert!(kernel.kib > 1000.0 && kernel.grown_kib(&Kernel { kib: kernel.kib + 10.0 }, 5) == 2.0);
+    }
+}
