@@ -60,6 +60,10 @@ pub struct Network {
     fresh: Option<Counters>,
 }
 
+/// Held while a network is made. The kernel has one lock for all networks of the machine; whoever finds it taken spins, and a setting that is written
+/// meanwhile is tried again and again. Here the second one sleeps.
+static MAKING: Mutex<()> = Mutex::new(());
+
 /// Packets of the internet protocol seen so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counters {
@@ -110,6 +114,7 @@ impl Networks {
 
     /// A namespace with loopback, address and routes, reachable from the host.
     pub fn make(&self, address: Ipv4Addr) -> Result<Network, NetError> {
+        let _one_at_a_time = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (namespace, Inside { inner, diag, snmp, sys }) = self.namespace(address)?;
         let name = link_name(address, self.generation.fetch_add(1, Ordering::Relaxed));
         self.link(address, name.clone(), &namespace)?;
