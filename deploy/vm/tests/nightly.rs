@@ -32,7 +32,7 @@ const SCRIPT: &str = "
 mkdir -p /tmp/root/bin /tmp/root/proc /tmp/root/sys /tmp/root/dev /tmp/root/tmp /tmp/root/etc /var/tmp /run/lock
 cp /bin/busybox /tmp/root/bin/
 for name in sh echo cat sleep hostname id kill; do ln -s busybox /tmp/root/bin/$name; done
-run() { podman --runtime /run/bellows-oci \"$@\"; }
+run() { podman --runtime /usr/local/bin/bellows-oci \"$@\"; }
 new=\"--network none --rootfs\"
 run run --rm $new /tmp/root echo it runs
 run run --rm $new /tmp/root sh -c 'exit 7'; echo \"exit code $?\"
@@ -92,7 +92,7 @@ fn podman_works_over_bellows() {
     let bellows = bellows();
     let runtime = RUNTIME.replace("BELLOWS", &bellows.display().to_string());
     let file = |guest: Guest, path: &str, mode, text: &str| guest.file(Path::new(path), mode, text.as_bytes());
-    let guest = file(guest(), "/run/bellows-oci", 0o755, &runtime);
+    let guest = file(guest(), "/usr/local/bin/bellows-oci", 0o755, &runtime);
     let guest = file(guest, "/etc/containers/containers.conf", 0o644, CONTAINERS);
     let guest = file(guest, "/etc/containers/storage.conf", 0o644, STORAGE);
     let programs = PROGRAMS.iter().map(Path::new).chain([bellows.as_path()]);
