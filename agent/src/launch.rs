@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bellows_agent_core::ReplicaId;
-use bellows_proto::types::AppSpec;
+use bellows_proto::types::{AppSpec, Confinement};
 use bellows_runtime::image::Image;
-use bellows_runtime::{ContainerId, ContainerSpec, Limits, User};
+use bellows_runtime::{ContainerId, ContainerSpec, Limits, User, names};
 
 /// What the container of one attempt shall be.
 pub(crate) fn container_spec(
@@ -25,6 +25,9 @@ pub(crate) fn container_spec(
         working_dir: PathBuf::from(if config.working_dir.is_empty() { "/" } else { &config.working_dir }),
         user: User { uid: config.user.uid, gid: config.user.gid, groups: config.user.groups.clone() },
         limits: limits(app),
+        egress: app.egress,
+        drop_capabilities: known(app, |security| &security.drop_capabilities, names::capability),
+        deny_calls: known(app, |security| &security.deny_calls, names::call),
         stop_signal: config.stop_signal.unwrap_or(SIGTERM),
         ..ContainerSpec::new(id, image.root.clone(), &[])
     }
@@ -54,6 +57,11 @@ fn environment(replica: ReplicaId, node: &str, app: &AppSpec, image: &Image) -> 
     env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
+/// The numbers of what the app does without. What is no name here (of another architecture, say) nobody has here either.
+fn known<T>(app: &AppSpec, list: fn(&Confinement) -> &Vec<String>, number: fn(&str) -> Option<T>) -> Vec<T> {
+    app.security.iter().flat_map(list).filter_map(|name| number(name)).collect()
+}
+
 /// Zero means that the spec says nothing: then the runtime's default holds.
 fn limits(app: &AppSpec) -> Limits {
     let default = Limits::default();
@@ -61,6 +69,7 @@ fn limits(app: &AppSpec) -> Limits {
     let or = |said: u64, default: u64| if said == 0 { default } else { said };
     Limits {
         cpu_milli: or(declared.cpu_milli, default.cpu_milli),
+        cpu_weight: app.cpu_weight.unwrap_or(0).into(),
         memory_bytes: or(declared.memory_bytes, default.memory_bytes),
         processes: or(app.processes.into(), default.processes),
         scratch_bytes: or(app.scratch_bytes, default.scratch_bytes),
@@ -119,6 +128,16 @@ mod tests {
         assert_eq!(spec.env, expected);
         assert_eq!((spec.hostname.as_str(), spec.stop_signal), ("1-2-3", 15));
         assert_eq!(spec.working_dir, PathBuf::from("/srv"));
+    }
+
+    #[test]
+    fn what_an_app_does_without_is_taken_from_its_copies() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let security = Confinement { drop_capabilities: words(&["net_raw"]), deny_calls: words(&["read", "no_such"]) };
+        let app = AppSpec { egress: true, security: Some(security), cpu_weight: Some(200), ..AppSpec::default() };
+        let spec = spec(&app);
+        assert_eq!((spec.egress, spec.limits.cpu_weight), (true, 200));
+        assert_eq!((spec.drop_capabilities, spec.deny_calls), (vec![13], vec![names::call("read").expect("known")]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Taking as much as there is. Those that hold say `full` and keep what they have, so that others can be looked at.
 
 use crate::numbers as nr;
-use crate::tools::{CREATE, HERE, READ_WRITE, Try, WRITE, Words, ask, at, close, fork, hold, open};
+use crate::tools::{CREATE, HERE, READ_WRITE, Try, WRITE, Words, ask, at, close, fork, hold, open, tell};
 
 pub const TRIES: &[Try] = &[
     (c"forks", forks),
@@ -86,11 +86,14 @@ fn disk(words: &Words) -> isize {
         return file;
     }
     let text = [b'x'; 4096];
+    let mut bytes = 0;
     loop {
         let written = ask(nr::WRITE, [file as usize, text.as_ptr() as usize, text.len(), 0, 0, 0]);
         if written < 0 {
+            tell(bytes);
             return written;
         }
+        bytes += written as usize;
     }
 }
 
@@ -107,6 +110,7 @@ fn files(_: &Words) -> isize {
         }
         let file = ask(nr::OPENAT, [HERE, name.as_ptr() as usize, CREATE | WRITE, 0o600, 0, 0]);
         if file < 0 {
+            tell(number as usize);
             return file;
         }
         close(file);

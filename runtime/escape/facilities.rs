@@ -67,6 +67,7 @@ pub const TRIES: &[Try] = &[
     (c"fanotify", |_| ask(nr::FANOTIFY_INIT, [0x200, 0, 0, 0, 0, 0])),
     (c"personality", |_| ask(nr::PERSONALITY, [0x40_0000, 0, 0, 0, 0, 0])),
     (c"vsock", |_| considered(ask(nr::SOCKET, [40, 1, 0, 0, 0, 0]), EAFNOSUPPORT)),
+    (c"kernel_cryptography", |_| considered(ask(nr::SOCKET, [38, 5, 0, 0, 0, 0]), EAFNOSUPPORT)),
     (c"ports", ports),
     (c"other_architecture", other_architecture),
     (c"other_numbers", other_numbers),

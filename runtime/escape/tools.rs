@@ -80,6 +80,16 @@ pub fn hold(word: &CStr) -> ! {
     }
 }
 
+/// Says how much there was, on a line of its own.
+pub fn tell(mut amount: usize) {
+    let mut line = *b"                \n";
+    for digit in line.iter_mut().take(16).rev() {
+        *digit = b'0' + (amount % 10) as u8;
+        amount /= 10;
+    }
+    ask(crate::numbers::WRITE, [1, line.as_ptr() as usize, line.len(), 0, 0, 0]);
+}
+
 pub fn sleep_ms(ms: usize) {
     let time = [ms / 1000, ms % 1000 * 1_000_000];
     ask(crate::numbers::NANOSLEEP, [&raw const time as usize, 0, 0, 0, 0, 0]);

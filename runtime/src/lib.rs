@@ -8,6 +8,7 @@ pub mod handle;
 pub mod image;
 mod kernel;
 pub mod launch;
+pub mod names;
 mod net;
 pub mod oci;
 mod probe;

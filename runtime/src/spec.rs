@@ -122,6 +122,8 @@ pub struct User {
 pub struct Limits {
     /// Thousandths of a CPU.
     pub cpu_milli: u64,
+    /// Share of the CPU when there is too little for all, 100 being usual, 1 to 10,000; 0: as `cpu_milli`, a CPU being 100.
+    pub cpu_weight: u64,
     /// Memory including page cache, tmpfs and kernel memory charged to it.
     pub memory_bytes: u64,
     /// Processes and threads, the init among them.
@@ -138,6 +140,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             cpu_milli: 1000,
+            cpu_weight: 0,
             memory_bytes: 256 << 20,
             processes: 256,
             scratch_bytes: 64 << 20,
@@ -170,6 +173,8 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// Capabilities taken away from the default set, by number.
     pub drop_capabilities: Vec<u8>,
+    /// System calls taken away from those that the default filter allows, by number.
+    pub deny_calls: Vec<u32>,
     /// Whether it may reach what lies beyond its node; nobody reaches it from there either way.
     pub egress: bool,
     /// Sent by whoever stops it politely; 15 where the image says nothing.
@@ -191,6 +196,7 @@ impl ContainerSpec {
             user: User::default(),
             limits: Limits::default(),
             drop_capabilities: Vec::new(),
+            deny_calls: Vec::new(),
             egress: false,
             stop_signal: 15,
         }

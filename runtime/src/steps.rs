@@ -312,7 +312,7 @@ fn child(spec: &ContainerSpec, around: &Surroundings) -> Vec<ChildStep> {
         ChildStep::AttachRoot,
         mount(c"proc", c"proc", SAFE, c""),
         ChildStep::AttachSys,
-        mount(c"devpts", c"dev/pts", libc::MS_NOSUID | libc::MS_NOEXEC, c"newinstance,ptmxmode=0666,mode=0620"),
+        mount(c"devpts", c"dev/pts", libc::MS_NOSUID | libc::MS_NOEXEC, c"newinstance,ptmxmode=0666,mode=0620,max=256"),
         mount(c"mqueue", c"dev/mqueue", SAFE, c""),
     ];
     steps.extend(HIDDEN_FILES.into_iter().filter(present).map(ChildStep::HideFile));

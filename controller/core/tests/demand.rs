@@ -66,6 +66,7 @@ fn spec() -> AppSpec {
         when_cut_off: WhenCutOff::KeepRunning,
         traffic: Traffic { routes: vec![route], ..Traffic::default() },
         health: Default::default(),
+        isolation: Default::default(),
     }
 }
 

@@ -32,6 +32,7 @@ fn spec() -> AppSpec {
         when_cut_off: WhenCutOff::KeepRunning,
         traffic: Default::default(),
         health: Default::default(),
+        isolation: Default::default(),
     }
 }
 

@@ -36,6 +36,7 @@ fn sound() -> AppSpec {
         when_cut_off: WhenCutOff::KeepRunning,
         traffic: Default::default(),
         health: Default::default(),
+        isolation: Default::default(),
     }
 }
 

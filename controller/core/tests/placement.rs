@@ -319,6 +319,7 @@ fn spec(app: u32) -> AppSpec {
         when_cut_off: WhenCutOff::KeepRunning,
         traffic: Default::default(),
         health: Default::default(),
+        isolation: Default::default(),
     }
 }
 

@@ -102,6 +102,7 @@ fn spec(app: u8, count: u32, image: u8, kind: u8) -> AppSpec {
         when_cut_off: if kind == 4 { WhenCutOff::StopAfter(Millis(5_000)) } else { WhenCutOff::KeepRunning },
         traffic: Default::default(),
         health: Default::default(),
+        isolation: Default::default(),
     }
 }
 

@@ -504,6 +504,7 @@ fn plain(name: &str) -> AppSpec {
         when_cut_off: WhenCutOff::KeepRunning,
         traffic: Default::default(),
         health: Default::default(),
+        isolation: Default::default(),
     }
 }
 

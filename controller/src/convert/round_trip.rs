@@ -7,8 +7,8 @@ use bellows_core::input::Exit;
 use bellows_core::model::command::{Change, Command, Decision, NodeState, Outcome, Refusal};
 use bellows_core::model::health::{Check, Health, How};
 use bellows_core::model::spec::{
-    AppSpec, Constraint, ConstraintOperator, Elastic, Hold, Policy, Port, Protocol, Rate, Route, Scale, Spread,
-    Traffic, WhenCutOff, WhenFull,
+    AppSpec, Constraint, ConstraintOperator, Elastic, Hold, Isolation, Policy, Port, Protocol, Rate, Route, Scale,
+    Spread, Traffic, WhenCutOff, WhenFull,
 };
 use bellows_core::model::{App, Counted, Gone, Image, KeptAnswer, Model, Node, RemovedNode, Revision};
 use bellows_core::reason::Reason;
@@ -108,6 +108,17 @@ fn resources() -> impl Strategy<Value = Resources> {
     any::<(u64, u64)>().prop_map(|(cpu, memory)| Resources { cpu: CpuMilli(cpu), memory: Bytes(memory) })
 }
 
+fn isolation() -> impl Strategy<Value = Isolation> {
+    (any::<bool>(), vec(word(), 0..3), vec(word(), 0..3), of(any::<u32>())).prop_map(
+        |(egress, drop_capabilities, deny_calls, cpu_weight)| Isolation {
+            egress,
+            drop_capabilities,
+            deny_calls,
+            cpu_weight,
+        },
+    )
+}
+
 fn when_cut_off() -> impl Strategy<Value = WhenCutOff> {
     of(any::<u64>()).prop_map(|length| match length {
         None => WhenCutOff::KeepRunning,
@@ -119,12 +130,12 @@ fn spec() -> impl Strategy<Value = Box<AppSpec>> {
     let names = (word(), word(), text(), text(), vec(text(), 0..3), vec(text(), 0..3), labels());
     let sizes = (resources(), any::<u32>(), any::<u64>(), any::<u64>());
     let rules = (scale(), vec(port(), 0..3), vec(constraint(), 0..3), of(spread()), of(any::<u32>()));
-    let times = (any::<u64>(), any::<u64>(), when_cut_off(), traffic());
+    let times = (any::<u64>(), any::<u64>(), when_cut_off(), traffic(), isolation());
     (names, sizes, rules, times, health()).prop_map(|(names, sizes, rules, times, health)| {
         let (name, tenant, image, image_digest, command, args, env) = names;
         let (resources, processes, scratch, log) = sizes;
         let (scale, ports, constraints, spread, max_per_node) = rules;
-        let (stop_grace, drain_deadline, when_cut_off, traffic) = times;
+        let (stop_grace, drain_deadline, when_cut_off, traffic, isolation) = times;
         Box::new(AppSpec {
             name,
             tenant,
@@ -147,6 +158,7 @@ fn spec() -> impl Strategy<Value = Box<AppSpec>> {
             when_cut_off,
             traffic,
             health,
+            isolation,
         })
     })
 }

@@ -2,7 +2,8 @@
 
 use bellows_core::ids::SpecDigest;
 use bellows_core::model::spec::{
-    AppSpec, Constraint, ConstraintOperator, Elastic, Policy, Port, Protocol, Rate, Scale, Spread, WhenCutOff, WhenFull,
+    AppSpec, Constraint, ConstraintOperator, Elastic, Isolation, Policy, Port, Protocol, Rate, Scale, Spread,
+    WhenCutOff, WhenFull,
 };
 use bellows_core::units::{Bytes, Millis, Permille};
 use bellows_proto::types as wire;
@@ -34,6 +35,8 @@ pub(crate) fn check_spec_size(spec: &wire::AppSpec) -> Result<()> {
         ("ports", spec.ports.len()),
         ("constraints", spec.constraints.len()),
         ("routes", spec.routes.len()),
+        ("security.drop_capabilities", spec.security.as_ref().map_or(0, |s| s.drop_capabilities.len())),
+        ("security.deny_calls", spec.security.as_ref().map_or(0, |s| s.deny_calls.len())),
     ];
     if let Some((field, count)) = lists.into_iter().find(|(_, count)| *count > MAX_LIST) {
         return Err(Malformed::new(
@@ -79,6 +82,9 @@ pub(crate) fn spec_to_wire(spec: &AppSpec) -> wire::AppSpec {
         hold: hold_to_wire(spec.traffic.hold),
         slow_start_ms: spec.traffic.slow_start.0,
         health: health_to_wire(&spec.health),
+        egress: spec.isolation.egress,
+        security: security_to_wire(&spec.isolation),
+        cpu_weight: spec.isolation.cpu_weight,
     }
 }
 
@@ -106,9 +112,24 @@ pub(crate) fn spec_from_wire(spec: wire::AppSpec) -> Result<AppSpec> {
             None => WhenCutOff::KeepRunning,
             Some(length_ms) => WhenCutOff::StopAfter(Millis(length_ms)),
         },
+        isolation: isolation_from_wire(spec.egress, spec.security, spec.cpu_weight),
         traffic: traffic_from_wire(spec.routes, spec.concurrency, spec.hold, spec.slow_start_ms)?,
         health: health_from_wire(spec.health)?,
     })
+}
+
+/// Absent when it says nothing, so that specs without it keep their digest.
+fn security_to_wire(isolation: &Isolation) -> Option<wire::Confinement> {
+    let said = wire::Confinement {
+        drop_capabilities: isolation.drop_capabilities.clone(),
+        deny_calls: isolation.deny_calls.clone(),
+    };
+    (said != wire::Confinement::default()).then_some(said)
+}
+
+fn isolation_from_wire(egress: bool, security: Option<wire::Confinement>, cpu_weight: Option<u32>) -> Isolation {
+    let wire::Confinement { drop_capabilities, deny_calls } = security.unwrap_or_default();
+    Isolation { egress, drop_capabilities, deny_calls, cpu_weight }
 }
 
 fn scale_to_wire(scale: &Scale) -> wire::app_spec::Scale {

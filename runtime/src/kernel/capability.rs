@@ -3,9 +3,34 @@
 /// Highest number this code knows (CAP_CHECKPOINT_RESTORE).
 pub const LAST: u8 = 40;
 
-/// Docker's default: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service, net_raw, sys_chroot, mknod,
-/// audit_write, setfcap.
-pub const DEFAULT: u64 = bits(&[0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31]);
+/// Docker's default set: name and number.
+pub const NAMES: [(&str, u8); 14] = [
+    ("chown", 0),
+    ("dac_override", 1),
+    ("fowner", 3),
+    ("fsetid", 4),
+    ("kill", 5),
+    ("setgid", 6),
+    ("setuid", 7),
+    ("setpcap", 8),
+    ("net_bind_service", 10),
+    ("net_raw", 13),
+    ("sys_chroot", 18),
+    ("mknod", 27),
+    ("audit_write", 29),
+    ("setfcap", 31),
+];
+
+/// The same as a set.
+pub const DEFAULT: u64 = {
+    let mut numbers = [0; NAMES.len()];
+    let mut i = 0;
+    while i < NAMES.len() {
+        numbers[i] = NAMES[i].1;
+        i += 1;
+    }
+    bits(&numbers)
+};
 
 /// The default set without `dropped`.
 pub fn kept(dropped: &[u8]) -> u64 {

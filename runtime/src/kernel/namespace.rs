@@ -23,6 +23,21 @@ pub fn inside_from<T>(home: BorrowedFd<'_>, network: BorrowedFd<'_>, work: impl 
     Ok(result)
 }
 
+/// Runs `work` with another effective user and the same capabilities, which needs SECBIT_NO_SETUID_FIXUP. A process that cannot be itself again must not
+/// go on: it is aborted.
+pub fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> io::Result<T> {
+    // SAFETY: a plain call; the raw one, as only this thread is meant.
+    let become_user = |uid: u32| unsafe { libc::syscall(libc::SYS_setresuid, -1, uid, -1) };
+    if become_user(uid) != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let result = work();
+    if become_user(0) != 0 {
+        std::process::abort();
+    }
+    Ok(result)
+}
+
 struct Back<'a>(BorrowedFd<'a>);
 
 impl Drop for Back<'_> {

@@ -164,7 +164,7 @@ fn start_program(home: &Home, request: &EnterRequest, cgroups: &Cgroups, streams
         Errand::Unpack { .. } | Errand::Pack(_) => steps::errand(&plan),
     };
     let number = number();
-    let prepared = Prepared::of(&plan, &request.spec.limits);
+    let prepared = Prepared::of(&plan, &request.spec);
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| at("make a pipe")(error.into()));
     let ((wait, go), (told, report)) = (pipe()?, pipe()?);
     let forked = fork().map_err(|error| match error.raw_os_error() {

@@ -30,8 +30,9 @@ const LIMITS: [(u32, u64, u64); 14] = [
     (libc::RLIMIT_RTTIME, WITHOUT, WITHOUT),
 ];
 
-/// Files of `/proc/self` that children inherit: the wish to be killed first, what a core dump holds, who logged in (nobody did).
-const FILES: [(&str, &str); 3] = [("oom_score_adj", "0"), ("coredump_filter", "0x33"), ("loginuid", "4294967295")];
+/// Files of `/proc/self` that children inherit: the wish to be killed first (before the node's own processes, and nothing inside can go below), what a core
+/// dump holds, who logged in (nobody did).
+const FILES: [(&str, &str); 3] = [("oom_score_adj", "500"), ("coredump_filter", "0x33"), ("loginuid", "4294967295")];
 
 /// Levels this process, which is single-threaded, and gives how many open files it may allow. What is refused (an agent with fewer privileges, a kernel
 /// without the feature) stays as it was inherited.

@@ -134,7 +134,7 @@ fn checked(result: i32) -> io::Result<()> {
 }
 
 /// What the steps of a launch that are used here look at.
-fn shared<'a>(home: &'a Home, plan: &'a Plan, prepared: &Prepared) -> Shared<'a> {
+fn shared<'a>(home: &'a Home, plan: &'a Plan, prepared: &'a Prepared) -> Shared<'a> {
     Shared {
         go: AtomicU32::new(1),
         alive: AtomicU32::new(1),
@@ -153,7 +153,7 @@ fn shared<'a>(home: &'a Home, plan: &'a Plan, prepared: &Prepared) -> Shared<'a>
         outputs: [-1; 2],
         init_fds: [-1; 5],
         init: -1,
-        filter: &home.filter,
+        filter: prepared.filter(home),
         cpus: &home.cpus,
         program_stack_top: 0,
         bundle: None,

@@ -20,7 +20,9 @@ use super::weaken::{self, Weaken};
 use super::wire::{Failure, Request};
 use crate::kernel::mount;
 use crate::kernel::namespace;
+use crate::kernel::seccomp::{self, Instruction};
 use crate::kernel::sys::{CLONE_INTO_CGROUP, CloneArgs, clone3_on_stack};
+use crate::spec::ContainerSpec;
 use crate::steps::{self, HostStep, Plan, ProgramStep, Surroundings};
 
 /// What came with a request.
@@ -124,7 +126,7 @@ impl<'a> UnderWay<'a> {
         }
         self.make_sys().map_err(|error| failure("make the container's /sys".to_owned(), &error))?;
         self.note(Moment::SysReady);
-        Ok(Prepared::of(plan, &self.request.spec.limits))
+        Ok(Prepared::of(plan, &self.request.spec))
     }
 
     fn perform(&mut self, step: &HostStep) -> io::Result<()> {
@@ -275,7 +277,7 @@ impl<'a> UnderWay<'a> {
             outputs: [pipes[0].1.as_raw_fd(), pipes[1].1.as_raw_fd()],
             init_fds: [&pipes[0].0, &pipes[1].0, log, other_log, record].map(AsRawFd::as_raw_fd),
             init: self.home.init.as_raw_fd(),
-            filter: &self.home.filter,
+            filter: prepared.filter(self.home),
             cpus: &self.home.cpus,
             program_stack_top: self.home.program_stack_top(),
             bundle: None,
@@ -303,8 +305,12 @@ impl<'a> UnderWay<'a> {
         // SAFETY: the stack belongs to one child at a time (the launcher waits for `alive` before the next), `body` keeps the rules of a
         // child in shared memory, and `shared` lives until `alive` is 0: every path from here waits for that.
         let clone = || unsafe { clone3_on_stack(&args, child::body, context) };
+        // Whoever makes a user namespace pays for what is counted per user in it (inotify instances, queued signals): the container's own root, not
+        // the host's, which would pay for all.
+        let owner = if self.without(Weaken::UserNamespace) { 0 } else { self.request.first_id };
+        let clone = || namespace::as_user(owner, clone);
         let network = if self.without(Weaken::NetworkNamespace) { &self.home.network } else { &self.fds.network };
-        let pid = namespace::inside_from(self.home.network.as_fd(), network.as_fd(), clone)?;
+        let pid = namespace::inside_from(self.home.network.as_fd(), network.as_fd(), clone)??;
         if pid < 0 {
             return Err(io::Error::from_raw_os_error(-pid as i32));
         }
@@ -404,18 +410,25 @@ pub struct Prepared {
     /// Environment, null at the end.
     pub envp: Vec<*const std::ffi::c_char>,
     half_log: CString,
+    filter: Option<Vec<Instruction>>,
 }
 
 impl Prepared {
     /// Points into `plan`, which outlives the launch.
-    pub fn of(plan: &Plan, limits: &crate::spec::Limits) -> Self {
+    pub fn of(plan: &Plan, spec: &ContainerSpec) -> Self {
         let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
         let (argv, envp) = match plan.program.last() {
             Some(ProgramStep::Execute { args, env, .. }) => (pointers(args), pointers(env)),
             _ => (pointers(&[]), pointers(&[])),
         };
-        let half_log = CString::new((limits.log_bytes / 2).to_string()).unwrap_or_default();
-        Self { argv, envp, half_log }
+        let half_log = CString::new((spec.limits.log_bytes / 2).to_string()).unwrap_or_default();
+        let filter = (!spec.deny_calls.is_empty()).then(|| seccomp::filter(&spec.deny_calls));
+        Self { argv, envp, half_log, filter }
+    }
+
+    /// Its own, or the one that most have.
+    pub fn filter<'a>(&'a self, home: &'a Home) -> &'a [Instruction] {
+        self.filter.as_deref().unwrap_or(&home.filter)
     }
 }
 

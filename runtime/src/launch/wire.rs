@@ -56,7 +56,7 @@ pub struct Order<'a> {
     pub into_cgroup: bool,
 }
 
-/// An [`Order`] as the launcher has it. Of the specification, tenant, root and egress are not told: they are not its business.
+/// An [`Order`] as the launcher has it. Of the specification, tenant, root, CPU weight and egress are not told: they are not its business.
 #[derive(Debug)]
 pub struct Request {
     /// What to run.
@@ -279,6 +279,7 @@ fn write_spec(to: &mut Writer, spec: &ContainerSpec) {
         to.long(limit);
     }
     to.bytes(&spec.drop_capabilities);
+    to.list(&spec.deny_calls, |to, call| to.word(*call));
     to.word(spec.stop_signal.cast_unsigned());
 }
 
@@ -294,6 +295,7 @@ fn read_spec(from: &mut Reader<'_>) -> io::Result<ContainerSpec> {
         user: User { uid: from.word()?, gid: from.word()?, groups: from.list(Reader::word)? },
         limits: Limits {
             cpu_milli: from.long()?,
+            cpu_weight: 0,
             memory_bytes: from.long()?,
             processes: from.long()?,
             scratch_bytes: from.long()?,
@@ -301,6 +303,7 @@ fn read_spec(from: &mut Reader<'_>) -> io::Result<ContainerSpec> {
             open_files: from.long()?,
         },
         drop_capabilities: from.bytes()?.to_vec(),
+        deny_calls: from.list(Reader::word)?,
         egress: false,
         stop_signal: from.word()?.cast_signed(),
     })
@@ -455,9 +458,17 @@ mod tests {
         spec.env = vec!["A=1".into(), "B=\u{fc}".into()];
         spec.working_dir = "/srv".into();
         spec.user = User { uid: 33, gid: 44, groups: vec![5, 6] };
-        spec.limits =
-            Limits { cpu_milli: 1, memory_bytes: 2 << 40, processes: 3, scratch_bytes: 4, log_bytes: 5, open_files: 6 };
+        spec.limits = Limits {
+            cpu_milli: 1,
+            cpu_weight: 0,
+            memory_bytes: 2 << 40,
+            processes: 3,
+            scratch_bytes: 4,
+            log_bytes: 5,
+            open_files: 6,
+        };
         spec.drop_capabilities = vec![0, 31];
+        spec.deny_calls = vec![101, 1 << 20];
         spec.stop_signal = 3;
         spec
     }

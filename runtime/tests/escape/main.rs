@@ -4,6 +4,7 @@
 //! `cargo test -p bellows-runtime --test escape -- --nocapture` prints the table. Controls that could harm the machine run in a virtual one only
 //! (`BELLOWS_IN_VM=1`).
 
+mod bombs;
 mod network;
 mod rows;
 #[path = "../support/mod.rs"]

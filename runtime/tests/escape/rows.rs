@@ -97,6 +97,7 @@ pub const ROWS: &[Row] = &[
     row("fanotify", &["fanotify"], Refused(EPERM), Without(&[Filter])),
     row("personality", &["personality"], Refused(EPERM), Without(&[Filter])),
     row("vsock", &["vsock"], Refused(EPERM), Without(&[Filter])),
+    row("kernel_cryptography", &["kernel_cryptography"], Refused(EPERM), Without(&[Filter])),
     row("clone3_user", &["clone3_user"], Refused(ENOSYS), Without(&[Filter])),
     row("other_architecture", &["other_architecture"], Killed(SIGSYS), Without(&[Filter])),
     row("setns", &["setns"], Refused(EPERM), Without(&[Filter, Capabilities])),
@@ -133,6 +134,8 @@ pub const ROWS: &[Row] = &[
         Refused(EPERM),
         Elsewhere("a namespace of processes has nothing to start anew: the call ends its own init at most"),
     ),
+    row("denied_call", &["ping", "2130706433"], Refused(EPERM), Without(&[Filter]))
+        .with(|spec| spec.deny_calls = vec![libc::SYS_socket as u32]),
     row(
         "core_pattern",
         &["open_to_write", "/proc/sys/kernel/core_pattern"],

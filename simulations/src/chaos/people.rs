@@ -156,6 +156,7 @@ fn spec_of(slot: usize, revision: u32, replicas: u32) -> AppSpec {
         when_cut_off: if slot == 6 { WhenCutOff::StopAfter(Millis(8_000)) } else { WhenCutOff::KeepRunning },
         traffic: Default::default(),
         health: Default::default(),
+        isolation: Default::default(),
     }
 }
 

@@ -36,6 +36,8 @@ pub const MOST_COPIES: Bounds = bounds(1, COPIES.most);
 pub const CPU_MILLI: Bounds = bounds(10, 4_096_000);
 /// From what a process and its init can start in to more than any server has: that catches a unit forgotten or doubled.
 pub const MEMORY_BYTES: Bounds = bounds(MIB, 64 * TIB);
+/// Of cgroups of the second version.
+pub const CPU_WEIGHT: Bounds = bounds(1, 10_000);
 /// The kernel's highest process id is 2^22.
 pub const PROCESSES: Bounds = bounds(1, 1 << 22);
 /// A file system of less has no room for its own books.

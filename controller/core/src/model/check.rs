@@ -75,6 +75,7 @@ impl AppSpec {
         self.check_placement(&mut faults);
         self.check_traffic(&mut faults);
         check_health(&mut faults, &self.health);
+        self.check_isolation(&mut faults);
         match &self.scale {
             Scale::Declared { replicas } => faults.within(bounds::COPIES, "replicas", (*replicas).into(), plain),
             Scale::Policies(elastic) => check_elastic(&mut faults, elastic),
@@ -135,6 +136,27 @@ impl AppSpec {
         {
             if bytes != Bytes(0) {
                 faults.within(bounds, field, bytes.0, Bytes);
+            }
+        }
+    }
+
+    fn check_isolation(&self, faults: &mut Faults) {
+        let isolation = &self.isolation;
+        if let Some(weight) = isolation.cpu_weight {
+            faults.within(bounds::CPU_WEIGHT, "resources.cpu_weight", weight.into(), plain);
+        }
+        let lists = [
+            ("security.drop_capabilities", &isolation.drop_capabilities),
+            ("security.deny_calls", &isolation.deny_calls),
+        ];
+        for (field, names) in lists {
+            let word = |name: &String| {
+                (1..=bounds::NAME_LETTERS).contains(&name.len())
+                    && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            };
+            if let Some(name) = names.iter().find(|name| !word(name)) {
+                let mend = "use the kernel's names: lower-case letters, digits and \"_\"";
+                faults.unless(false, field, format!("\"{name}\" names nothing"), mend);
             }
         }
     }

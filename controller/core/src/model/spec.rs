@@ -54,6 +54,22 @@ pub struct AppSpec {
     /// What each copy is asked, again and again.
     #[serde(default)]
     pub health: Health,
+    /// How the copies are kept apart from what is around them.
+    #[serde(default)]
+    pub isolation: Isolation,
+}
+
+/// How copies are kept apart from what is around them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// Whether they reach what lies beyond their node.
+    pub egress: bool,
+    /// Capabilities they do without, of those that copies have: `net_raw`.
+    pub drop_capabilities: Vec<String>,
+    /// System calls they do without, of those that copies may make: `ptrace`.
+    pub deny_calls: Vec<String>,
+    /// Share of the CPU when there is too little for all, 100 being usual; none: as the CPU they declare.
+    pub cpu_weight: Option<u32>,
 }
 
 /// How requests reach an app and share its copies.

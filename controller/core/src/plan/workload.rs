@@ -151,6 +151,7 @@ impl Workload {
             when_cut_off: WhenCutOff::KeepRunning,
             traffic: Default::default(),
             health: Default::default(),
+            isolation: Default::default(),
         }
     }
 }

@@ -158,7 +158,7 @@ fn unknown(name: &str, path: &str, known: &[&str]) -> String {
 }
 
 /// The known name that a person most likely meant: within a third of its letters, or a beginning of it.
-fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let folded = name.to_lowercase().replace('-', "_");
     let distance = |known: &&&str| strsim::damerau_levenshtein(&folded, known);
     let best = known.iter().min_by_key(distance).filter(|best| distance(best) <= best.len().div_ceil(3));

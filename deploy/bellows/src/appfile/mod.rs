@@ -10,6 +10,7 @@
 mod fields;
 mod health;
 mod hints;
+mod isolation;
 mod leaves;
 mod policy;
 pub mod ranges;

@@ -18,6 +18,7 @@ pub const COPIES: Range = range(bounds::COPIES, "3");
 pub const MOST_COPIES: Range = range(bounds::MOST_COPIES, "20");
 pub const CPU_MILLI: Range = range(bounds::CPU_MILLI, "250m");
 pub const MEMORY_BYTES: Range = range(bounds::MEMORY_BYTES, "64Mi");
+pub const CPU_WEIGHT: Range = range(bounds::CPU_WEIGHT, "100");
 pub const PROCESSES: Range = range(bounds::PROCESSES, "256");
 pub const SCRATCH_BYTES: Range = range(bounds::SCRATCH_BYTES, "64Mi");
 pub const LOG_BYTES: Range = range(bounds::LOG_BYTES, "16Mi");

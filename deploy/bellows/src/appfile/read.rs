@@ -7,6 +7,7 @@ use bellows_proto::types::{AppSpec, Constraint, Port, Resources, Spread, app_spe
 
 use super::fields::{Fields, Found, Report};
 use super::health::health;
+use super::isolation::isolation;
 use super::leaves::{cpu, duration, environment, filled, label, list, name, size, text, truth, whole, whole_32, word};
 use super::policy::policy;
 use super::ranges;
@@ -63,6 +64,7 @@ fn app(node: &Node, tenant: &str, report: &mut Report<'_>) -> Option<AppSpec> {
         .unwrap_or_default();
     spec.scale = Some(scale(&mut fields, report));
     traffic(&mut fields, &mut spec, report);
+    isolation(&mut fields, &mut spec, report);
     fields.finish(report);
     Some(spec)
 }
@@ -87,6 +89,7 @@ fn resources(fields: &mut Fields<'_>, report: &mut Report<'_>) -> AppSpec {
                 .optional("scratch", report, size(&ranges::SCRATCH_BYTES))
                 .unwrap_or(defaults::SCRATCH_BYTES),
             log_bytes: block.optional("log", report, size(&ranges::LOG_BYTES)).unwrap_or(defaults::LOG_BYTES),
+            cpu_weight: block.optional("cpu_weight", report, whole_32(&ranges::CPU_WEIGHT)),
             ..AppSpec::default()
         };
         block.finish(report);

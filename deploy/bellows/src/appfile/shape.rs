@@ -124,6 +124,12 @@ struct App {
     #[schemars(regex(pattern = DURATION))]
     #[schemars(default)]
     slow_start: Present<String>,
+    /// Whether copies reach what lies beyond their node [default: false]; other copies and the node itself they never reach
+    #[schemars(default)]
+    egress: Present<bool>,
+    /// What copies do without, beyond what no copy has
+    #[schemars(default)]
+    security: Present<Confined>,
     /// From SIGTERM to SIGKILL [default: 10s]
     #[schemars(regex(pattern = DURATION))]
     #[schemars(default)]
@@ -203,6 +209,46 @@ struct Declared {
     /// Bound of its kept log [default: 16Mi]
     #[schemars(default)]
     log: Present<Size>,
+    /// Share of the CPU when there is too little for all, 100 being usual [default: as its CPU]
+    #[schemars(range(min = 1, max = 10_000))]
+    #[schemars(default)]
+    cpu_weight: Present<u32>,
+}
+
+/// What copies do without, beyond what no copy has
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Confined {
+    /// Capabilities, of those that copies have
+    #[schemars(default)]
+    drop_capabilities: Present<Vec<Capability>>,
+    /// System calls, of those that copies may make: refused with EPERM
+    #[schemars(default)]
+    deny_calls: Present<Vec<Call>>,
+}
+
+struct Capability;
+
+impl JsonSchema for Capability {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Capability".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+        let names: Vec<&str> = bellows_runtime::names::capabilities().collect();
+        schemars::json_schema!({ "description": "A capability that copies have", "type": "string", "enum": names })
+    }
+}
+
+struct Call;
+
+impl JsonSchema for Call {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Call".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+        let names: Vec<&str> = bellows_runtime::names::calls().collect();
+        schemars::json_schema!({ "description": "A system call that copies may make", "type": "string", "enum": names })
+    }
 }
 
 /// An amount of CPU

@@ -111,6 +111,11 @@ const BAD: &[(&str, &str, bool)] = &[
         false,
     ),
     ("no failures", "name: web\nimage: web\nhealth: {liveness: {tcp: 80, failure_threshold: 0}}\n", true),
+    (
+        "taken away by a wrong name",
+        "name: web\nimage: web\nresources: {cpu_weight: 0}\negress: maybe\nsecurity: {drop_capabilities: [NET_RAW, sys_admin], deny_calls: [ptrase, mount]}\n",
+        true,
+    ),
     ("one app twice", "name: web\nimage: web\n---\nname: web\nimage: web\n", false),
     ("second document wrong", "name: web\nimage: web\n---\nname: db\n", false),
     ("duration too long", "name: web\nimage: web\nstop_grace: 3h\ndrain_deadline: 1y\n", true),

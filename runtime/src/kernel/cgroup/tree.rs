@@ -91,6 +91,11 @@ pub fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     Kept::writing(path.to_owned())?.set(value)
 }
 
+/// Some kernels are built without it.
+pub fn write_if_there(path: &Path, value: &str) -> Result<(), CgroupError> {
+    if path.exists() { write(path, value) } else { Ok(()) }
+}
+
 /// Writes what is there already: some files act on being written.
 pub fn rewrite(path: &Path) -> Result<(), CgroupError> {
     let text = fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })?;

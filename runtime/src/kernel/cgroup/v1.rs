@@ -34,6 +34,8 @@ impl Parent {
         if let Some(capacity) = capacity {
             made.bound(capacity)?;
         }
+        // Every group made in it begins with the same: a limit of memory is one of real memory.
+        tree::write_if_there(&made.dir("memory").join("memory.swappiness"), "0")?;
         if let Some(found) = find(root, "devices") {
             made.devices = Some(found.clone());
             allow_devices(&tree::make_all(&found, parent)?)?;
@@ -120,6 +122,14 @@ fn allow_devices(dir: &Path) -> Result<(), CgroupError> {
     devices::ALLOWED.iter().try_for_each(|rule| tree::write(&dir.join("devices.allow"), &rule.to_string()))
 }
 
+/// 1,024 stand for a CPU or for the usual weight; the kernel takes no fewer than 2.
+fn shares(limits: &Limits) -> u64 {
+    match limits.cpu_weight {
+        0 => (limits.cpu_milli * 1024 / 1000).max(2),
+        weight => (weight * 1024 / 100).max(2),
+    }
+}
+
 /// A container's directories, with what every launch or measurement uses kept open.
 #[derive(Debug)]
 pub struct Group {
@@ -178,7 +188,7 @@ impl Group {
 
     pub fn limit_cpu(&self, limits: &Limits) -> Result<(), CgroupError> {
         self.cpu_quota.set(&(limits.cpu_milli * PERIOD_US / 1000).to_string())?;
-        self.cpu_shares.set(&(limits.cpu_milli * 1024 / 1000).max(2).to_string())
+        self.cpu_shares.set(&shares(limits).to_string())
     }
 
     /// The file of the limit, and what stands for none.

@@ -47,6 +47,8 @@ impl Parent {
             tree::write(&dir.join("cpu.max"), &quota(capacity.cpu_milli))?;
             tree::write(&dir.join("memory.max"), &capacity.memory_bytes.to_string())?;
         }
+        // For all in it: a limit of memory is one of real memory.
+        tree::write_if_there(&dir.join("memory.swap.max"), "0")?;
         let refused = |error| tracing::warn!(%error, "no list of allowed devices: the kernel refuses its program");
         let devices = is_real(root).then(|| devices::Program::load().map_err(refused).ok()).flatten();
         Ok(Self { top, dir, below: parent.to_owned(), devices })
@@ -133,7 +135,7 @@ impl Group {
 
     pub fn limit_cpu(&self, limits: &Limits) -> Result<(), CgroupError> {
         self.cpu_max.set(&quota(limits.cpu_milli))?;
-        self.cpu_weight.set(&weight(limits.cpu_milli).to_string())
+        self.cpu_weight.set(&weight(limits).to_string())
     }
 
     /// The file of the limit, and what stands for none.
@@ -208,6 +210,9 @@ fn peak(path: PathBuf) -> Option<Kept> {
 }
 
 /// One CPU is the default weight of 100; the kernel takes 1 to 10,000.
-fn weight(cpu_milli: u64) -> u64 {
-    (cpu_milli / 10).clamp(1, 10_000)
+fn weight(limits: &Limits) -> u64 {
+    match limits.cpu_weight {
+        0 => (limits.cpu_milli / 10).clamp(1, 10_000),
+        weight => weight.clamp(1, 10_000),
+    }
 }

@@ -1,0 +1,23 @@
+//! What an app may do without, by name: capabilities of the default set, and system calls that the default filter allows.
+
+use crate::kernel::{capability, seccomp};
+
+/// The number of a capability that containers have: `net_raw`.
+pub fn capability(name: &str) -> Option<u8> {
+    capability::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, number)| number)
+}
+
+/// Names of the capabilities that containers have.
+pub fn capabilities() -> impl Iterator<Item = &'static str> {
+    capability::NAMES.into_iter().map(|(name, _)| name)
+}
+
+/// The number, on this architecture, of a system call that containers may make: `ptrace`.
+pub fn call(name: &str) -> Option<u32> {
+    seccomp::allowed().find(|(known, _)| *known == name).map(|(_, number)| number)
+}
+
+/// Names of the system calls that containers may make on this architecture.
+pub fn calls() -> impl Iterator<Item = &'static str> {
+    seccomp::allowed().map(|(name, _)| name)
+}
