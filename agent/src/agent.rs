@@ -336,18 +336,7 @@ impl Parts {
             specs,
             clock: self.clock,
             folder: self.folder.clone(),
-            facts: Facts {
-                boot: boot.clone(),
-                capacity,
-                labels: self.config.labels.clone(),
-                node: self.identity.node,
-                ingress: self.config.links.map(|address| address.to_string()).unwrap_or_default(),
-                shared_ports: self
-                    .config
-                    .ingress
-                    .as_ref()
-                    .map_or_else(Vec::new, |ingress| ingress.shared_ports.clone()),
-            },
+            facts: self.facts(&boot, capacity),
             queue: self.queue.clone(),
             watcher: self.watcher.clone(),
             attempts: self.attempts.clone(),
@@ -388,6 +377,18 @@ impl Parts {
             threads,
             folder: self.folder,
         })
+    }
+
+    fn facts(&self, boot: &str, capacity: Resources) -> Facts {
+        let shared_ports = self.config.ingress.as_ref().map(|ingress| ingress.shared_ports.clone());
+        Facts {
+            boot: boot.to_owned(),
+            capacity,
+            labels: self.config.labels.clone(),
+            node: self.identity.node,
+            ingress: self.config.links.map(|address| address.to_string()).unwrap_or_default(),
+            shared_ports: shared_ports.unwrap_or_default(),
+        }
     }
 
     fn start_threads(&self, images: &Arc<Images>, news: &mpsc::Sender<News>) -> std::io::Result<Vec<JoinHandle<()>>> {
