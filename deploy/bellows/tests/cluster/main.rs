@@ -16,6 +16,7 @@ mod local;
 mod logs;
 mod parked;
 mod scaling;
+mod traffic;
 mod why;
 
 use std::collections::BTreeSet;
