@@ -1,5 +1,7 @@
 //! The control groups of a container that is run from a bundle: where they are, what they are told, how processes get in, how all of it goes.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Linux;
@@ -7,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::resources::{self, Write};
 use super::{OciError, filesystem};
+use crate::kernel::cgroup::devices::{Program, Rule};
 use crate::kernel::cgroup::{CgroupError, tree};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -22,6 +25,9 @@ pub struct Groups {
     pub one_tree: bool,
     /// Name of the tree below `/sys/fs/cgroup`, and the container's directory in it.
     pub dirs: Vec<(String, PathBuf)>,
+    /// With one tree: the devices that are allowed beside those of every container, where others are denied.
+    #[serde(skip)]
+    pub devices: Option<Vec<Rule>>,
 }
 
 impl Groups {
@@ -32,7 +38,9 @@ impl Groups {
         let asked = linux.resources().as_ref();
         if one_tree {
             let writes = asked.map(resources::one_tree).transpose()?.unwrap_or_default();
-            return Ok((Self { one_tree, dirs: vec![(String::new(), Path::new(ROOT).join(below))] }, writes));
+            let dirs = vec![(String::new(), Path::new(ROOT).join(below))];
+            let devices = asked.map(resources::listed_devices).transpose()?.flatten();
+            return Ok((Self { one_tree, dirs, devices }, writes));
         }
         let writes = asked.map(resources::many_trees).transpose()?.unwrap_or_default();
         let wanted =
@@ -51,7 +59,7 @@ impl Groups {
                 format!("linux.resources ({})", write.file),
                 format!("no tree of the controller {} is mounted below {ROOT}", write.controller),
             )),
-            None => Ok((Self { one_tree, dirs }, writes)),
+            None => Ok((Self { one_tree, dirs, devices: None }, writes)),
         }
     }
 
@@ -62,7 +70,8 @@ impl Groups {
 
     /// Makes what is missing and writes all limits. What was made is taken away again when something fails.
     pub fn make(&self, writes: &[Write]) -> Result<(), OciError> {
-        let made = self.dirs.iter().try_for_each(|(_, dir)| self.make_one(dir)).and_then(|()| self.write(writes));
+        let all = self.dirs.iter().try_for_each(|(_, dir)| self.make_one(dir));
+        let made = all.and_then(|()| self.write(writes)).and_then(|()| self.list_devices());
         if let Err(error) = made {
             return match self.remove() {
                 Ok(()) => Err(error),
@@ -73,6 +82,12 @@ impl Groups {
             };
         }
         Ok(())
+    }
+
+    fn list_devices(&self) -> Result<(), OciError> {
+        let (Some(more), Some((_, dir))) = (&self.devices, self.dirs.first()) else { return Ok(()) };
+        let attached = Program::load_with(more).and_then(|program| program.attach(File::open(dir)?.as_fd()));
+        attached.map_err(OciError::kernel("list the allowed devices by a program of the kernel"))
     }
 
     fn make_one(&self, dir: &Path) -> Result<(), OciError> {

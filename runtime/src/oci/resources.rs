@@ -5,6 +5,7 @@ use oci_spec::runtime::{
 };
 
 use super::OciError;
+use crate::kernel::cgroup::devices::Rule;
 
 /// One write; with one tree per controller, below that controller's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +105,34 @@ pub fn one_tree(resources: &LinuxResources) -> Result<Vec<Write>, OciError> {
         all.add("unified", file.clone(), Some(value));
     }
     Ok(all.0)
+}
+
+/// Device rules with one tree, where they are a program that lists what is allowed beside what every container has; `None` where nothing is denied. What it
+/// cannot list is refused. Making nodes of any kind is not among it, reading or writing is always both.
+pub fn listed_devices(resources: &LinuxResources) -> Result<Option<Vec<Rule>>, OciError> {
+    let rules = resources.devices().as_deref().unwrap_or_default();
+    let refuse = |reason: &str| OciError::refused("linux.resources.devices", format!("{reason} (cgroup v2)"));
+    let all = |rule: &LinuxDeviceCgroup| rule.typ().unwrap_or_default() == LinuxDeviceType::A;
+    let Some(denied) = rules.iter().rposition(all) else {
+        return if rules.is_empty() { Ok(None) } else { Err(refuse("a rule for all devices must come first")) };
+    };
+    if rules[denied].allow() {
+        return Ok(None);
+    }
+    let mut listed = Vec::new();
+    for rule in &rules[denied + 1..] {
+        let only_made = rule.access().as_deref() == Some("m");
+        let number = |given: Option<i64>| given.and_then(|n| u32::try_from(n).ok());
+        match (rule.allow(), only_made, rule.typ().unwrap_or_default(), number(rule.major())) {
+            (true, true, ..) => {}
+            (true, false, LinuxDeviceType::C | LinuxDeviceType::U, Some(major)) => {
+                listed.push(Rule::new(major, number(rule.minor())));
+            }
+            (false, ..) => return Err(refuse("single devices cannot be denied after all were")),
+            _ => return Err(refuse("only character devices of a major number can be allowed")),
+        }
+    }
+    Ok(Some(listed))
 }
 
 /// What stands for "no limit" in files of processes.
@@ -310,6 +339,25 @@ mod tests {
         assert_eq!(writes[1], "devices devices.allow=c 10:229 rw");
         assert_eq!(writes[2], "devices devices.allow=b 8:* rwm");
         assert_eq!(writes.len(), 3 + DEVICES.len());
+    }
+
+    #[test]
+    fn with_one_tree_devices_are_listed_or_refused() {
+        let listed = |rules| listed_devices(&resources(json!({"devices": rules})));
+        let deny = json!({"allow": false, "access": "rwm"});
+        let fuse = json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm"});
+        let made = json!({"allow": true, "type": "b", "access": "m"});
+        let want = Some(vec![Rule::new(10, Some(229))]);
+        assert_eq!(listed(json!([deny, made, fuse])).expect("listed"), want);
+        assert_eq!(listed(json!([])).expect("nothing"), None);
+        assert_eq!(listed(json!([deny, {"allow": true, "type": "a"}])).expect("all"), None);
+        for refused in [
+            json!([fuse]),
+            json!([deny, {"allow": true, "type": "b", "major": 8}]),
+            json!([deny, {"allow": false, "type": "c", "major": 1}]),
+        ] {
+            assert!(listed(refused.clone()).is_err(), "{refused}");
+        }
     }
 
     #[test]

@@ -14,6 +14,13 @@ pub struct Rule {
     minor: Option<u32>,
 }
 
+impl Rule {
+    /// A character device, or all of a major number.
+    pub fn new(major: u32, minor: Option<u32>) -> Self {
+        Self { major, minor }
+    }
+}
+
 const fn one(major: u32, minor: u32) -> Rule {
     Rule { major, minor: Some(minor) }
 }
@@ -135,7 +142,12 @@ const BPF_CGROUP_DEVICE: u32 = 6;
 impl Program {
     /// Loads [`ALLOWED`].
     pub fn load() -> io::Result<Self> {
-        let code = program(&ALLOWED);
+        Self::load_with(&[])
+    }
+
+    /// Loads [`ALLOWED`] and more.
+    pub fn load_with(more: &[Rule]) -> io::Result<Self> {
+        let code = program(&[&ALLOWED, more].concat());
         let load = Load {
             kind: BPF_PROG_TYPE_CGROUP_DEVICE,
             instructions: code.len() as u32,
