@@ -71,7 +71,7 @@ impl Crowd<'_> {
                 "KiB",
             )
             .at_most(OWN_KIB),
-            Row::new(format!("memory per container: the kernel's own, {many} alive"), kernel_kib, "KiB"),
+            kernel_row(kernel_kib, many),
         ])
     }
 
@@ -116,5 +116,13 @@ impl Crowd<'_> {
             self.alive.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|one| one.1).collect();
         let all = inits.into_iter().chain(self.runtime.launcher_pids()).map(memory::pss_kib);
         Ok(all.sum::<Result<f64, Failure>>()? / many as f64)
+    }
+}
+
+fn kernel_row(kib: Option<f64>, many: usize) -> Row {
+    let name = format!("memory per container: the kernel's own, {many} alive");
+    match kib {
+        Some(kib) => Row::new(name, kib, "KiB"),
+        None => Row::new(format!("{name}: not measured: others gave back more meanwhile"), f64::NAN, "KiB"),
     }
 }

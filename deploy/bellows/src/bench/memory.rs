@@ -30,9 +30,9 @@ impl Kernel {
         Ok(Self { kib })
     }
 
-    /// How much more each of so many takes in `later`; others' comings and goings are in it.
-    pub fn grown_kib(&self, later: &Self, count: usize) -> f64 {
-        (later.kib - self.kib).max(0.0) / count.max(1) as f64
+    /// How much more each of so many takes in `later`. Others' comings and goings are in it: nothing where they gave back more than was taken.
+    pub fn grown_kib(&self, later: &Self, count: usize) -> Option<f64> {
+        Some((later.kib - self.kib) / count.max(1) as f64).filter(|kib| *kib > 0.0)
     }
 }
 
@@ -63,6 +63,7 @@ mod tests {
     fn this_process_and_the_kernel_hold_some() {
         assert!(rss_kib(std::process::id()).expect("Linux has it") > 100.0);
         let kernel = Kernel::read().expect("Linux has it");
-        assert!(kernel.kib > 1000.0 && kernel.grown_kib(&Kernel { kib: kernel.kib + 10.0 }, 5) == 2.0);
+        assert!(kernel.kib > 1000.0 && kernel.grown_kib(&Kernel { kib: kernel.kib + 10.0 }, 5) == Some(2.0));
+        assert_eq!(kernel.grown_kib(&Kernel { kib: kernel.kib - 1.0 }, 5), None);
     }
 }
