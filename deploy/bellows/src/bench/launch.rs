@@ -8,13 +8,13 @@ use std::process::Command;
 use std::time::Instant;
 
 use bellows_runtime::bench::{self, Run};
-use bellows_runtime::handle::{Exit, Ipv4Subnet, LauncherCommand};
+use bellows_runtime::handle::Exit;
 use bellows_runtime::image::Store;
-use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
+use bellows_runtime::{ContainerId, ContainerSpec, Runtime};
 use clap::Args;
 
 use super::rows::{Reference, Row, quantile};
-use super::{alive, crun, payload, waiting};
+use super::{alive, crun, ground, payload, waiting};
 use crate::failure::Failure;
 
 /// Of busybox: it returns at once.
@@ -84,14 +84,13 @@ const P99_OF_MEDIAN: f64 = 3.0;
 /// The floor first: it is measured from a process without threads.
 pub fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     crate::dev::need_root("`bellows bench launch`")?;
-    let folder = tempfile::Builder::new().prefix("bellows-bench-").tempdir();
-    let folder = folder.map_err(|error| Failure::failed(format!("making a folder to measure in: {error}")))?;
+    let folder = ground::folder()?;
     let count = arguments.count as usize;
     let floor = bench::floor(folder.path(), count)
         .map_err(|error| Failure::failed(format!("measuring the kernel's floor: {error}")))?;
     let floor = quantile(&mut floor.into_iter().map(milliseconds).collect::<Vec<_>>(), 500);
     let payloads = payloads(folder.path(), count)?;
-    let runtime = Runtime::start(config(folder.path())?).map_err(|error| Failure::from_error(&error))?;
+    let runtime = Runtime::start(ground::config(folder.path(), RANGE)?).map_err(|error| Failure::from_error(&error))?;
     let measured = all(&runtime, &payloads, arguments, floor);
     let ended = runtime.shutdown().map_err(|error| Failure::from_error(&error));
     let floor = Row::new("kernel floor: seven namespaces, overlay, exec, wait; median", floor, "ms");
@@ -124,8 +123,7 @@ fn beside_a_machine(mut rows: Vec<Row>, tiny: &Payload, runs: u32) -> Result<Vec
 }
 
 fn payloads(folder: &Path, count: usize) -> Result<Vec<Payload>, Failure> {
-    let tree =
-        bench::tiny_image(folder).map_err(|error| Failure::failed(format!("making an image to measure: {error}")))?;
+    let tree = ground::tiny_image(folder)?;
     let tiny = Payload {
         name: "tiny",
         bars: Bars { cleaned_ms: 0.9, per_second: 1500.0 },
@@ -138,15 +136,6 @@ fn payloads(folder: &Path, count: usize) -> Result<Vec<Payload>, Failure> {
     let plain = plain(&payload::program(Path::new(TRUE)), &[TRUE], count)?;
     let bars = Bars { cleaned_ms: 1.5, per_second: 1000.0 };
     Ok(vec![tiny, Payload { name: "busybox true", bars, tree: image.root, args: [TRUE, "", ""], plain }])
-}
-
-fn config(folder: &Path) -> Result<RuntimeConfig, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
-    let launcher = LauncherCommand { program, args: vec![crate::LAUNCHER.into()] };
-    let subnet: Ipv4Subnet = RANGE.parse().expect("a constant subnet");
-    let cgroup = format!("bellows-bench-{}", std::process::id());
-    Ok(RuntimeConfig::new(folder.join("runtime"), cgroup, subnet, launcher))
 }
 
 /// The same program, forked, executed and waited for: what the kernel takes for no isolation at all.

@@ -3,6 +3,8 @@
 mod alive;
 mod cluster;
 mod crun;
+mod endurance;
+mod ground;
 mod launch;
 mod memory;
 mod payload;
@@ -30,6 +32,7 @@ enum What {
     Launch(launch::Arguments),
     Scale(scale::Arguments),
     Thaw(thaw::Arguments),
+    Endurance(endurance::Arguments),
     Place(place::Arguments),
 }
 
@@ -38,6 +41,7 @@ pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
     match arguments.what {
         What::Launch(arguments) => rows::print(&launch::run(&arguments)?, globals),
         What::Place(arguments) => rows::print(&place::run(&arguments)?, globals),
+        What::Endurance(arguments) => rows::print(&endurance::run(&arguments)?, globals),
         What::Thaw(arguments) => rows::print(&thaw::run(&arguments)?, globals),
         What::Scale(arguments) => {
             crate::execution::client(async { rows::print(&scale::run(arguments, globals).await?, globals) })

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Instant;
 
-use bellows_runtime::bench;
-use bellows_runtime::handle::{Execute, Execution, Ipv4Subnet, LauncherCommand};
-use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
+use bellows_runtime::handle::{Execute, Execution};
+use bellows_runtime::{ContainerId, ContainerSpec, Runtime};
 use clap::Args;
 
+use super::ground;
 use super::rows::{Row, quantile};
 use crate::failure::Failure;
 
@@ -45,24 +45,13 @@ const CASES: [Case; 4] = [
 /// Measures each case in a container of its own.
 pub fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     crate::dev::need_root("`bellows bench thaw`")?;
-    let folder = tempfile::Builder::new().prefix("bellows-bench-").tempdir();
-    let folder = folder.map_err(|error| Failure::failed(format!("making a folder to measure in: {error}")))?;
-    let tree = bench::tiny_image(folder.path());
-    let tree = tree.map_err(|error| Failure::failed(format!("making an image to measure: {error}")))?;
-    let runtime = Runtime::start(config(folder.path())?).map_err(|error| Failure::from_error(&error))?;
+    let folder = ground::folder()?;
+    let tree = ground::tiny_image(folder.path())?;
+    let runtime = Runtime::start(ground::config(folder.path(), RANGE)?).map_err(|error| Failure::from_error(&error))?;
     let measured: Result<Vec<_>, _> =
         CASES.iter().enumerate().map(|(at, case)| measure(&runtime, &tree, at, case, arguments.count)).collect();
     let ended = runtime.shutdown().map_err(|error| Failure::from_error(&error));
     measured.and_then(|rows| ended.map(|()| rows.into_iter().flatten().collect()))
-}
-
-fn config(folder: &Path) -> Result<RuntimeConfig, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
-    let launcher = LauncherCommand { program, args: vec![crate::LAUNCHER.into()] };
-    let subnet: Ipv4Subnet = RANGE.parse().expect("a constant subnet");
-    let cgroup = format!("bellows-bench-{}", std::process::id());
-    Ok(RuntimeConfig::new(folder.join("runtime"), cgroup, subnet, launcher))
 }
 
 fn measure(runtime: &Runtime, tree: &Path, at: usize, case: &Case, count: u32) -> Result<Vec<Row>, Failure> {
