@@ -1,6 +1,7 @@
-//! The same payload by crun, where it is installed: `crun run` of a bundle, as `crun spec` writes it. It has no user namespace, no network
+//! The same payload by crun, where it is installed: `crun run` of a bundle, as `crun spec` writes it; and by `bellows oci run` of the same bundle. It has no user namespace, no network
 //! of its own and no overlay, and pays for a process of its own per container, as everybody who uses it does.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -13,25 +14,43 @@ use crate::failure::Failure;
 /// crun refuses hosts with controllers in v1 and an empty v2 tree beside them: this loop hides the latter from itself. One shell for all
 /// runs, so that what it costs is shared by them.
 const LOOP: &str = "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
-    i=0; while [ $i -lt $RUNS ]; do crun run -b \"$BUNDLE\" bellows-bench-$$-$i || exit 1; i=$((i+1)); done";
+    i=0; while [ $i -lt $RUNS ]; do \"$@\" run -b \"$BUNDLE\" bellows-bench-$$-$i || exit 1; i=$((i+1)); done";
 
-/// Milliseconds of one, the mean of `runs`; nothing where there is no crun.
-pub fn mean_ms(tree: &Path, args: &[&str], runs: u32) -> Result<Option<f64>, Failure> {
+/// Milliseconds of one, the mean of several.
+#[derive(Debug)]
+pub struct Means {
+    /// By crun.
+    pub crun: f64,
+    /// By `bellows oci run` of the same bundle, in the same way.
+    pub ours: Result<f64, Failure>,
+}
+
+/// Both, of `runs` each; nothing where there is no crun.
+pub fn means(tree: &Path, args: &[&str], runs: u32) -> Result<Option<Means>, Failure> {
     if Command::new("crun").arg("--version").output().is_err() {
         return Ok(None);
     }
-    let failed = |what: String| Failure::failed(format!("measuring crun: {what}"));
-    let bundle = bundle(tree, args).map_err(|error| failed(error.to_string()))?;
+    let own = std::env::current_exe();
+    let own = own.map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
+    let bundle = bundle(tree, args).map_err(|error| Failure::failed(format!("making a bundle: {error}")))?;
+    let crun = mean_ms(&["crun".into()], bundle.path(), runs)?;
+    let ours = mean_ms(&[own.into(), "oci".into()], bundle.path(), runs);
+    Ok(Some(Means { crun, ours }))
+}
+
+fn mean_ms(runtime: &[OsString], bundle: &Path, runs: u32) -> Result<f64, Failure> {
+    let failed = |what: String| Failure::failed(format!("measuring {runtime:?}: {what}"));
     let began = Instant::now();
     let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", LOOP])
+        .args(["--mount", "sh", "-c", LOOP, "sh"])
+        .args(runtime)
         .env("RUNS", runs.to_string())
-        .env("BUNDLE", bundle.path())
+        .env("BUNDLE", bundle)
         .output()
         .map_err(|error| failed(error.to_string()))?;
     let ms = began.elapsed().as_secs_f64() * 1e3 / f64::from(runs);
     match output.status.success() {
-        true => Ok(Some(ms)),
+        true => Ok(ms),
         false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     }
 }

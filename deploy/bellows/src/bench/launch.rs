@@ -78,6 +78,9 @@ struct Bars {
 /// A whole life may take this share of what crun takes for it ...
 const OF_CRUN: f64 = 0.2;
 
+/// (A process of its own for each, as crun has, may take this share.)
+const OCI_OF_CRUN: f64 = 0.5;
+
 /// ... and one of a hundred this many times the median.
 const P99_OF_MEDIAN: f64 = 3.0;
 
@@ -195,13 +198,23 @@ fn measure(runtime: &Runtime, payload: &Payload, arguments: &Arguments, floor: f
 
 /// The same payload by another runtime, in the same run; a row that says why where that cannot be.
 fn beside_crun(payload: &Payload, arguments: &Arguments, cleaned: f64) -> Result<Vec<Row>, Failure> {
-    let name = "order to cleaned up, in a row, median beside crun run";
-    let missing = |why: &str| Row::new(format!("{name}: not measured: {}", why.replace('\n', " / ")), f64::NAN, "ms");
-    Ok(vec![match crun::mean_ms(&payload.tree, &payload.words(), arguments.count.min(50)) {
-        Ok(Some(ms)) => Row::new(name, cleaned, "ms").at_most_times("crun run, mean", ms, OF_CRUN),
-        Ok(None) => missing("crun is not installed"),
-        Err(failure) => missing(&failure.to_string()),
-    }])
+    let names = [
+        "order to cleaned up, in a row, median beside crun run",
+        "bellows oci run, the process's start included, mean",
+    ];
+    let missing =
+        |name: &str, why: &str| Row::new(format!("{name}: not measured: {}", why.replace('\n', " / ")), f64::NAN, "ms");
+    let means = match crun::means(&payload.tree, &payload.words(), arguments.count.min(50)) {
+        Ok(Some(means)) => means,
+        Ok(None) => return Ok(names.map(|name| missing(name, "crun is not installed")).into()),
+        Err(failure) => return Ok(names.map(|name| missing(name, &failure.to_string())).into()),
+    };
+    let crun = "crun run, mean";
+    let ours = match means.ours {
+        Ok(ms) => Row::new(names[1], ms, "ms").at_most_times(crun, means.crun, OCI_OF_CRUN),
+        Err(failure) => missing(names[1], &failure.to_string()),
+    };
+    Ok(vec![Row::new(names[0], cleaned, "ms").at_most_times(crun, means.crun, OF_CRUN), ours])
 }
 
 /// Of all CPUs, whoever used them.
