@@ -82,6 +82,9 @@ pub enum ChildStep {
     CgroupNamespace,
     /// Become root of the container's user namespace: without a mapping, before, this was nobody.
     BecomeRoot,
+    /// Whose the directory of terminals is depends on whether ids were mapped when it was mounted, which is a matter of microseconds: from now on it is
+    /// root's.
+    OwnTerminals,
     /// A resource limit, soft and hard. Before capabilities go, as some only root may raise.
     Limit {
         /// RLIMIT_*.
@@ -135,7 +138,7 @@ impl ChildStep {
             Self::Pivot | Self::ChangeRoot => Moment::Pivoted,
             Self::DropHost => Moment::HostDropped,
             Self::Hostname(_) | Self::AwaitGo => Moment::Told,
-            Self::CgroupNamespace | Self::BecomeRoot | Self::Limit { .. } => Moment::Limited,
+            Self::CgroupNamespace | Self::BecomeRoot | Self::OwnTerminals | Self::Limit { .. } => Moment::Limited,
             Self::Descriptors => Moment::Connected,
             Self::Capabilities(_) | Self::NoNewPrivileges => Moment::Lowered,
             Self::Filter | Self::StartProgram | Self::BecomeInit => Moment::Filtered,
@@ -325,6 +328,7 @@ fn child(spec: &ContainerSpec, around: &Surroundings) -> Vec<ChildStep> {
         ChildStep::AwaitGo,
         ChildStep::CgroupNamespace,
         ChildStep::BecomeRoot,
+        ChildStep::OwnTerminals,
         ChildStep::Limit { resource: libc::RLIMIT_NOFILE, value: spec.limits.open_files.min(around.most_open_files) },
         ChildStep::Limit { resource: libc::RLIMIT_CORE, value: 0 },
         ChildStep::Descriptors,

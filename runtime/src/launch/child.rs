@@ -168,6 +168,9 @@ pub fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
         }
         ChildStep::CgroupNamespace => call(libc::SYS_unshare, [libc::CLONE_NEWCGROUP as usize, 0, 0, 0, 0, 0]),
         ChildStep::BecomeRoot => become_root(),
+        ChildStep::OwnTerminals => {
+            call(libc::SYS_fchownat, [libc::AT_FDCWD as isize as usize, at(c"/dev/pts"), 0, 0, 0, 0])
+        }
         ChildStep::Limit { resource, value } => {
             let both = [*value, *value];
             call(libc::SYS_prlimit64, [0, *resource as usize, &raw const both as usize, 0, 0, 0])
@@ -229,15 +232,7 @@ fn become_root() -> isize {
     let user = call(libc::SYS_setresuid, [0, 0, 0, 0, 0, 0]);
     call(libc::SYS_umask, [0o022, 0, 0, 0, 0, 0]);
     let outlive = call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, 0, 0, 0, 0, 0]);
-    group.min(groups).min(user).min(outlive).min(own_terminals())
-}
-
-/// Whose the directory of terminals is depends on whether ids were mapped when it was mounted, which is a matter of microseconds: from now on it is root's.
-fn own_terminals() -> isize {
-    match call(libc::SYS_fchownat, [libc::AT_FDCWD as isize as usize, at(c"/dev/pts"), 0, 0, 0, 0]) {
-        missing if missing == -(libc::ENOENT as isize) => 0,
-        other => other,
-    }
+    group.min(groups).min(user).min(outlive)
 }
 
 /// Standard input is the container's own `/dev/null`, output and error the pipes; everything above closes on exec.

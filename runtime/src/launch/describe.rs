@@ -34,6 +34,7 @@ pub fn child(step: &ChildStep) -> String {
         ChildStep::AwaitGo => "wait for ids and cgroups".to_owned(),
         ChildStep::CgroupNamespace => "make a cgroup namespace".to_owned(),
         ChildStep::BecomeRoot => "become root of the user namespace".to_owned(),
+        ChildStep::OwnTerminals => "give /dev/pts to root".to_owned(),
         ChildStep::Limit { resource, value } => format!("set the limit {} to {value}", limit(*resource)),
         ChildStep::Descriptors => "put the standard streams in place".to_owned(),
         ChildStep::Capabilities(mask) => format!("keep the capabilities {mask:#x} only"),
