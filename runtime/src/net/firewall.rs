@@ -1,10 +1,11 @@
 //! Keeps the rules in the kernel: the table is loaded by one run of `nft`, once more when the first app may reach out; which addresses may is one
-//! netlink message of some twenty microseconds.
+//! netlink message, for which the kernel waits until nobody looks at the set any more (some 15 ms): it is sent only where it changes something.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Write};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -24,7 +25,14 @@ pub struct Firewall {
     subnet: Ipv4Subnet,
     table: String,
     socket: Netlink,
-    reach: Mutex<Reach>,
+    outward: Mutex<Outward>,
+}
+
+/// Who may reach out, as the kernel has it.
+#[derive(Debug)]
+struct Outward {
+    reach: Reach,
+    addresses: BTreeSet<Ipv4Addr>,
 }
 
 impl Firewall {
@@ -34,7 +42,8 @@ impl Firewall {
         let socket = Netlink::open(NETLINK_NETFILTER)?;
         let before = nft(&["list", "table", "inet", &table], "").unwrap_or_default();
         let reach = if before.contains("masquerade") { Reach::Out } else { Reach::Node };
-        let all = Self { subnet, table, socket, reach: Mutex::new(reach) };
+        let outward = Mutex::new(Outward { reach, addresses: elements(&before) });
+        let all = Self { subnet, table, socket, outward };
         all.load(reach)?;
         Ok(all)
     }
@@ -46,27 +55,31 @@ impl Firewall {
 
     /// Lets an address reach out, or no longer. The first time, the node begins to forward packets and to follow connections.
     pub fn set_egress(&self, address: Ipv4Addr, allowed: bool) -> Result<(), NetError> {
-        let reach = self.lock();
-        let reach = if allowed && *reach == Reach::Node { self.widen(reach)? } else { reach };
-        let message = batch(&self.table, Change::Element { address, allowed });
-        let done = self.socket.acknowledged(&message);
-        drop(reach);
-        match done {
-            // It never could.
-            Err(error) if !allowed && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            done => done.map_err(|source| NetError::Configure { address, what: "change the firewall's set", source }),
+        let mut outward = self.outward.lock().unwrap_or_else(PoisonError::into_inner);
+        if outward.addresses.contains(&address) == allowed {
+            return Ok(());
         }
+        if outward.reach == Reach::Node {
+            self.widen()?;
+            outward.reach = Reach::Out;
+        }
+        let done = self.socket.acknowledged(&batch(&self.table, Change::Element { address, allowed }));
+        done.map_err(|source| NetError::Configure { address, what: "change the firewall's set", source })?;
+        if allowed {
+            outward.addresses.insert(address)
+        } else {
+            outward.addresses.remove(&address)
+        };
+        Ok(())
     }
 
-    fn widen<'a>(&self, mut reach: MutexGuard<'a, Reach>) -> Result<MutexGuard<'a, Reach>, NetError> {
+    fn widen(&self) -> Result<(), NetError> {
         let forwards = std::fs::read_to_string(FORWARDING).is_ok_and(|text| text.trim() == "1");
         if !forwards {
             std::fs::write(FORWARDING, "1").map_err(NetError::Forwarding)?;
             tracing::info!("this node forwards packets from now on (net.ipv4.ip_forward): an app may reach out");
         }
-        self.load(Reach::Out)?;
-        *reach = Reach::Out;
-        Ok(reach)
+        self.load(Reach::Out)
     }
 
     /// Removes the table; one that is gone already is fine.
@@ -76,10 +89,13 @@ impl Firewall {
             done => done.map_err(NetError::RemoveRules),
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Reach> {
-        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The addresses in a listed table's only set.
+fn elements(listed: &str) -> BTreeSet<Ipv4Addr> {
+    let inside = listed.split_once("elements = {").and_then(|(_, rest)| rest.split_once('}'));
+    let words = inside.map_or("", |(inside, _)| inside).split(|c: char| c == ',' || c.is_whitespace());
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 /// Which `nft` there is.
@@ -175,6 +191,14 @@ mod tests {
     fn where_there_is_no_nft_its_package_is_named() {
         let missing = first_of(["/no/such/nft", "no-such-nft-anywhere"], &["-f", "-"], "");
         assert!(missing.is_err_and(|error| error.to_string().contains("install the package nftables")));
+    }
+
+    #[test]
+    fn elements_read_as_nft_lists_them() {
+        let none = "table inet x {\n\tset egress {\n\t\ttype ipv4_addr\n\t}\n\tchain c {\n\t\tip daddr { 127.0.0.0/8 } drop\n\t}\n}\n";
+        assert_eq!(elements(none), BTreeSet::new());
+        let two = none.replace("ipv4_addr\n", "ipv4_addr\n\t\telements = { 10.1.0.2,\n\t\t\t     10.1.0.7 }\n");
+        assert_eq!(elements(&two), [Ipv4Addr::new(10, 1, 0, 2), Ipv4Addr::new(10, 1, 0, 7)].into());
     }
 
     #[test]
