@@ -93,21 +93,14 @@ struct Tie {
 }
 
 impl Drop for Tie {
-    /// If the launcher died meanwhile, the attendant is our child, and a zombie until it is waited for.
+    /// Waits until program and attendant are gone. If the launcher died or dies meanwhile, the attendant is our child, and a zombie until it is waited for.
     fn drop(&mut self) {
         drop(self.control.take());
-        if is_ours(self.attendant.as_fd()) {
-            let mut polls = [PollFd::new(&self.attendant, PollFlags::IN)];
-            if poll(&mut polls, Some(&END_PATIENCE)).is_ok_and(|ready| ready > 0) {
-                machine::bury(self.attendant.as_fd());
-            }
+        let mut polls = [PollFd::new(&self.attendant, PollFlags::IN)];
+        if poll(&mut polls, Some(&END_PATIENCE)).is_ok_and(|ready| ready > 0) {
+            machine::bury(self.attendant.as_fd());
         }
     }
-}
-
-fn is_ours(pidfd: BorrowedFd<'_>) -> bool {
-    use rustix::process::{WaitId, WaitIdOptions, waitid};
-    waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT).is_ok()
 }
 
 impl AsFd for Execution {
