@@ -124,7 +124,11 @@ pub(crate) fn entrance(entrance: wire::Entrance, shared: &[u16]) -> Result<Entra
     let mut routes = Vec::new();
     for route in entrance.routes {
         let spoken = entrance.ports.iter().find(|port| port.port == route.port).map(types::Port::protocol);
-        let protocol = if spoken == Some(types::port::Protocol::Tcp) { Protocol::Tcp } else { Protocol::Http };
+        let protocol = match spoken {
+            Some(types::port::Protocol::Tcp) => Protocol::Tcp,
+            Some(types::port::Protocol::Http2) => Protocol::Http2,
+            _ => Protocol::Http,
+        };
         let listens = match port(route.listen)? {
             0 => shared.to_vec(),
             own => vec![own],

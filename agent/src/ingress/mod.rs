@@ -3,7 +3,7 @@
 //! Every decision is made by [`bellows_agent_core::traffic`]; this is the shell around it. As many threads as the machine has cores, each
 //! with an event loop, listeners and connections of its own; they meet in `app` only, one short lock for each request. Read in this
 //! order: `shared` and `thread`; `wire` and `buffer`, a connection and what passes through it; `app`, a request's seat in a copy or its
-//! place in the queue; `http1`, the path of most requests; `link`, to copies of other nodes; `tcp`.
+//! place in the queue; `http1`, the path of most requests; `http2`, which has its form; `link`, to copies of other nodes; `tcp`.
 //!
 //! Only this ingress connects to copies of this node, by sockets made in their own networks ([`Dial`]): that is why its counts are exact.
 
@@ -13,6 +13,7 @@ mod buffer;
 mod changes;
 mod dial;
 mod http1;
+mod http2;
 mod link;
 mod plane;
 mod shared;

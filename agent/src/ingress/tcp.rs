@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use super::app::{Placed, Seat, Target};
 use super::buffer::Lent;
 use super::http1::upstream::Place;
-use super::thread::Thread;
+use super::thread::{Port, Thread};
 use super::tunnel::tunnel;
 use super::wire::Socket;
 
@@ -42,10 +42,10 @@ pub(crate) async fn serve(thread: Rc<Thread>, client: Rc<Socket>, listen: u16) {
     }
 }
 
-async fn connected(thread: &Thread, client: &Rc<Socket>, mut seat: Seat, port: u16) -> Result<(), (Seat, Bounce)> {
+async fn connected(thread: &Thread, client: &Rc<Socket>, mut seat: Seat, port: Port) -> Result<(), (Seat, Bounce)> {
     match seat.target().clone() {
         Target::Here { replica, attempt, address } => {
-            let place = Place { replica, attempt, address, port };
+            let place = Place { replica, attempt, address, port: port.number };
             let Ok(upstream) = thread.pool.connect(place).await else { return Err((seat, Bounce::NotReached)) };
             both(client, &upstream.socket).await;
         }

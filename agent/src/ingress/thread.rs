@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bellows_agent_core::AppId;
 use bellows_agent_core::traffic::{Bounce, Entrances, Protocol};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -16,11 +17,13 @@ use tokio::task::AbortHandle;
 use super::app::{App, Seat, Target};
 use super::http1::client::Client;
 use super::http1::request::Sender;
-use super::http1::upstream::Pool;
+use super::http1::upstream::{Place, Pool};
+use super::http2::Asking;
+use super::http2::pool::Pool2;
 use super::link::{self, LinkStream, Links, NotTaken};
 use super::shared::Shared;
-use super::tcp;
 use super::wire::{self, Socket};
+use super::{http2, tcp};
 
 /// Connections that wait to be accepted, of one thread and port: as many as the kernel's own default allows.
 const BACKLOG: u32 = 4096;
@@ -29,10 +32,19 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// After an accept that failed for want of something.
 const SHORT_OF_BREATH: Duration = Duration::from_millis(50);
 
+/// An app's own port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub(crate) number: u16,
+    /// Is it spoken to in HTTP/2?
+    pub(crate) http2: bool,
+}
+
 /// What one thread has.
 pub(crate) struct Thread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Pool,
+    pool2: Pool2,
     entrances: RefCell<Arc<Entrances>>,
     apps: RefCell<BTreeMap<AppId, Arc<App>>>,
     listeners: RefCell<BTreeMap<u16, AbortHandle>>,
@@ -48,6 +60,7 @@ impl Thread {
         let thread = Rc::new(Self {
             shared,
             pool,
+            pool2: Pool2::default(),
             entrances: RefCell::new(first),
             apps: RefCell::default(),
             listeners: RefCell::default(),
@@ -69,10 +82,11 @@ impl Thread {
     }
 
     /// The app that takes requests for this host and path, and its own port.
-    pub(crate) fn find(&self, listen: u16, host: &str, path: &str) -> Option<(Arc<App>, u16)> {
+    pub(crate) fn find(&self, listen: u16, host: &str, path: &str) -> Option<(Arc<App>, Port)> {
         let entrances = self.entrances.borrow();
         let found = entrances.find(listen, host, path)?;
-        Some((self.app(found.app), found.route.port))
+        let port = Port { number: found.route.port, http2: found.route.protocol == Protocol::Http2 };
+        Some((self.app(found.app), port))
     }
 
     fn app(&self, app: AppId) -> Arc<App> {
@@ -81,7 +95,7 @@ impl Thread {
     }
 
     /// A stream to a copy elsewhere, if its owner admits the request.
-    pub(crate) async fn there(&self, seat: &Seat, port: u16) -> Result<Rc<LinkStream>, Bounce> {
+    pub(crate) async fn there(&self, seat: &Seat, port: Port) -> Result<Rc<LinkStream>, Bounce> {
         let (Target::At { replica, owner }, Some(trust)) = (seat.target(), &self.shared.trust) else {
             return Err(Bounce::NotReached);
         };
@@ -89,6 +103,11 @@ impl Thread {
         let (stream, count) = asked.map_err(|NotTaken(why)| why)?;
         seat.app().heard(*replica, count);
         Ok(stream)
+    }
+
+    /// A stream to a copy here that speaks HTTP/2.
+    pub(crate) async fn streams(&self, place: Place) -> std::io::Result<Rc<Asking>> {
+        self.pool2.take(&self.pool, place).await
     }
 
     /// Takes requests that other ingresses propose.
@@ -103,6 +122,11 @@ impl Thread {
     /// Is the agent about to end? Then every answer is the last one of its connection.
     pub(crate) fn closing(&self) -> bool {
         *self.closing.borrow()
+    }
+
+    /// Ready when it is.
+    pub(crate) fn closing_seen(&self) -> watch::Receiver<bool> {
+        self.closing.clone()
     }
 
     /// Opens what is not open, closes what no app wants any more.
@@ -153,15 +177,29 @@ impl Thread {
             return;
         }
         let sender = Sender { address: address.to_canonical(), secure: false };
-        let client = Client { wire: Socket::new(stream), sender, listen, thread: self };
-        tokio::task::spawn_local(client.serve());
+        let client = Client { wire: Socket::new(stream), sender, listen, thread: self.clone() };
+        tokio::task::spawn_local(async move {
+            if let Some((socket, read)) = client.serve().await {
+                Box::pin(self.begun(socket, read, sender, listen)).await;
+            }
+        });
+    }
+
+    /// A connection that began as HTTP/2 does, of which so much was read.
+    async fn begun(self: Rc<Self>, socket: Rc<Socket>, read: Vec<u8>, sender: Sender, listen: u16) {
+        let Some(stream) = Rc::into_inner(socket).map(Socket::into_stream) else { return };
+        let (reader, writer) = stream.into_split();
+        let whole = tokio::io::join(std::io::Cursor::new(read).chain(reader), writer);
+        http2::server::serve(self, whole, sender, listen).await;
     }
 
     async fn sweep(self: Rc<Self>) {
         let mut round = tokio::time::interval(SWEEP);
         loop {
             round.tick().await;
-            self.pool.sweep(|replica| !self.shared.in_rotation(replica));
+            let over = |replica| !self.shared.in_rotation(replica);
+            self.pool.sweep(over);
+            self.pool2.sweep(over);
         }
     }
 

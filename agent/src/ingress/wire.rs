@@ -99,6 +99,11 @@ impl Socket {
         socket
     }
 
+    /// For whoever looks after it from now on.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
     /// For system calls of one's own.
     pub(crate) fn stream(&self) -> Ref<'_, TcpStream> {
         self.stream.borrow()

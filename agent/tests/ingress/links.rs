@@ -41,7 +41,7 @@ impl Authority {
 }
 
 /// The one that is asked, the one that owns copy 1, and where the owner is.
-fn pair(app_port: u16, terms: Terms, protocol: Protocol, names: [LinkIdentity; 2]) -> (House, House, SocketAddr) {
+pub fn pair(app_port: u16, terms: Terms, protocol: Protocol, names: [LinkIdentity; 2]) -> (House, House, SocketAddr) {
     let houses = names.map(|identity| {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let link = Some(LinkConfig { address, identity });
@@ -53,7 +53,7 @@ fn pair(app_port: u16, terms: Terms, protocol: Protocol, names: [LinkIdentity; 2
     (asked, owner, address)
 }
 
-fn nodes() -> [LinkIdentity; 2] {
+pub fn nodes() -> [LinkIdentity; 2] {
     let authority = Authority::new();
     [authority.identity("node:1"), authority.identity("node:2")]
 }

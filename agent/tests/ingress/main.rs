@@ -2,6 +2,7 @@
 
 mod faults;
 mod http1;
+mod http2;
 mod links;
 mod smuggling;
 mod support;

@@ -89,7 +89,7 @@ fn scale() -> impl Strategy<Value = Scale> {
 }
 
 fn port() -> impl Strategy<Value = Port> {
-    let protocol = prop_oneof![Just(Protocol::Http), Just(Protocol::Tcp)];
+    let protocol = prop_oneof![Just(Protocol::Http), Just(Protocol::Tcp), Just(Protocol::Http2)];
     (word(), any::<u16>(), protocol).prop_map(|(name, port, protocol)| Port { name, port, protocol })
 }
 

@@ -201,6 +201,7 @@ pub(super) fn port_to_wire(port: &Port) -> wire::Port {
     let protocol = match port.protocol {
         Protocol::Http => wire::port::Protocol::Http,
         Protocol::Tcp => wire::port::Protocol::Tcp,
+        Protocol::Http2 => wire::port::Protocol::Http2,
     };
     wire::Port { name: port.name.clone(), port: u32::from(port.port), protocol: protocol.into() }
 }
@@ -209,6 +210,7 @@ fn port_from_wire(port: wire::Port) -> Result<Port> {
     let protocol = match wire::port::Protocol::try_from(port.protocol) {
         Ok(wire::port::Protocol::Http) => Protocol::Http,
         Ok(wire::port::Protocol::Tcp) => Protocol::Tcp,
+        Ok(wire::port::Protocol::Http2) => Protocol::Http2,
         Ok(wire::port::Protocol::Unspecified) | Err(_) => return Err(unknown_value("protocol", port.protocol)),
     };
     let number = u16::try_from(port.port)

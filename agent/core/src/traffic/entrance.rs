@@ -7,9 +7,11 @@ use crate::ids::AppId;
 /// What a route speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
-    /// Requests, of any version of HTTP.
+    /// Requests, passed on to the app in HTTP/1.1.
     #[default]
     Http,
+    /// Requests, passed on in HTTP/2.
+    Http2,
     /// Connections.
     Tcp,
 }

@@ -26,6 +26,19 @@ pub(crate) struct Client<W> {
     pub(crate) thread: Rc<Thread>,
 }
 
+/// Connections of HTTP/2 begin so, and no request of HTTP/1.1 does.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// What becomes of a connection after a burst of requests.
+enum After {
+    /// It is there for more.
+    Quiet,
+    /// It is over.
+    Over,
+    /// It speaks HTTP/2; so much was read.
+    Http2(Vec<u8>),
+}
+
 /// What becomes of the connection after a request.
 pub(crate) enum Next {
     /// Another request may come.
@@ -37,39 +50,48 @@ pub(crate) enum Next {
 }
 
 impl<W: Wire> Client<W> {
-    /// Serves it to its end. A connection that waits for the next request takes no more memory than this.
-    pub(crate) async fn serve(self) {
+    /// Serves it to its end, or until it shows that it speaks HTTP/2: then it is given back, with what was read of it. A connection that
+    /// waits for the next request takes no more memory than this.
+    pub(crate) async fn serve(self) -> Option<(W, Vec<u8>)> {
+        let mut first = true;
         loop {
             self.wire.guarded().guard().within(self.thread.shared.patience.idle);
             if poll_fn(|cx| self.wire.poll_readable(cx)).await.is_err() {
-                return;
+                return None;
             }
-            if !Box::pin(self.burst()).await {
-                return;
+            match Box::pin(self.burst(first)).await {
+                After::Quiet => first = false,
+                After::Over => return None,
+                After::Http2(read) => return Some((self.wire, read)),
             }
         }
     }
 
-    /// Requests that come one right after the other. Is the connection there for more?
-    async fn burst(&self) -> bool {
+    /// Requests that come one right after the other.
+    async fn burst(&self, mut first: bool) -> After {
         let mut inbound = Lent::new();
         loop {
             let next = match self.head(&mut inbound).await {
                 Ok(Some(request)) => self.request(&mut inbound, request).await,
-                Ok(None) if inbound.is_empty() => return false,
+                Ok(None) if inbound.is_empty() => return After::Over,
                 Ok(None) => self.say(Answer::too_slow()).await,
+                Err(_) if first && inbound.filled().starts_with(PREFACE) => {
+                    self.wire.guarded().guard().at_leisure();
+                    return After::Http2(inbound.filled().to_vec());
+                }
                 Err(bad) => self.say(Answer::bad(bad)).await,
             };
+            first = false;
             match next {
-                Next::Another if inbound.is_empty() && !self.more(&mut inbound).await => return true,
+                Next::Another if inbound.is_empty() && !self.more(&mut inbound).await => return After::Quiet,
                 Next::Another => {}
                 Next::Close => {
                     self.linger(&mut inbound).await;
-                    return false;
+                    return After::Over;
                 }
                 Next::Cut => {
                     self.wire.guarded().give_up(Shut::Whole);
-                    return false;
+                    return After::Over;
                 }
             }
         }
@@ -106,7 +128,7 @@ impl<W: Wire> Client<W> {
 
     async fn request(&self, inbound: &mut Lent, request: Request) -> Next {
         let (host, path) = (request.host(inbound.filled()), request.path(inbound.filled()));
-        let Some((app, port)) = self.thread.find(self.listen, host, path) else {
+        let Some((app, to)) = self.thread.find(self.listen, host, path) else {
             let answer = Answer::no_app(host, path);
             return self.say(answer).await;
         };
@@ -121,7 +143,7 @@ impl<W: Wire> Client<W> {
                 },
                 Err(refusal) => return self.say(Answer::refused(&refusal)).await,
             };
-            placed = match exchange.run(inbound, seat, port).await {
+            placed = match exchange.run(inbound, seat, to).await {
                 Exchanged::Done(next) => return next,
                 Exchanged::Failed(answer) => return self.say(answer).await,
                 Exchanged::Bounced(seat, why) => seat.bounced(why),

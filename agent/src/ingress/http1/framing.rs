@@ -1,5 +1,7 @@
 //! Where a message's body ends. Everything is read as strictly as it is written in RFC 9112, so that nobody behind can read it differently.
 
+use std::ops::Range;
+
 /// What is left of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -55,6 +57,26 @@ impl Framing {
             Self::Chunked(chunks) => chunks.take(bytes),
             Self::UntilClose => Ok(bytes.len()),
         }
+    }
+
+    /// Up to the end of the first piece of data in these bytes: how many bytes that is, and where the data stands in them. What stands
+    /// in trailers is added to `trailers`.
+    pub(crate) fn piece(&mut self, bytes: &[u8], trailers: &mut Vec<u8>) -> Result<(usize, Range<usize>), BadChunk> {
+        let mut at = 0;
+        while at < bytes.len() && !self.over() {
+            match self {
+                Self::Chunked(Chunks::Trailer { .. } | Chunks::TrailerEnd { .. }) => trailers.push(bytes[at]),
+                Self::Chunked(Chunks::Data(_)) | Self::Length(_) | Self::UntilClose => {
+                    let left = if let Self::Chunked(Chunks::Data(left)) = self { *left } else { u64::MAX };
+                    let most = (bytes.len() - at).min(usize::try_from(left).unwrap_or(usize::MAX));
+                    let count = self.take(&bytes[at..at + most])?;
+                    return Ok((at + count, at..at + count));
+                }
+                Self::Chunked(_) => {}
+            }
+            at += self.take(&bytes[at..=at])?;
+        }
+        Ok((at, at..at))
     }
 
     /// Is it all read?
@@ -141,6 +163,19 @@ mod tests {
             assert_eq!(read(&followed), Ok(text.len()));
             assert_eq!(read(&text[..text.len() - 1]), Ok(usize::MAX), "not over yet");
         }
+    }
+
+    #[test]
+    fn data_is_told_from_what_stands_around_it() {
+        let text = b"5;a\r\nhello\r\n1\r\n!\r\n0\r\na: b\r\n\r\nnext";
+        let (mut body, mut data, mut trailers, mut at) = (Framing::CHUNKED, Vec::new(), Vec::new(), 0);
+        while !body.over() {
+            let end = (at + 4).min(text.len());
+            let (taken, piece) = body.piece(&text[at..end], &mut trailers).expect("well-formed");
+            data.extend_from_slice(&text[at..end][piece]);
+            at += taken;
+        }
+        assert_eq!((&data[..], &trailers[..], &text[at..]), (&b"hello!"[..], &b"a: b\r\n\r\n"[..], &b"next"[..]));
     }
 
     #[test]

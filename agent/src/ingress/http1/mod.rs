@@ -3,9 +3,9 @@
 
 pub(super) mod client;
 pub(super) mod framing;
-mod hop;
+pub(super) mod hop;
 pub(super) mod relay;
 pub(super) mod request;
 pub(super) mod response;
 pub(super) mod upstream;
-mod way;
+pub(super) mod way;

@@ -18,6 +18,7 @@ use super::way::Way;
 use crate::ingress::answer::Answer;
 use crate::ingress::app::{Seat, Target};
 use crate::ingress::buffer::Lent;
+use crate::ingress::thread::Port;
 use crate::ingress::tunnel::tunnel;
 use crate::ingress::wire::{Wire, receive, send};
 
@@ -76,9 +77,9 @@ impl<'c, W: Wire> Exchange<'c, W> {
     }
 
     /// The request to the copy and its answer back.
-    pub(crate) async fn run(&mut self, inbound: &mut Lent, mut seat: Seat, port: u16) -> Exchanged {
+    pub(crate) async fn run(&mut self, inbound: &mut Lent, mut seat: Seat, to: Port) -> Exchanged {
         let replica = seat.target().replica();
-        let way = match self.way(&seat, port).await {
+        let way = match self.way(&seat, to).await {
             Ok(way) => way,
             Err(why) => return Exchanged::Bounced(seat, why),
         };
@@ -101,13 +102,17 @@ impl<'c, W: Wire> Exchange<'c, W> {
         }
     }
 
-    async fn way(&self, seat: &Seat, port: u16) -> Result<Way, Bounce> {
+    async fn way(&self, seat: &Seat, to: Port) -> Result<Way, Bounce> {
         let thread = &self.client.thread;
         match *seat.target() {
-            Target::At { .. } => thread.there(seat, port).await.map(Way::There),
+            Target::At { .. } => thread.there(seat, to).await.map(Way::There),
             Target::Here { replica, attempt, address } => {
-                let place = Place { replica, attempt, address, port };
-                thread.pool.take(place).await.map(Way::Here).map_err(|error| {
+                let place = Place { replica, attempt, address, port: to.number };
+                let way = match to.http2 {
+                    false => thread.pool.take(place).await.map(Way::Here),
+                    true => thread.streams(place).await.map(Way::Stream),
+                };
+                way.map_err(|error| {
                     tracing::debug!(%replica, %error, "a copy cannot be connected to");
                     Bounce::NotReached
                 })

@@ -103,9 +103,14 @@ impl Pool {
 
     /// A new one.
     pub(crate) async fn connect(&self, place: Place) -> std::io::Result<Upstream> {
-        let stream = self.stream(place).await?;
-        let counted = self.open.enter(place.replica);
+        let (stream, counted) = self.counted(place).await?;
         Ok(Upstream { socket: Socket::new(stream), place, used: false, sent: Cell::new(0), _counted: counted })
+    }
+
+    /// A new one, bare; it counts as ours until the second of the pair is dropped.
+    pub(crate) async fn counted(&self, place: Place) -> std::io::Result<(TcpStream, Counted)> {
+        let stream = self.stream(place).await?;
+        Ok((stream, self.open.enter(place.replica)))
     }
 
     async fn stream(&self, place: Place) -> std::io::Result<TcpStream> {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::upstream::Upstream;
+use crate::ingress::http2::Asking;
 use crate::ingress::link::LinkStream;
 use crate::ingress::wire::{Guarded, Shut, Wire};
 
@@ -14,6 +15,8 @@ pub(crate) enum Way {
     Here(Upstream),
     /// Elsewhere.
     There(Rc<LinkStream>),
+    /// On this node, to an app that speaks HTTP/2.
+    Stream(Rc<Asking>),
 }
 
 impl Way {
@@ -21,7 +24,7 @@ impl Way {
     pub(crate) fn count_sent(&self, count: usize) -> u64 {
         match self {
             Self::Here(upstream) => upstream.count_sent(count),
-            Self::There(_) => 0,
+            Self::There(_) | Self::Stream(_) => 0,
         }
     }
 
@@ -30,6 +33,7 @@ impl Way {
         match self {
             Self::Here(upstream) => upstream.untouched(sent_before),
             Self::There(_) => false,
+            Self::Stream(stream) => stream.refused(),
         }
     }
 
@@ -44,6 +48,7 @@ impl Wire for Way {
         match self {
             Self::Here(upstream) => upstream.socket.poll_readable(cx),
             Self::There(stream) => stream.poll_readable(cx),
+            Self::Stream(stream) => stream.poll_readable(cx),
         }
     }
 
@@ -51,6 +56,7 @@ impl Wire for Way {
         match self {
             Self::Here(upstream) => upstream.socket.poll_recv(cx, into),
             Self::There(stream) => stream.poll_recv(cx, into),
+            Self::Stream(stream) => stream.poll_recv(cx, into),
         }
     }
 
@@ -58,6 +64,7 @@ impl Wire for Way {
         match self {
             Self::Here(upstream) => upstream.socket.poll_send(cx, parts),
             Self::There(stream) => stream.poll_send(cx, parts),
+            Self::Stream(stream) => stream.poll_send(cx, parts),
         }
     }
 
@@ -65,6 +72,7 @@ impl Wire for Way {
         match self {
             Self::Here(upstream) => upstream.socket.poll_close(cx),
             Self::There(stream) => stream.poll_close(cx),
+            Self::Stream(stream) => stream.poll_close(cx),
         }
     }
 
@@ -72,6 +80,7 @@ impl Wire for Way {
         match self {
             Self::Here(upstream) => upstream.socket.guarded(),
             Self::There(stream) => stream.guarded(),
+            Self::Stream(stream) => stream.guarded(),
         }
     }
 }

@@ -30,7 +30,8 @@ pub use trust::{LinkError, LinkIdentity};
 use super::app::Target;
 use super::buffer::Lent;
 use super::http1::upstream::Place;
-use super::thread::Thread;
+use super::http1::way::Way;
+use super::thread::{Port, Thread};
 use super::tunnel::tunnel;
 
 /// To another node and back, with a handshake; a node that takes longer is not there.
@@ -44,6 +45,7 @@ const STREAMS: u32 = 1 << 20;
 const APP: HeaderName = HeaderName::from_static("bellows-app");
 const REPLICA: HeaderName = HeaderName::from_static("bellows-replica");
 const PORT: HeaderName = HeaderName::from_static("bellows-port");
+const HTTP2: HeaderName = HeaderName::from_static("bellows-http2");
 const COUNT: HeaderName = HeaderName::from_static("bellows-in-flight");
 
 /// Where other ingresses reach this one, and who it is.
@@ -83,7 +85,7 @@ impl Links {
         &self,
         trust: &Trust,
         owner: &Arc<str>,
-        (app, replica, port): (AppId, ReplicaId, u16),
+        (app, replica, port): (AppId, ReplicaId, Port),
     ) -> Result<(Rc<LinkStream>, u32), NotTaken> {
         let not_reached = |error: &dyn std::fmt::Display| {
             tracing::debug!(owner = &**owner, %error, "an owner cannot be reached");
@@ -104,14 +106,15 @@ impl Links {
         &self,
         trust: &Trust,
         owner: &Arc<str>,
-        (app, replica, port): (AppId, ReplicaId, u16),
+        (app, replica, port): (AppId, ReplicaId, Port),
     ) -> Result<(Response<h2::RecvStream>, h2::SendStream<Bytes>), std::io::Error> {
         let request = Request::builder()
             .method(Method::POST)
             .uri("https://ingress/")
             .header(APP, app.0)
             .header(REPLICA, replica.to_string())
-            .header(PORT, port)
+            .header(PORT, port.number)
+            .header(HTTP2, u16::from(port.http2))
             .body(())
             .map_err(std::io::Error::other)?;
         let kept = self.0.borrow().get(owner).cloned();
@@ -189,6 +192,7 @@ async fn seat(thread: Rc<Thread>, request: Request<h2::RecvStream>, mut respond:
     let app = field(APP).and_then(|app| app.parse().ok()).map(AppId);
     let replica = field(REPLICA).and_then(|id| id.parse::<ReplicaId>().ok());
     let port = field(PORT).and_then(|port| port.parse::<u16>().ok());
+    let http2 = field(HTTP2) == Some("1");
     let (Some(app), Some(replica), Some(port)) = (app, replica, port) else {
         return say(&mut respond, StatusCode::BAD_REQUEST, 0);
     };
@@ -202,13 +206,17 @@ async fn seat(thread: Rc<Thread>, request: Request<h2::RecvStream>, mut respond:
         return say(&mut respond, StatusCode::CONFLICT, 0);
     };
     let place = Place { replica, attempt, address, port };
-    let Ok(upstream) = thread.pool.connect(place).await else {
+    let way = match http2 {
+        false => thread.pool.connect(place).await.map(Way::Here),
+        true => thread.streams(place).await.map(Way::Stream),
+    };
+    let Ok(way) = way else {
         return say(&mut respond, StatusCode::BAD_GATEWAY, 0);
     };
     let answer = response(StatusCode::OK, app.in_flight(replica));
     let Ok(send) = respond.send_response(answer, false) else { return };
     let stream = LinkStream::new(send, request.into_body());
-    tunnel((&stream, &mut Lent::new()), (&upstream.socket, Lent::new())).await;
+    tunnel((&stream, &mut Lent::new()), (&way, Lent::new())).await;
     seat.set(Outcome::Answered);
 }
 

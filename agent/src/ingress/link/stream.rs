@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 
+use crate::ingress::http2::poll_room;
 use crate::ingress::wire::{Guard, Guarded, Shut, Wire};
 
 /// One stream.
@@ -97,11 +98,7 @@ impl Wire for Rc<LinkStream> {
     fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let mut send = self.send.borrow_mut();
         let all: usize = parts.iter().map(|part| part.len()).sum();
-        send.reserve_capacity(all);
-        let room = match ready!(send.poll_capacity(cx)) {
-            Some(room) => room.map_err(io::Error::other)?,
-            None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-        };
+        let room = ready!(poll_room(cx, &mut send, all))?;
         let mut data = Vec::with_capacity(room.min(all));
         for part in parts {
             let left = room.min(all) - data.len();

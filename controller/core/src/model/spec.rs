@@ -206,10 +206,12 @@ pub struct Port {
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
-    /// HTTP/1.1 or HTTP/2.
+    /// HTTP/1.1.
     Http,
     /// Bytes.
     Tcp,
+    /// HTTP/2 in clear, begun with its preface; gRPC too.
+    Http2,
 }
 
 /// A condition on a node's labels.

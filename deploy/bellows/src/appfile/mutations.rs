@@ -15,7 +15,7 @@ fn good() -> Vec<Value> {
         "env": { "A": "x", "B": 1, "C": true },
         "resources": { "cpu": "250m", "memory": "64Mi", "processes": 64, "scratch": "32Mi", "log": "8Mi", "cpu_weight": 200 },
         "replicas": 3,
-        "ports": [80, { "name": "admin", "port": 81, "protocol": "tcp" }],
+        "ports": [80, { "name": "admin", "port": 81, "protocol": "tcp" }, { "port": 82, "protocol": "http2" }],
         "routes": [
             { "host": "web.example.org", "path": "/api/v1" }, { "listen": 8000, "path": "/", "to": 80 },
             { "listen": 5432, "to": "admin" },

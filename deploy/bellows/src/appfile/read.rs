@@ -132,7 +132,7 @@ fn ports<'n>(found: &Found<'n>, report: &mut Report<'_>) -> Option<Vec<Port>> {
     Some(ports)
 }
 
-const PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("tcp", Protocol::Tcp)];
+const PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("http2", Protocol::Http2), ("tcp", Protocol::Tcp)];
 
 fn port(found: &Found<'_>, report: &mut Report<'_>) -> Option<Port> {
     if matches!(found.node.value, Value::Plain(_)) {

@@ -429,11 +429,12 @@ struct NamedPort {
     protocol: Present<Spoken>,
 }
 
-/// What is spoken on a port
+/// What is spoken on a port: `http` is HTTP/1.1; `http2` HTTP/2 in clear from its preface on, as gRPC servers do; `tcp` bytes
 #[derive(JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 enum Spoken {
     Http,
+    Http2,
     Tcp,
 }
 
