@@ -265,7 +265,7 @@ fn counters(usage: handle::Usage) -> Counters {
         memory: Bytes(usage.memory_bytes),
         processes: u32::try_from(usage.processes).unwrap_or(u32::MAX),
         connections: u32::try_from(usage.connections).unwrap_or(u32::MAX),
-        busy_mark: false,
+        busy_mark: usage.busy_mark,
     }
 }
 

@@ -45,6 +45,8 @@ mod nr {
     pub const BIND: usize = 49;
     pub const LISTEN: usize = 50;
     pub const ACCEPT: usize = 43;
+    pub const OPENAT: usize = 257;
+    pub const DUP3: usize = 292;
 }
 #[cfg(target_arch = "aarch64")]
 #[allow(dead_code)]
@@ -68,6 +70,8 @@ mod nr {
     pub const BIND: usize = 200;
     pub const LISTEN: usize = 201;
     pub const ACCEPT: usize = 202;
+    pub const OPENAT: usize = 56;
+    pub const DUP3: usize = 24;
 }
 
 /// One system call; a negative result is minus the error number.

@@ -5,7 +5,8 @@
 //! - writes the exit record, after it has drained what the program wrote.
 //!
 //! So neither a line nor an exit code is lost when agent or launcher die. It has no library, no heap, two pages of state that is touched.
-//! Descriptors, placed by the launcher: 3 and 4 standard output and error (not blocking), 5 and 6 the log files, 7 the record.
+//! Descriptors, placed by the launcher: 3 and 4 standard output and error (not blocking), 5 and 6 the log files, 7 the record. It opens by
+//! itself 9, the reading end of the busy mark: the runtime takes a copy of it to ask whether somebody holds the other end.
 #![no_std]
 #![no_main]
 
@@ -14,6 +15,8 @@ include!("bare.rs");
 const OUTPUT: [usize; 2] = [3, 4];
 const LOGS: [usize; 2] = [5, 6];
 const RECORD: usize = 7;
+/// The other side is `handle/containers.rs`.
+const MARK: usize = 9;
 /// Offsets in the record; the other side is `handle/record.rs`.
 const RECORD_END: usize = 32;
 const RECORD_LOG: usize = 48;
@@ -71,6 +74,7 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
     for fd in 0..3 {
         call(nr::CLOSE, fd, 0, 0);
     }
+    hold_mark();
     // SAFETY: `stack` is what the kernel gave _start.
     state.half_bytes = decimal(unsafe { argument(stack, 1) }.unwrap_or(b"65536"));
     let all: u64 = !0;
@@ -80,6 +84,19 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
         exit(251);
     }
     run(state, signals as usize)
+}
+
+/// Whatever the program has put there meanwhile: it deceives about nobody but itself.
+fn hold_mark() {
+    const AT_FDCWD: usize = -100_isize as usize;
+    const READ_ONLY_NONBLOCK_NOCTTY_CLOEXEC: usize = 0o2_004_400;
+    let path = c"/dev/bellows/busy".as_ptr() as usize;
+    // SAFETY: the path is a C string.
+    let fd = unsafe { syscall(nr::OPENAT, [AT_FDCWD, path, READ_ONLY_NONBLOCK_NOCTTY_CLOEXEC, 0, 0, 0]) };
+    if fd >= 0 {
+        call(nr::DUP3, fd as usize, MARK, 0o2_000_000);
+        call(nr::CLOSE, fd as usize, 0, 0);
+    }
 }
 
 fn run(state: &mut State, signals: usize) -> ! {

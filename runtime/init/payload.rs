@@ -17,6 +17,7 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
         b"fork" => fork(number),
         b"print" => print(number),
         b"listen" => listen(number),
+        b"mark" => mark(number),
         b"spin" => loop {},
         _ => exit(0),
     }
@@ -85,6 +86,24 @@ fn print(lines: usize) -> ! {
     let last = *b"last words";
     call(nr::WRITE, 2, &raw const last as usize, last.len());
     exit(0)
+}
+
+/// Holds the busy mark open for so many seconds, then sleeps on without it.
+fn mark(seconds: usize) -> ! {
+    const AT_FDCWD: usize = -100_isize as usize;
+    const WRITE_ONLY: usize = 1;
+    let path = c"/dev/bellows/busy".as_ptr() as usize;
+    // SAFETY: the path is a C string.
+    let fd = unsafe { syscall(nr::OPENAT, [AT_FDCWD, path, WRITE_ONLY, 0, 0, 0]) };
+    if fd < 0 {
+        exit(96);
+    }
+    let word = *b"working";
+    call(nr::WRITE, fd as usize, &raw const word as usize, word.len());
+    let time = [seconds, 0];
+    call(nr::NANOSLEEP, &raw const time as usize, 0, 0);
+    call(nr::CLOSE, fd as usize, 0, 0);
+    sleep()
 }
 
 /// Accepts connections on every address at `port` and closes them after one greeting.

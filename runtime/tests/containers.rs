@@ -48,6 +48,22 @@ fn a_program_with_default_handlers_ends_at_once_on_sigterm() {
 }
 
 #[test]
+fn a_busy_mark_is_seen_while_it_is_held_and_is_nobody_elses() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let busy = place.spec("busy", &["/bin/payload", "mark", "1"]);
+    let other = place.spec("other", &["/bin/payload", "sleep"]);
+    runtime.launch(&other).expect("launched");
+    runtime.launch(&busy).expect("launched");
+    let held = |spec: &bellows_runtime::ContainerSpec| runtime.usage(&spec.id).expect("read").busy_mark;
+    wait_until("it is busy", || held(&busy));
+    assert!(!held(&other), "its neighbour is not");
+    wait_until("it has let go of it", || !held(&busy));
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
 fn what_cannot_be_executed_names_the_step_and_leaves_nothing() {
     let Some(place) = place() else { return };
     let runtime = place.start();

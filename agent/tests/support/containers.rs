@@ -119,7 +119,7 @@ impl Containers for MemoryContainers {
     }
     fn usage(&self, id: &ContainerId) -> Result<Usage, Error> {
         self.program(id)?;
-        Ok(Usage { cpu_us: 1_000, memory_bytes: 4_096, processes: 2, connections: 0 })
+        Ok(Usage { cpu_us: 1_000, memory_bytes: 4_096, processes: 2, connections: 0, busy_mark: false })
     }
     fn node_usage(&self) -> Result<NodeUsage, Error> {
         Ok(NodeUsage {

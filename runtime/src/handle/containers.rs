@@ -10,6 +10,9 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 use super::folders::{Folder, Folders, Place};
 use super::record::{self, Record};
@@ -23,6 +26,11 @@ use crate::spec::ContainerId;
 const KILL_ALL: i32 = 40;
 /// How long an init may take to end everything before it is ended itself. Mostly it takes a millisecond.
 const KILL_PATIENCE_MS: u64 = 300;
+
+/// Where an init holds the reading end of its container's busy mark; the other side is `init/init.rs`.
+const MARK: i32 = 9;
+/// Of what an app writes into its mark, which says nothing: so many pages are thrown away at a look.
+const MARK_PAGES: usize = 16;
 
 /// A container from launch to reaping.
 #[derive(Debug)]
@@ -312,6 +320,24 @@ impl Life {
     }
 
     /// Of its init.
+    /// Does somebody inside hold the busy mark open for writing? Asked of the init's own descriptor, which nobody inside can reach: three
+    /// system calls. An init without one (of a bundle, or of an older runtime) says no.
+    pub fn holds_mark(&self) -> bool {
+        let Ok(mark) = pidfd_getfd(&self.pidfd, MARK, PidfdGetfdFlags::empty()) else { return false };
+        if !rustix::fs::fstat(&mark).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Fifo) {
+            return false;
+        }
+        let mut page = [0_u8; 4096];
+        for _ in 0..MARK_PAGES {
+            match rustix::io::read(&mark, &mut page) {
+                Ok(0) => return false, // the end: nobody holds the other one
+                Ok(_) => {}
+                Err(error) => return error == Errno::AGAIN,
+            }
+        }
+        true
+    }
+
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }

@@ -235,6 +235,7 @@ impl Runtime {
                 memory_bytes: slot.group.memory_bytes()?,
                 processes: slot.group.processes()?,
                 connections: net::snmp_established(&slot.network.snmp, slot.network.address)?,
+                busy_mark: life.holds_mark(),
             })
         })
     }

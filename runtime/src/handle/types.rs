@@ -78,6 +78,8 @@ pub struct Usage {
     pub processes: u64,
     /// Established TCP connections in its network namespace; one dialled from outside by [`crate::Runtime::dial`] counts at both its ends.
     pub connections: u64,
+    /// Does it hold its busy mark, `/dev/bellows/busy`, open for writing?
+    pub busy_mark: bool,
 }
 
 /// What one container uses, in full.

@@ -14,13 +14,14 @@ use rustix::mount::MountAttrFlags;
 
 use crate::kernel::mount::{self, Setting};
 
-const DIRECTORIES: [(&str, u32); 7] = [
+const DIRECTORIES: [(&str, u32); 8] = [
     ("proc", 0o555),
     ("sys", 0o555),
     ("dev", 0o755),
     ("dev/pts", 0o755),
     ("dev/shm", 0o1777),
     ("dev/mqueue", 0o1777),
+    ("dev/bellows", 0o755),
     ("etc", 0o755),
 ];
 const NODES: [(&str, u32, u32); 6] = [
@@ -38,6 +39,10 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "dev/stderr"),
     ("pts/ptmx", "dev/ptmx"),
 ];
+
+/// What an app holds open for writing to say that it works. One in the tree of all is one of its own for each container: a named pipe is
+/// its overlay's, which connects nobody beyond. Each init holds the reading end of its own, so that opening it never waits.
+const MARK: &str = "dev/bellows/busy";
 
 /// Makes the tree, attached nowhere.
 pub fn layer() -> io::Result<OwnedFd> {
@@ -63,6 +68,8 @@ pub fn fill(dir: BorrowedFd<'_>) -> io::Result<()> {
         mknodat(dir, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))?;
         chmod(path, 0o666)?;
     }
+    mknodat(dir, MARK, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
+    chmod(MARK, 0o666)?;
     for (to, path) in LINKS {
         symlinkat(to, dir, path)?;
     }
@@ -74,7 +81,7 @@ pub fn fill(dir: BorrowedFd<'_>) -> io::Result<()> {
 fn paths() -> impl Iterator<Item = &'static str> {
     let directories = DIRECTORIES.into_iter().map(|(path, _)| path);
     let nodes = NODES.into_iter().map(|(path, ..)| path);
-    directories.chain(nodes).chain(LINKS.into_iter().map(|(_, path)| path))
+    directories.chain(nodes).chain([MARK]).chain(LINKS.into_iter().map(|(_, path)| path))
 }
 
 /// The date of what is made and not the image's: the same on every node at any time.

@@ -18,8 +18,8 @@ use tokio_stream::StreamExt;
 use super::load::{Burn, Held, spin};
 use super::page::{self, Identity};
 
-/// Where the busy mark is unless the request names another file: agents put it there for apps that asked for one.
-const BUSY_MARK: &str = "/run/bellows/busy";
+/// Where the busy mark is unless the request names another file.
+const BUSY_MARK: &str = "/dev/bellows/busy";
 
 /// Longest anything may be asked to last: one day.
 const MOST_SECONDS: u64 = 24 * 60 * 60;
@@ -174,7 +174,7 @@ struct BusyQuery {
 async fn busy(Query(BusyQuery { seconds, file }): Query<BusyQuery>) -> Response {
     let path =
         file.or_else(|| std::env::var_os("BELLOWS_BUSY_MARK").map(PathBuf::from)).unwrap_or_else(|| BUSY_MARK.into());
-    let mark = match File::open(&path).or_else(|_| File::create(&path)) {
+    let mark = match File::options().append(true).create(true).open(&path) {
         Ok(mark) => mark,
         Err(error) => return refused(format!("opening the busy mark {}: {error}", path.display())),
     };

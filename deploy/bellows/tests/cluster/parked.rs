@@ -85,3 +85,28 @@ fn only_parked_copies_are_frozen_and_they_go_on_when_they_are_wanted_again() {
     cli.json(&["freeze", &id, "--force"]);
     bench.end();
 }
+
+/// Two copies that do nothing, of which one says that it works: that one stays, until it says so no more.
+#[test]
+fn a_copy_that_holds_its_busy_mark_is_not_ended_before_its_drain_deadline() {
+    let Some(_machine) = machine(&["busybox"]) else { return };
+    let bench = with_busybox(&["--nodes", "1"]);
+    let cli = &bench.dev.cli;
+    let hold = "[sh, -c, \"exec 9>/dev/bellows/busy; while ! [ -e /tmp/done ]; do sleep 1; done; exec 9>&-; exec sleep 100000\"]";
+    cli.apply(&app("app", hold, "replicas: 1\ndrain_deadline: 10m"), &["--wait"]);
+    let id = field(&only(cli), "id");
+    let mut events = Events::follow(cli);
+    events.until("it is busy", PATIENCE, |_| (only(cli)["activity"] == "busy").then_some(()));
+    cli.json(&["scale", "app", "0"]);
+    events.until("it is parked", PATIENCE, |_| (only(cli)["parked"] == true).then_some(()));
+    // Asked to end, its node has said no, and why.
+    let why = events.until("it is explained", PATIENCE, |_| {
+        let explained = text(&cli.run(&["explain", &id]).stdout);
+        explained.contains("busy").then_some(explained)
+    });
+    assert_eq!(cli.replicas("app").len(), 1, "{why}");
+    let done = cli.run(&["exec", &id, "--", "sh", "-c", "mkdir -p /tmp; touch /tmp/done"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    events.until("it has ended", PATIENCE, |_| cli.replicas("app").is_empty().then_some(()));
+    bench.end();
+}
