@@ -269,7 +269,7 @@ fn inside_it_is_alone() {
     assert_eq!(said[3].split_whitespace().collect::<Vec<_>>()[2], "65536");
     assert_ne!(said[3].split_whitespace().collect::<Vec<_>>()[1], "0");
     assert_eq!(said[4], "0");
-    assert_eq!(said[5].trim(), "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero");
+    assert_eq!(said[5].trim(), "bellows fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero");
     let text = said.join("\n");
     for want in [
         "written",
