@@ -26,7 +26,7 @@ use crate::freezes::Freezes;
 use crate::health::Checks;
 use crate::identity::{Identity, JoinError, join};
 use crate::images::Images;
-use crate::ingress::{Ingress, IngressConfig, Inside, LinkConfig};
+use crate::ingress::{Ingress, IngressConfig, IngressError, Inside, LinkConfig};
 use crate::journal::{Journal, JournalError};
 use crate::news::News;
 use crate::sample::NodeMeter;
@@ -42,6 +42,12 @@ const NEWS: usize = 65_536;
 
 /// How long a refused agent goes on for the sake of its last orders: twice the usual grace, and a margin.
 const LAST_STOPS: Duration = Duration::from_secs(30);
+
+/// How long requests under way may take when the agent ends and its replicas do not: as long as one is held by default, so that what began
+/// to wait before goes through.
+const LAST_REQUESTS: Duration = Duration::from_secs(10);
+/// And when they end too.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Why an agent did not start.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +87,9 @@ pub enum StartError {
         #[source]
         source: Box<RuntimeError>,
     },
+    /// The ingress.
+    #[error("cannot take requests for apps")]
+    Ingress(#[from] IngressError),
     /// Threads.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -95,6 +104,7 @@ pub struct Agent {
     state: PathBuf,
     node: u32,
     containers: Arc<dyn Containers>,
+    plane: Arc<dyn DataPlane>,
     queue: Arc<Queue>,
     watcher: Arc<Watcher>,
     exits: Arc<Exits>,
@@ -189,7 +199,9 @@ impl Agent {
 
     /// Ends the agent, and its replicas if so wanted.
     pub async fn shutdown(self, replicas: Replicas) -> Result<(), StartError> {
-        let Self { containers, queue, watcher, exits, news, closing, sessions, threads, folder, .. } = self;
+        let Self { containers, plane, queue, watcher, exits, news, closing, sessions, threads, folder, .. } = self;
+        let within = if replicas == Replicas::Leave { LAST_REQUESTS } else { LAST_MOMENT };
+        unless_panicked(tokio::task::spawn_blocking(move || plane.finish(within)).await);
         closing.send_replace(true);
         if sessions.await.is_err() {
             tracing::error!("the session's task had failed");
@@ -365,6 +377,7 @@ impl Parts {
             state: self.folder.path().to_owned(),
             node: self.identity.node,
             containers: self.containers,
+            plane,
             queue: self.queue,
             watcher: self.watcher,
             exits: self.exits,
@@ -380,7 +393,7 @@ impl Parts {
     }
 
     fn facts(&self, boot: &str, capacity: Resources) -> Facts {
-        let shared_ports = self.config.ingress.as_ref().map(|ingress| ingress.shared_ports.clone());
+        let shared_ports = self.config.ingress.as_ref().map(IngressConfig::all_shared_ports);
         Facts {
             boot: boot.to_owned(),
             capacity,
@@ -413,7 +426,7 @@ impl Parts {
         let link = self.config.links.map(|address| LinkConfig { address, identity });
         let config = IngressConfig { link, ..config.clone() };
         let ingress = Ingress::start(&config, Arc::new(Inside(self.containers.clone())));
-        Ok(Arc::new(ingress.map_err(StartError::Thread)?))
+        Ok(Arc::new(ingress?))
     }
 
     fn calls(&self, images: Arc<Images>, news: &mpsc::Sender<News>) -> Calls {

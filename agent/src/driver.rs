@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bellows_agent_core::input::LaunchFailure;
 use bellows_agent_core::{
-    AgentCore, Allowance, Effect, Fence, Input, Probe, Record, ReplicaId, ReplicaReport, Resources, SessionId,
+    AgentCore, Allowance, AppId, Effect, Fence, Input, Probe, Record, ReplicaId, ReplicaReport, Resources, SessionId,
 };
 use bellows_proto::node::{FromAgent, Hello, Subscribe, from_agent};
 use bellows_runtime::handle::NodeUsage;
@@ -245,9 +245,10 @@ impl Driver {
             Effect::Hello { fence, session, inventory, remembered, allowances } => {
                 self.hello(fence, session, (inventory, remembered), &allowances);
             }
-            Effect::Subscribe { fence, session, apps } => {
-                let apps = apps.into_iter().map(|app| app.0).collect();
-                let subscribe = Subscribe { session: session.0, apps, dropped: Vec::new() };
+            Effect::Subscribe { fence, session, apps, dropped } => {
+                dropped.iter().for_each(|app| self.plane.forget(*app));
+                let numbers = |apps: Vec<AppId>| apps.into_iter().map(|app| app.0).collect();
+                let subscribe = Subscribe { session: session.0, apps: numbers(apps), dropped: numbers(dropped) };
                 self.send(fence, session, from_agent::Body::Subscribe(subscribe));
             }
             Effect::Traffic { fence, session, apps, replicas } => {

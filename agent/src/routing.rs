@@ -11,10 +11,11 @@ use crate::worker::chain;
 
 impl Driver {
     pub(crate) fn entrances(&self, push: EntrancePush) {
-        let EntrancePush { fence, session, whole, changed, gone } = push;
+        let EntrancePush { fence, session, whole, changed, gone, removed } = push;
         if !self.is_live(fence, session) {
             return;
         }
+        self.plane.removed_nodes(&removed);
         let shared = &self.facts.shared_ports;
         let ways = changed.into_iter().map(|told| entrance(told, shared));
         match ways.collect::<Result<Vec<_>, _>>() {

@@ -1,6 +1,7 @@
 //! Between the driver and the data plane: what the leader says of routes goes down, what the data plane counts goes up.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use bellows_agent_core::traffic::entrance::{Protocol, Route};
 use bellows_agent_core::traffic::hold::Hold;
@@ -19,8 +20,12 @@ pub(crate) type Changed<'a> = Pin<Box<dyn Future<Output = Vec<(AppId, Demand)>> 
 pub(crate) trait DataPlane: Send + Sync {
     /// Where requests come in; with `whole`, what is not named is gone.
     fn entrances(&self, whole: bool, changed: Vec<Entrance>, gone: &[AppId]);
+    /// These nodes left for good: their certificates are worth nothing.
+    fn removed_nodes(&self, nodes: &[u32]);
     /// The leader's word on an app's copies.
     fn routes(&self, app: AppId, update: Update);
+    /// What is known of an app's copies elsewhere gets old from now on.
+    fn forget(&self, app: AppId);
     /// This agent's own word on a copy here. From its return on nobody is let in to one that is parked.
     fn here(&self, app: AppId, copy: HereCopy);
     /// A copy here has ended.
@@ -29,6 +34,8 @@ pub(crate) trait DataPlane: Send + Sync {
     fn in_flight(&self, replica: ReplicaId) -> u32;
     /// The data plane's own connections to a copy here.
     fn connections(&self, replica: ReplicaId) -> u32;
+    /// Takes nothing new, and waits at most this long until what is under way has ended. Blocks.
+    fn finish(&self, within: Duration);
     /// Waits for demand that has changed.
     fn changed(&self) -> Changed<'_>;
 }
@@ -38,7 +45,9 @@ pub(crate) struct NoIngress;
 
 impl DataPlane for NoIngress {
     fn entrances(&self, _: bool, _: Vec<Entrance>, _: &[AppId]) {}
+    fn removed_nodes(&self, _: &[u32]) {}
     fn routes(&self, _: AppId, _: Update) {}
+    fn forget(&self, _: AppId) {}
     fn here(&self, _: AppId, _: HereCopy) {}
     fn here_no_more(&self, _: ReplicaId) {}
     fn in_flight(&self, _: ReplicaId) -> u32 {
@@ -47,6 +56,7 @@ impl DataPlane for NoIngress {
     fn connections(&self, _: ReplicaId) -> u32 {
         0
     }
+    fn finish(&self, _: Duration) {}
     fn changed(&self) -> Changed<'_> {
         Box::pin(std::future::pending())
     }
@@ -59,6 +69,8 @@ pub(crate) struct EntrancePush {
     pub(crate) whole: bool,
     pub(crate) changed: Vec<wire::Entrance>,
     pub(crate) gone: Vec<AppId>,
+    /// Nodes that left for good.
+    pub(crate) removed: Vec<u32>,
 }
 
 /// A push of copies, by app.
@@ -84,6 +96,7 @@ pub(crate) fn entrance_push(push: wire::Entrances) -> Result<EntrancePush, Misun
         whole: push.whole,
         changed: push.apps,
         gone: push.gone.into_iter().map(AppId).collect(),
+        removed: push.removed_nodes,
     })
 }
 
@@ -134,7 +147,16 @@ pub(crate) fn entrance(entrance: wire::Entrance, shared: &[u16]) -> Result<Entra
             own => vec![own],
         };
         let (host, path, to) = (route.host, route.path.trim_end_matches('/').to_owned(), port(route.port)?);
-        let way = |listen| Route { listen, host: host.clone(), path: path.clone(), port: to, protocol };
+        let max_body = Some(Bytes(route.max_body)).filter(|most| most.0 > 0);
+        let way = |listen| Route {
+            listen,
+            host: host.clone(),
+            path: path.clone(),
+            port: to,
+            protocol,
+            tls: route.tls,
+            max_body,
+        };
         routes.extend(listens.into_iter().map(way));
     }
     Ok(Entrance { app: AppId(entrance.app), name: entrance.name, routes, elastic: entrance.elastic })
@@ -188,7 +210,13 @@ mod tests {
     use super::*;
 
     fn wire_entrance(listen: u32, protocol: types::port::Protocol) -> wire::Entrance {
-        let route = types::Route { listen, host: "a.example".to_owned(), path: "/api/".to_owned(), port: 80 };
+        let route = types::Route {
+            listen,
+            host: "a.example".to_owned(),
+            path: "/api/".to_owned(),
+            port: 80,
+            ..types::Route::default()
+        };
         let port = types::Port { name: String::new(), port: 80, protocol: protocol.into() };
         wire::Entrance { app: 3, routes: vec![route], ports: vec![port], ..wire::Entrance::default() }
     }

@@ -95,7 +95,18 @@ async fn a_dry_run_changes_nothing() {
     assert_eq!((told.id, told.generation, told.changed), (0, 0, true));
     assert!(client.list_apps(wire::ListAppsRequest {}).await.expect("listed").into_inner().apps.is_empty());
     client.apply(apply(spec("web", "web:1", 3))).await.expect("applied");
-    assert!(!client.apply(dry).await.expect("checked").into_inner().changed);
+    assert!(!client.apply(dry.clone()).await.expect("checked").into_inner().changed);
+    let with_way = |name| {
+        let mut spec = spec(name, "web:1", 3);
+        spec.ports = vec![bellows_proto::types::Port { name: String::new(), port: 80, protocol: 1 }];
+        spec.routes =
+            vec![bellows_proto::types::Route { host: "a.example".to_owned(), port: 80, ..Default::default() }];
+        apply(spec)
+    };
+    client.apply(with_way("one")).await.expect("applied");
+    let other = wire::ApplyRequest { dry_run: true, ..with_way("two") };
+    let refusal = client.apply(other).await.expect_err("another app takes these requests");
+    assert!(refusal.message().contains("a.example, path / is taken"), "{}", refusal.message());
     house.controller.shutdown().await;
 }
 

@@ -178,7 +178,10 @@ impl AgentCore {
             }
             Input::Sampled { readings } => self.sampled(now, readings),
             Input::Freeze { replica, frozen, force, ticket } => self.freeze(replica, frozen, force, ticket),
-            Input::Heartbeat { load } => return Some(load),
+            Input::Heartbeat { load } => {
+                self.forget_quiet(now);
+                return Some(load);
+            }
         }
         None
     }

@@ -17,6 +17,9 @@ use crate::report::Reason;
 use crate::traffic::Demand;
 use crate::units::{Instant, Millis};
 
+/// Without a request for an hour.
+const QUIET: Millis = Millis(3_600_000);
+
 /// What the leader hears of one app's demand at this ingress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Asked {
@@ -35,6 +38,10 @@ pub(crate) struct Asks {
     pub(crate) allowances: BTreeMap<ReplicaId, Allowance>,
     /// To be subscribed to in this step.
     new: BTreeSet<AppId>,
+    /// To be unsubscribed from in this step.
+    dropped: BTreeSet<AppId>,
+    /// Arrivals of those that were unsubscribed from: no news, should they be asked for again.
+    quiet: BTreeMap<AppId, u64>,
     /// Whose counts have changed.
     changed: BTreeSet<AppId>,
     counted: BTreeSet<ReplicaId>,
@@ -47,6 +54,8 @@ struct App {
     /// Arrivals before the session: its leader does not hear of them.
     before: u64,
     oldest_held: Option<Instant>,
+    /// When the counts changed last.
+    changed_at: Instant,
 }
 
 impl AgentCore {
@@ -61,13 +70,33 @@ impl AgentCore {
         if !self.asks.apps.contains_key(&app) {
             self.asks.new.insert(app);
         }
-        let asked = self.asks.apps.entry(app).or_default();
+        let before = self.asks.quiet.remove(&app).unwrap_or(0);
+        let asked = self.asks.apps.entry(app).or_insert_with(|| App { before, ..App::default() });
         let same = (asked.held, asked.arrivals) == (demand.held, demand.arrivals);
         (asked.held, asked.arrivals, asked.oldest_held) = (demand.held, demand.arrivals, demand.oldest_held);
         if !same || self.asks.new.contains(&app) {
+            asked.changed_at = now;
             self.asks.changed.insert(app);
         }
         self.start_by_allowance(now, app);
+    }
+
+    /// Routes of apps that nobody has asked for here for long are of no use: no more of them is told to this node. Those of which a copy is
+    /// or may be started here stay.
+    pub(crate) fn forget_quiet(&mut self, now: Instant) {
+        let here: BTreeSet<AppId> = self.replicas.values().map(|copy| copy.app).collect();
+        let allowed: BTreeSet<AppId> = self.asks.allowances.values().map(|allowance| allowance.app).collect();
+        let quiet = |app: &AppId, asked: &App| {
+            asked.held == 0 && now - asked.changed_at >= QUIET && !here.contains(app) && !allowed.contains(app)
+        };
+        let gone: Vec<AppId> =
+            self.asks.apps.iter().filter(|(app, asked)| quiet(app, asked)).map(|(app, _)| *app).collect();
+        for app in gone {
+            let arrivals = self.asks.apps.remove(&app).map_or(0, |asked| asked.arrivals);
+            self.asks.quiet.insert(app, arrivals);
+            self.asks.new.remove(&app);
+            self.asks.dropped.insert(app);
+        }
     }
 
     /// What may be started from here on; what was allowed before and is not named is not allowed any more.
@@ -141,6 +170,7 @@ impl AgentCore {
             asked.before = asked.arrivals;
         }
         self.asks.new = self.asks.apps.keys().copied().collect();
+        self.asks.dropped.clear();
         self.asks.changed.clone_from(&self.asks.new);
         let serving = self.replicas.values().filter(|copy| copy.seen.work.in_flight() > 0);
         self.asks.counted = serving.map(|copy| copy.id).collect();
@@ -153,8 +183,9 @@ impl AgentCore {
         };
         let (fence, session) = (session.fence, session.id);
         let new: Vec<AppId> = std::mem::take(&mut self.asks.new).into_iter().collect();
-        if !new.is_empty() {
-            self.effects.push(Effect::Subscribe { fence, session, apps: new });
+        let dropped: Vec<AppId> = std::mem::take(&mut self.asks.dropped).into_iter().collect();
+        if !new.is_empty() || !dropped.is_empty() {
+            self.effects.push(Effect::Subscribe { fence, session, apps: new, dropped });
         }
         let changed = std::mem::take(&mut self.asks.changed);
         let counted = std::mem::take(&mut self.asks.counted);

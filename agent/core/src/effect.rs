@@ -57,6 +57,8 @@ pub enum Effect {
         session: SessionId,
         /// Apps.
         apps: Vec<AppId>,
+        /// Apps that nobody has asked for here for long: what the ingress knows of their copies elsewhere gets old from now on.
+        dropped: Vec<AppId>,
     },
     /// Tell the leader of demand that has changed.
     Traffic {

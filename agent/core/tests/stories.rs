@@ -38,5 +38,6 @@ story!(said_twice);
 story!(demand);
 story!(allowance);
 story!(allowance_unused);
+story!(asked_for_no_more);
 story!(health);
 story!(frozen);

@@ -31,6 +31,10 @@ impl Answer {
         Self::new(408, "the body of the request did not come in time")
     }
 
+    pub(crate) fn body_too_large(most: u64) -> Self {
+        Self::new(413, format!("the body of the request is too large: this app takes {most} bytes"))
+    }
+
     pub(crate) fn no_app(host: &str, path: &str) -> Self {
         let path = path.split('?').next().unwrap_or_default();
         Self::new(404, format!("no app takes requests for host {host:?} and path {path:?} on this port"))
@@ -57,6 +61,7 @@ fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        413 => "Content Too Large",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",
@@ -65,6 +70,28 @@ fn phrase(status: u16) -> &'static str {
         505 => "HTTP Version Not Supported",
         _ => "Error",
     }
+}
+
+/// As gRPC says it, by its table for answers of intermediaries; so its clients know what to try again.
+pub(crate) fn grpc(answer: &Answer) -> Vec<u8> {
+    let status = match answer.status {
+        400 | 431 => 13,             // internal
+        404 | 405 => 12,             // unimplemented
+        413 => 8,                    // resource exhausted
+        408 | 502 | 503 | 504 => 14, // unavailable
+        _ => 2,                      // unknown
+    };
+    let mut text = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\nConnection: close\r\ngrpc-status: {status}\r\ngrpc-message: "
+    );
+    for byte in answer.reason.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => text.push(char::from(byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text.push_str("\r\n\r\n");
+    text.into_bytes()
 }
 
 /// As HTTP/1.1 says it. The connection ends with it.

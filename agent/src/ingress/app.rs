@@ -59,6 +59,8 @@ struct State {
     traffic: AppTraffic,
     waiting: HashMap<Ticket, oneshot::Sender<Result<Target, Refusal>>>,
     targets: HashMap<ReplicaId, Target>,
+    /// Other ingresses that wait for room in copies of this node.
+    watched: HashMap<ReplicaId, Vec<oneshot::Sender<()>>>,
     removed: bool,
 }
 
@@ -128,6 +130,13 @@ impl App {
         self.changed(false);
     }
 
+    /// Nothing more is heard of copies elsewhere.
+    pub(crate) fn forget(&self) {
+        let mut state = self.lock();
+        state.traffic.forget();
+        state.targets.retain(|_, target| matches!(target, Target::Here { .. }));
+    }
+
     /// This agent's own word on a copy here: from its return on nobody is admitted to one that is parked.
     pub(crate) fn here(&self, here: HereCopy) {
         let now = self.time.now();
@@ -135,8 +144,10 @@ impl App {
         let address = here.address.parse().unwrap_or(Ipv4Addr::UNSPECIFIED);
         let target = Target::Here { replica: here.replica, attempt: here.attempt, address };
         state.targets.insert(here.replica, target);
+        let replica = here.replica;
         let moved = state.traffic.here(now, here);
         state.deliver(moved);
+        state.tell_room(now, replica);
         drop(state);
         self.changed(false);
     }
@@ -146,6 +157,7 @@ impl App {
         let mut state = self.lock();
         state.traffic.here_no_more(replica);
         state.targets.remove(&replica);
+        state.watched.remove(&replica);
         drop(state);
         self.changed(false);
     }
@@ -178,6 +190,29 @@ impl App {
     /// Requests in a copy of this node.
     pub(crate) fn in_flight(&self, replica: ReplicaId) -> u32 {
         self.lock().traffic.in_flight(replica)
+    }
+
+    /// Ready when a copy of this node has room, or is no more; at once if it is so already.
+    pub(crate) fn room(&self, replica: ReplicaId) -> oneshot::Receiver<()> {
+        let now = self.time.now();
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        if !state.traffic.has_room(now, replica) && state.targets.contains_key(&replica) {
+            let watched = state.watched.entry(replica).or_default();
+            watched.retain(|sender| !sender.is_closed());
+            watched.push(sender);
+        }
+        receiver // whose sender is gone is as good as told
+    }
+
+    /// The owner of a copy elsewhere said that there is room again.
+    pub(crate) fn opened(&self, replica: ReplicaId) {
+        let now = self.time.now();
+        let mut state = self.lock();
+        let moved = state.traffic.opened(now, replica);
+        state.deliver(moved);
+        drop(state);
+        self.changed(false);
     }
 
     /// The owner of a copy elsewhere said how many requests are in it.
@@ -230,6 +265,7 @@ impl App {
         if !moved.is_empty() {
             state.deliver(moved);
         }
+        state.tell_room(now, replica);
         drop(state);
         self.changed(false);
     }
@@ -253,6 +289,13 @@ impl App {
 impl State {
     fn target(&self, replica: ReplicaId) -> Option<Target> {
         self.targets.get(&replica).cloned()
+    }
+
+    /// Those elsewhere who wait for room in this copy hear of it, if those here have left any. All of them: who comes too late hears no again.
+    fn tell_room(&mut self, now: Instant, replica: ReplicaId) {
+        if !self.watched.is_empty() && self.watched.contains_key(&replica) && self.traffic.has_room(now, replica) {
+            self.watched.remove(&replica); // dropping them tells them
+        }
     }
 
     /// Whoever is not there any more to take its seat gives it back when it drops the receiver: see [`Waiting`].

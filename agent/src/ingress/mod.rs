@@ -20,12 +20,13 @@ mod shared;
 mod tcp;
 mod thread;
 mod time;
+mod tls;
 mod tunnel;
 mod wire;
 
 use std::io;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use tokio::sync::watch;
 pub use dial::Dial;
 pub use link::{LinkConfig, LinkError, LinkIdentity};
 pub(crate) use plane::Inside;
+pub use tls::{TlsConfig, TlsError};
 
 use http1::upstream::{Open, Pool};
 use shared::Shared;
@@ -50,6 +52,8 @@ pub struct IngressConfig {
     pub threads: usize,
     /// Ports for apps that name none of their own.
     pub shared_ports: Vec<u16>,
+    /// Certificates, and the ports that take TLS; none when absent.
+    pub tls: Option<TlsConfig>,
     /// Where ingresses of other nodes reach this one; nowhere when absent, and then it reaches none.
     pub link: Option<LinkConfig>,
     /// How long others may take.
@@ -81,26 +85,77 @@ impl Default for IngressConfig {
             address: thread::EVERYWHERE,
             threads,
             shared_ports: vec![8080],
+            tls: None,
             link: None,
             patience: Patience::default(),
         }
     }
 }
 
+impl IngressConfig {
+    /// Said at once, not when the first app is there to be asked for.
+    fn check_free(&self) -> Result<(), IngressError> {
+        let shared = self.all_shared_ports().into_iter().map(|port| SocketAddr::new(self.address, port));
+        let shared = shared.map(|at| (at, "--ingress-port, --ingress-tls-port, --ingress"));
+        let link = self.link.as_ref().map(|link| (link.address, "--links"));
+        for (at, flags) in shared.chain(link) {
+            shared::free(at).map_err(|source| IngressError::Taken { at, flags, source })?;
+        }
+        Ok(())
+    }
+
+    /// Ports for apps that name none of their own, in clear and within TLS.
+    pub fn all_shared_ports(&self) -> Vec<u16> {
+        let secure = self.tls.as_ref().map_or(&[][..], |tls| &tls.shared_ports);
+        self.shared_ports.iter().chain(secure).copied().collect()
+    }
+}
+
+/// Why an ingress did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum IngressError {
+    /// A thread.
+    #[error("cannot start a thread of the ingress")]
+    Thread(#[source] io::Error),
+    /// Who this node is, to others.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Somebody is there already.
+    #[error(
+        "cannot listen on {at}: another process does, or the address is none of this server's; stop it, or choose another one ({flags})"
+    )]
+    Taken {
+        /// Where.
+        at: SocketAddr,
+        /// What chooses it.
+        flags: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
 /// A running ingress. Dropping it ends it.
 pub struct Ingress {
     shared: Arc<Shared>,
     open: Arc<Open>,
-    closing: watch::Sender<bool>,
-    threads: Vec<JoinHandle<()>>,
+    closing: watch::Sender<Closing>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
+
+/// By when everything must have ended; never while it is none.
+pub(crate) type Closing = Option<std::time::Instant>;
 
 impl Ingress {
     /// Starts its threads; it listens when it is told of routes.
-    pub fn start(config: &IngressConfig, dial: Arc<dyn Dial>) -> io::Result<Self> {
-        let trust = config.link.as_ref().map(link::Trust::new).transpose().map_err(io::Error::other)?;
-        let (shared, open) = (Shared::new(config.address, config.patience, trust), Arc::<Open>::default());
-        let (closing, closing_seen) = watch::channel(false);
+    pub fn start(config: &IngressConfig, dial: Arc<dyn Dial>) -> Result<Self, IngressError> {
+        let shared = Shared::new(config)?;
+        config.check_free()?;
+        let open = Arc::<Open>::default();
+        let (closing, closing_seen) = watch::channel(None);
         let mut threads = Vec::new();
         for number in 0..config.threads.max(1) {
             let (shared, closing) = (shared.clone(), closing_seen.clone());
@@ -108,12 +163,32 @@ impl Ingress {
             let life = move || async move {
                 if number == 0 {
                     tokio::task::spawn_local(keep_time(shared.clone()));
+                    shared.tls.clone().map(|tls| tokio::task::spawn_local(tls.look_after()));
                 }
                 Thread::run(shared, Pool::new(dial, open), closing).await;
             };
-            threads.push(start_thread(number, life)?);
+            threads.push(start_thread(number, life).map_err(IngressError::Thread)?);
         }
-        Ok(Self { shared, open, closing, threads })
+        Ok(Self { shared, open, closing, threads: Mutex::new(threads) })
+    }
+
+    /// Takes no new connections, and gives what is under way this long to end: whoever keeps a connection is told with its next answer that
+    /// it is the last one, streams of HTTP/2 end behind a GOAWAY, and what is upgraded or raw goes on. Returns when all is over.
+    pub fn finish(&self, within: Duration) {
+        self.closing.send_if_modified(|closing| {
+            let by = std::time::Instant::now() + within;
+            let sooner = closing.is_none_or(|before| by < before);
+            if sooner {
+                *closing = Some(by);
+            }
+            sooner
+        });
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the ingress had failed");
+            }
+        }
     }
 
     /// Where requests come in; with `whole`, what is not named is gone.
@@ -121,9 +196,21 @@ impl Ingress {
         self.shared.update_entrances(whole, changed, gone);
     }
 
+    /// These nodes left for good: links with them end, and their certificates are refused from now on.
+    pub fn removed_nodes(&self, nodes: &[u32]) {
+        if let Some(trust) = &self.shared.trust {
+            trust.remove(nodes);
+        }
+    }
+
     /// The leader's word on an app's copies.
     pub fn routes(&self, app: AppId, update: Update) {
         self.shared.app(app).update(update);
+    }
+
+    /// What is known of an app's copies elsewhere gets old from now on: the next request asks anew.
+    pub fn forget(&self, app: AppId) {
+        self.shared.app(app).forget();
     }
 
     /// This agent's own word on a copy of this node. From its return on nobody is admitted to a copy that is parked.
@@ -164,18 +251,13 @@ impl Ingress {
 
 impl Drop for Ingress {
     fn drop(&mut self) {
-        self.closing.send_replace(true);
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the ingress had failed");
-            }
-        }
+        self.finish(Duration::ZERO);
     }
 }
 
 impl std::fmt::Debug for Ingress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ingress").field("threads", &self.threads.len()).finish_non_exhaustive()
+        f.debug_struct("Ingress").finish_non_exhaustive()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bellows_agent_core::traffic::{Entrance, HereCopy, Update};
 use bellows_agent_core::{AppId, ReplicaId};
@@ -24,8 +25,14 @@ impl DataPlane for Ingress {
     fn entrances(&self, whole: bool, changed: Vec<Entrance>, gone: &[AppId]) {
         self.entrances(whole, changed, gone);
     }
+    fn removed_nodes(&self, nodes: &[u32]) {
+        self.removed_nodes(nodes);
+    }
     fn routes(&self, app: AppId, update: Update) {
         self.routes(app, update);
+    }
+    fn forget(&self, app: AppId) {
+        self.forget(app);
     }
     fn here(&self, app: AppId, copy: HereCopy) {
         self.here(app, copy);
@@ -38,6 +45,9 @@ impl DataPlane for Ingress {
     }
     fn connections(&self, replica: ReplicaId) -> u32 {
         self.connections(replica)
+    }
+    fn finish(&self, within: Duration) {
+        self.finish(within);
     }
     fn changed(&self) -> Changed<'_> {
         Box::pin(self.changed())

@@ -1,18 +1,28 @@
 //! What all threads know.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bellows_agent_core::traffic::{Entrance, Entrances};
 use bellows_agent_core::{AppId, ReplicaId};
+use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
-use super::Patience;
 use super::app::App;
 use super::changes::Changes;
 use super::link::Trust;
 use super::time::Time;
+use super::tls::Tls;
+use super::{IngressConfig, IngressError, Patience};
+
+/// Can it be listened on, by whoever does not share?
+pub(crate) fn free(at: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?; // what is left of connections is nobody who listens
+    socket.bind(&at.into())
+}
 
 /// What all threads know.
 pub(crate) struct Shared {
@@ -20,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) patience: Patience,
     /// Who other ingresses are told that this is; nobody where there are no others.
     pub(crate) trust: Option<Trust>,
+    /// For connections over TLS; absent without certificates.
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) entrances: watch::Sender<Arc<Entrances>>,
     pub(crate) changes: Arc<Changes>,
     pub(crate) time: Time,
@@ -28,21 +40,27 @@ pub(crate) struct Shared {
     here: RwLock<BTreeMap<ReplicaId, (AppId, bool)>>,
     /// Ports that cannot be listened on; told of once.
     refused: Mutex<BTreeSet<u16>>,
+    /// Addresses of which is known that no other process listens there.
+    alone: Mutex<BTreeSet<SocketAddr>>,
 }
 
 impl Shared {
-    pub(crate) fn new(address: IpAddr, patience: Patience, trust: Option<Trust>) -> Arc<Self> {
-        Arc::new(Self {
-            address,
-            patience,
+    pub(crate) fn new(config: &IngressConfig) -> Result<Arc<Self>, IngressError> {
+        let trust = config.link.as_ref().map(Trust::new).transpose()?;
+        let tls = config.tls.as_ref().map(Tls::new).transpose()?;
+        Ok(Arc::new(Self {
+            address: config.address,
+            patience: config.patience,
             trust,
+            tls: tls.map(Arc::new),
             entrances: watch::channel(Arc::default()).0,
             changes: Arc::default(),
             time: Time::start(),
             apps: Mutex::default(),
             here: RwLock::default(),
             refused: Mutex::default(),
-        })
+            alone: Mutex::default(),
+        }))
     }
 
     /// The app's traffic, from its first mention on.
@@ -91,6 +109,16 @@ impl Shared {
     pub(crate) fn in_rotation(&self, replica: ReplicaId) -> bool {
         let here = self.here.read().unwrap_or_else(PoisonError::into_inner);
         here.get(&replica).is_some_and(|(_, in_rotation)| *in_rotation)
+    }
+
+    /// Threads share ports among them, which would share them with another process too, in silence: the first one makes sure that there is none.
+    pub(crate) fn alone(&self, at: SocketAddr) -> io::Result<()> {
+        let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        if !alone.contains(&at) {
+            free(at)?;
+            alone.insert(at);
+        }
+        Ok(())
     }
 
     pub(crate) fn refused(&self, port: u16) -> bool {

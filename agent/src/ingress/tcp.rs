@@ -25,6 +25,7 @@ const PIECE: usize = 64 << 10;
 /// One connection, to its end.
 pub(crate) async fn serve(thread: Rc<Thread>, client: Rc<Socket>, listen: u16) {
     let Some((app, port)) = thread.find(listen, "", "") else { return };
+    let _under_way = thread.under_way();
     let mut placed = app.arrive(0);
     loop {
         let seat = match placed {
@@ -42,7 +43,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, client: Rc<Socket>, listen: u16) {
     }
 }
 
-async fn connected(thread: &Thread, client: &Rc<Socket>, mut seat: Seat, port: Port) -> Result<(), (Seat, Bounce)> {
+async fn connected(thread: &Rc<Thread>, client: &Rc<Socket>, mut seat: Seat, port: Port) -> Result<(), (Seat, Bounce)> {
     match seat.target().clone() {
         Target::Here { replica, attempt, address } => {
             let place = Place { replica, attempt, address, port: port.number };

@@ -3,10 +3,10 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use bellows_agent::ingress::Patience;
+use bellows_agent::ingress::{Ingress, IngressConfig, Patience};
 use bellows_agent_core::traffic::{Entrance, Route, Terms};
 
-use crate::support::{APP, House, PATIENCE, Server, free_port, head, hold, replica, rest};
+use crate::support::{APP, House, PATIENCE, Plain, Server, free_port, head, hold, replica, rest};
 
 /// What is said of a copy that says this.
 fn answer_of(bytes: &'static [u8]) -> String {
@@ -33,6 +33,57 @@ fn a_copy_that_closes_early_or_answers_garbage_is_told_of() {
         let said = answer_of(bytes);
         assert!(said.starts_with("HTTP/1.1 502 Bad Gateway\r\n") && said.contains(what), "{what}: {said}");
     }
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_by_its_length_and_while_it_comes() {
+    let server = Server::start(1, 0, |mut stream| {
+        head(&mut stream);
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).expect("until it is given up");
+        assert!(all.len() < 1_000, "{} bytes came", all.len());
+    });
+    let mut house = House::new(server.port, Terms::default());
+    house.set_max_body(500);
+    house.copy(1, false);
+    let by_length = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 501\r\n\r\nbeginning";
+    let until = std::time::Instant::now() + PATIENCE;
+    let said = loop {
+        let mut stream = house.connect();
+        stream.write_all(by_length).expect("sent");
+        stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a bound in time");
+        let mut said = String::new();
+        if stream.read_to_string(&mut said).is_ok() {
+            break said;
+        }
+        assert!(std::time::Instant::now() < until, "both threads know of the bound");
+    };
+    assert!(said.starts_with("HTTP/1.1 413 Content Too Large\r\n") && said.ends_with("takes 500 bytes\n"), "{said}");
+    let mut stream = house.connect();
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").expect("sent");
+    for _ in 0..20 {
+        if stream.write_all(format!("64\r\n{}\r\n", "x".repeat(100)).as_bytes()).is_err() {
+            break;
+        }
+    }
+    let said = rest(&mut stream);
+    assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
+}
+
+#[test]
+fn a_port_of_another_process_is_refused_and_never_shared() {
+    let config = |port| {
+        let address = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        IngressConfig { address, shared_ports: vec![port], threads: 1, ..IngressConfig::default() }
+    };
+    let house = House::new(free_port(), Terms::default()); // it lets others of its own share its port
+    let error = Ingress::start(&config(house.port), std::sync::Arc::new(Plain)).expect_err("the port is taken");
+    assert!(
+        error.to_string().contains("another process does") && error.to_string().contains("--ingress-port"),
+        "{error}"
+    );
+    drop(house);
+    Ingress::start(&config(free_port()), std::sync::Arc::new(Plain)).expect("a free one");
 }
 
 #[test]

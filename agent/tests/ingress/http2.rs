@@ -64,7 +64,7 @@ async fn ask(link: &SendRequest<Bytes>, request: Request<()>) -> (u16, String) {
 }
 
 /// Sends all of a body as the other side takes it.
-async fn send_all(mut stream: h2::SendStream<Bytes>, mut body: Bytes) {
+pub async fn send_all(mut stream: h2::SendStream<Bytes>, mut body: Bytes) {
     while !body.is_empty() {
         stream.reserve_capacity(body.len());
         let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await.expect("open").expect("open");
@@ -98,7 +98,7 @@ pub fn app<F: Future<Output = ()> + 'static>(serve: impl Fn(Asked) -> F + Send +
     port
 }
 
-fn house2(port: u16, terms: Terms) -> House {
+pub fn house2(port: u16, terms: Terms) -> House {
     let house = House::with(port, terms, Protocol::Http2, IngressConfig::default());
     house.copy(1, false);
     house
@@ -522,4 +522,72 @@ fn a_reader_that_does_not_read_is_given_up_and_costs_little() {
         drop(body);
     });
     wait(|| house.ingress.in_flight(replica(1)) == 0);
+}
+
+#[test]
+fn apps_and_askers_at_fault_are_told_of_stream_by_stream() {
+    let server = Server::start(1, 0, |mut stream| {
+        let asked = head(&mut stream);
+        let says: &[u8] = match asked.split(' ').nth(1) {
+            Some("/early") => b"",
+            Some("/garbage") => b"\x16\x03\x01\x02garbage\r\n\r\n",
+            Some("/chunks") => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello",
+            Some("/half") => b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+            Some("/slow") => return drop(head(&mut stream)),
+            _ => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        };
+        stream.write_all(says).expect("said");
+    });
+    let patience = Patience { answer: Duration::from_millis(300), ..Patience::default() };
+    let house = House::patient(server.port, Terms::default(), patience);
+    house.copy(1, false);
+    run(async {
+        let link = dial(&house).await;
+        for (path, what) in
+            [("/early", "closed the connection before"), ("/garbage", "malformed"), ("/chunks", "chunks")]
+        {
+            let (status, said) = ask(&link, get(path)).await;
+            assert!(status == 502 && said.contains(what), "{path}: {status} {said}");
+        }
+        let mut ready = link.clone().ready().await.expect("ready");
+        let (answer, _) = ready.send_request(get("/half"), true).expect("sent");
+        let half = match answer.await {
+            Ok(answer) => all(answer.into_body()).await.expect_err("it is not whole"),
+            Err(error) => error, // which overtook the head
+        };
+        assert_eq!(half.reason(), Some(Reason::INTERNAL_ERROR));
+        let mut ready = link.clone().ready().await.expect("ready");
+        let (answer, mut stream) = ready.send_request(get("/slow"), false).expect("sent");
+        stream.send_data(Bytes::from_static(b"beginning"), false).expect("sent");
+        assert_eq!(answer.await.expect("an answer").status(), 408, "the rest of the body did not come");
+        assert_eq!(ask(&link, get("/")).await, (200, "ok".to_owned()), "the connection goes on");
+    });
+    wait(|| house.ingress.in_flight(replica(1)) == 0);
+}
+
+#[test]
+fn a_head_that_never_ends_is_given_up() {
+    let short = Duration::from_millis(300);
+    let house = House::patient(1, Terms::default(), Patience { idle: short, ..Patience::default() });
+    let (_, ended) = frames(&house, |writer| writer.write_all(&frame(1, 1, 1, GET)).expect("sent"), b"no such bytes");
+    assert!(ended);
+}
+
+#[test]
+fn a_copy_that_listens_late_gets_its_request_then() {
+    let port = crate::support::free_port();
+    let house = House::new(port, hold(10, 20_000));
+    house.copy(1, false);
+    run(async {
+        let link = dial(&house).await;
+        let asked = tokio::task::spawn_local(async move { ask(&link, get("/late")).await });
+        while house.ingress.demand().iter().all(|(_, demand)| demand.held == 0) {
+            tokio::task::yield_now().await;
+        }
+        let _server = Server::start(1, port, |mut stream| {
+            head(&mut stream);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").expect("said");
+        });
+        assert_eq!(asked.await.expect("no panic"), (200, "late".to_owned()));
+    });
 }

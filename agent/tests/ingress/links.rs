@@ -147,6 +147,96 @@ fn a_held_request_goes_through_when_the_owner_takes_it() {
 }
 
 #[test]
+fn an_owner_that_is_full_says_when_there_is_room_and_everybody_gets_through() {
+    let server = Server::start(1, 0, |mut stream| {
+        while !head(&mut stream).is_empty() {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("said");
+        }
+    });
+    let terms = Terms { limit: Some(1), ..hold(1_000, 20_000) };
+    let (asked, owner, address) = pair(server.port, terms.clone(), Protocol::Http, nodes());
+    let version = std::cell::Cell::new(2);
+    asked.copy_elsewhere(1, version.get(), terms.clone(), address);
+    owner.ingress.routes(
+        crate::support::APP,
+        bellows_agent_core::traffic::Update { version: 9, whole: true, terms, ..Default::default() },
+    );
+    owner.copy(1, false);
+    let began = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for house in [&asked, &asked, &owner] {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    let said = house.get("/");
+                    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+                });
+            }
+        }
+    });
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(10),
+        "{:?}: none waited for its turn by the clock",
+        began.elapsed()
+    );
+    wait(|| owner.ingress.in_flight(replica(1)) == 0);
+}
+
+#[test]
+fn the_owner_keeps_its_connection_to_the_app_and_one_that_was_closed_costs_no_request() {
+    let connections = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (count, closes) = (connections.clone(), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let close = closes.clone();
+    let (closed, seen) = std::sync::mpsc::sync_channel(1);
+    let server = Server::start(1, 0, move |mut stream| {
+        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        while !head(&mut stream).is_empty() {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("said");
+            if close.load(std::sync::atomic::Ordering::SeqCst) {
+                drop(stream); // without a word
+                return closed.send(()).expect("told");
+            }
+        }
+    });
+    let (asked, owner, address) = pair(server.port, Terms::default(), Protocol::Http, nodes());
+    asked.copy_elsewhere(1, 2, Terms::default(), address);
+    let mut stream = asked.connect();
+    let mut ask = || {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+        let answer = head(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(read(&mut stream, 2), b"ok");
+    };
+    for _ in 0..50 {
+        ask();
+        wait(|| owner.ingress.in_flight(replica(1)) == 0);
+    }
+    let made = connections.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(made < 10, "{made} connections for 50 requests"); // one for each thread, and again after a second of silence
+    closes.store(true, std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..100 {
+        ask();
+        seen.recv().expect("it has closed"); // whether the owner has noticed or not
+    }
+}
+
+#[test]
+fn a_removed_nodes_links_end_and_its_certificate_is_refused_at_either_end() {
+    let server = Server::echo(1);
+    let terms = hold(10, 300);
+    for removed_by_owner in [true, false] {
+        let (asked, owner, address) = pair(server.port, terms.clone(), Protocol::Http, nodes());
+        asked.copy_elsewhere(1, 2, terms.clone(), address);
+        assert!(asked.get("/").starts_with("HTTP/1.1 200 "));
+        match removed_by_owner {
+            true => owner.ingress.removed_nodes(&[9, 1]),
+            false => asked.ingress.removed_nodes(&[2]),
+        }
+        wait(|| asked.get("/").starts_with("HTTP/1.1 503 "));
+        assert!(asked.get("/").starts_with("HTTP/1.1 503 "));
+    }
+}
+
+#[test]
 fn raw_connections_cross_a_link() {
     let server = Server::start(1, 0, |mut stream| {
         let mut all = Vec::new();

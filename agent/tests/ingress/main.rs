@@ -1,5 +1,7 @@
 //! The ingress with real sockets: servers on loopback are its copies, so that no root is needed.
 
+mod clients;
+mod ends;
 mod faults;
 mod http1;
 mod http2;
@@ -7,3 +9,4 @@ mod links;
 mod smuggling;
 mod support;
 mod tcp;
+mod tls;

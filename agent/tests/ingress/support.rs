@@ -36,6 +36,8 @@ pub struct House {
     pub port: u16,
     app_port: u16,
     protocol: Protocol,
+    tls: bool,
+    max_body: Option<Bytes>,
 }
 
 impl House {
@@ -49,20 +51,37 @@ impl House {
     }
 
     pub fn with(app_port: u16, terms: Terms, protocol: Protocol, config: IngressConfig) -> Self {
+        Self::open_house(app_port, terms, protocol, config, false)
+    }
+
+    /// It takes TLS.
+    pub fn secure(app_port: u16, terms: Terms, protocol: Protocol, config: IngressConfig) -> Self {
+        Self::open_house(app_port, terms, protocol, config, true)
+    }
+
+    fn open_house(app_port: u16, terms: Terms, protocol: Protocol, config: IngressConfig, tls: bool) -> Self {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let ingress = Ingress::start(&IngressConfig { address, threads: 2, ..config }, Arc::new(Plain));
+        let config = IngressConfig { address, threads: 2, shared_ports: Vec::new(), ..config };
+        let ingress = Ingress::start(&config, Arc::new(Plain));
         let ingress = ingress.expect("an ingress starts");
-        let house = Self { ingress, port: free_port(), app_port, protocol };
+        let house = Self { ingress, port: free_port(), app_port, protocol, tls, max_body: None };
         house.ingress.routes(APP, Update { version: 1, whole: true, terms, ..Update::default() });
         house.open();
         house
     }
 
     fn open(&self) {
-        let route = Route { listen: self.port, port: self.app_port, protocol: self.protocol, ..Route::default() };
+        let (listen, port, protocol, tls) = (self.port, self.app_port, self.protocol, self.tls);
+        let route = Route { listen, port, protocol, tls, max_body: self.max_body, ..Route::default() };
         let entrance = Entrance { app: APP, name: "web".to_owned(), routes: vec![route], elastic: false };
         self.ingress.entrances(true, vec![entrance], &[]);
         self.connect();
+    }
+
+    /// From now on; threads learn of it one after the other.
+    pub fn set_max_body(&mut self, most: u64) {
+        self.max_body = Some(Bytes(most));
+        self.open();
     }
 
     /// A copy at 127.0.0.`n`.

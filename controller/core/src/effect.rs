@@ -97,6 +97,8 @@ pub enum Effect {
         apps: Vec<Entrance>,
         /// Apps that nobody can ask for any more.
         gone: Vec<AppId>,
+        /// The latest nodes that left for good, whose certificates are worth nothing; none when there is no news of that.
+        removed: Vec<NodeId>,
     },
     /// Tell a subscriber of its apps' copies.
     Routes {

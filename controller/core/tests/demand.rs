@@ -43,7 +43,14 @@ fn op() -> impl Strategy<Value = Op> {
 fn spec() -> AppSpec {
     let policies = vec![Policy::Concurrency { target: 4 }, Policy::RequestsPerSecond { target: 50 }];
     let elastic = Elastic { min: 0, max: 12, idle_grace: Millis(3_000), spare: 0, policies, up: None, down: None };
-    let route = Route { listen: None, host: "web.example".to_owned(), path: String::new(), port: 80 };
+    let route = Route {
+        listen: None,
+        host: "web.example".to_owned(),
+        path: String::new(),
+        port: 80,
+        tls: false,
+        max_body: None,
+    };
     AppSpec {
         name: "web".to_owned(),
         tenant: "default".to_owned(),

@@ -316,7 +316,14 @@ impl Teller {
                 "drain" => spec.drain_deadline = duration(next()),
                 "stop-after" => spec.when_cut_off = WhenCutOff::StopAfter(duration(next())),
                 "host" => {
-                    let route = Route { listen: None, host: next().to_owned(), path: String::new(), port: 80 };
+                    let route = Route {
+                        listen: None,
+                        host: next().to_owned(),
+                        path: String::new(),
+                        port: 80,
+                        tls: false,
+                        max_body: None,
+                    };
                     spec.traffic.routes.push(route);
                 }
                 "limit" => spec.traffic.limit = Some(number(next()) as u32),

@@ -51,12 +51,12 @@ fn rate() -> impl Strategy<Value = Rate> {
 }
 
 fn traffic() -> impl Strategy<Value = Traffic> {
-    let route = (of(1..=u16::MAX), word(), text(), any::<u16>()).prop_map(|(listen, host, path, port)| Route {
-        listen,
-        host,
-        path,
-        port,
-    });
+    let route = (of(1..=u16::MAX), word(), text(), any::<(u16, bool, Option<std::num::NonZeroU64>)>()).prop_map(
+        |(listen, host, path, (port, tls, most))| {
+            let max_body = most.map(|most| Bytes(most.get()));
+            Route { listen, host, path, port, tls, max_body }
+        },
+    );
     let hold = any::<(u32, u64, u64)>().prop_map(|(requests, bytes, time)| Hold {
         requests,
         bytes: Bytes(bytes),

@@ -1,6 +1,6 @@
 //! What ingresses are told, and what they count.
 
-use bellows_core::ids::{AppId, Fence, RevisionNumber, SessionId};
+use bellows_core::ids::{AppId, Fence, NodeId, RevisionNumber, SessionId};
 use bellows_core::input::{AppTraffic, TrafficReport};
 use bellows_core::plan::allow::Allowance;
 use bellows_core::plan::routes::{Entrance, RouteReplica, RouteUpdate};
@@ -20,11 +20,11 @@ const MAX_APPS: usize = 100_000;
 const MAX_COPIES: usize = 20_000;
 
 pub(crate) fn entrances_to_wire(
-    session: SessionId,
-    fence: Fence,
+    (session, fence): (SessionId, Fence),
     whole: bool,
     apps: &[Entrance],
     gone: &[AppId],
+    removed: &[NodeId],
 ) -> wire::Entrances {
     wire::Entrances {
         fence: Some(fence_to_wire(fence)),
@@ -32,6 +32,7 @@ pub(crate) fn entrances_to_wire(
         whole,
         apps: apps.iter().map(entrance_to_wire).collect(),
         gone: gone.iter().map(|app| app.0).collect(),
+        removed_nodes: removed.iter().map(|node| node.0).collect(),
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) fn route_to_wire(route: &Route) -> wire::Route {
         host: route.host.clone(),
         path: route.path.clone(),
         port: u32::from(route.port),
+        tls: route.tls,
+        max_body: route.max_body.map_or(0, |most| most.0),
     }
 }
 
@@ -53,5 +55,7 @@ fn route_from_wire(route: wire::Route) -> Result<Route> {
         host: route.host,
         path: route.path,
         port: port("port", route.port)?,
+        tls: route.tls,
+        max_body: Some(Bytes(route.max_body)).filter(|most| most.0 > 0),
     })
 }

@@ -28,8 +28,9 @@ impl Driver {
             Effect::Probe { node, session, newcomer } => {
                 self.send(node, session, Body::Probe(wire::Probe { nonce: newcomer.0 }));
             }
-            Effect::Entrances { node, session, fence, whole, apps, gone } => {
-                self.send(node, session, Body::Entrances(entrances_to_wire(session, fence, whole, &apps, &gone)));
+            Effect::Entrances { node, session, fence, whole, apps, gone, removed } => {
+                let push = entrances_to_wire((session, fence), whole, &apps, &gone, &removed);
+                self.send(node, session, Body::Entrances(push));
             }
             Effect::Allowances { node, session, fence, version, allowances } => {
                 let push = self.sessions.allowances((session, fence, version), &allowances, self.core.model());

@@ -141,6 +141,9 @@ impl Driver {
             let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
             return Err(status_of_refusal(&Refusal::BadSpec(texts.join("\n"))));
         }
+        if let Some(taken) = self.core.model().ways_taken(spec) {
+            return Err(status_of_refusal(&Refusal::BadSpec(taken)));
+        }
         let known = self.core.view().find_app(&spec.tenant, &spec.name);
         let actual = known.map_or(Generation(0), |app| app.generation);
         if let Some(expected) = expected.map(Generation).filter(|expected| *expected != actual) {

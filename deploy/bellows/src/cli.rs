@@ -47,7 +47,7 @@ pub struct Cli {
 enum Verb {
     Dev(dev::Arguments),
     Controller(verbs::controller::Arguments),
-    Agent(verbs::agent::Arguments),
+    Agent(Box<verbs::agent::Arguments>),
     Apply(verbs::apply::Arguments),
     Scale(verbs::scale::Arguments),
     Apps(verbs::apps::Arguments),
@@ -179,7 +179,7 @@ fn run(verb: Verb, globals: &Globals) -> Result<(), Failure> {
     match verb {
         Verb::Dev(arguments) => dev::run(arguments, globals),
         Verb::Controller(arguments) => server(verbs::controller::run(arguments, globals)),
-        Verb::Agent(arguments) => server(verbs::agent::run(arguments, globals)),
+        Verb::Agent(arguments) => server(verbs::agent::run(*arguments, globals)),
         Verb::Apply(arguments) => client(verbs::apply::run(arguments, globals)),
         Verb::Scale(arguments) => client(verbs::scale::run(arguments, globals)),
         Verb::Apps(arguments) => client(verbs::apps::run(arguments, globals)),

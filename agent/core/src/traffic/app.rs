@@ -149,6 +149,20 @@ impl AppTraffic {
         }
     }
 
+    /// The owner of a copy elsewhere, which had said no, said that there is room: to whoever has waited the longest.
+    pub fn opened(&mut self, now: Instant, replica: ReplicaId) -> Vec<Moved> {
+        if let Some(copy) = self.copies.get_mut(&replica) {
+            copy.opened();
+        }
+        self.release(now)
+    }
+
+    /// Would a copy of this node be admitted to now?
+    pub fn has_room(&self, now: Instant, replica: ReplicaId) -> bool {
+        let here = self.copies.get(&replica).filter(|copy| copy.owner == Owner::Here);
+        here.is_some_and(|copy| copy.open(now, self.terms.limit))
+    }
+
     /// Requests in a copy of this node: exact.
     pub fn in_flight(&self, replica: ReplicaId) -> u32 {
         self.copies.get(&replica).map_or(0, |copy| copy.ours)
@@ -194,6 +208,14 @@ impl AppTraffic {
             self.told(now, told);
         }
         self.release(now)
+    }
+
+    /// Nothing more is heard of copies elsewhere: they are forgotten, until the next whole push.
+    pub fn forget(&mut self) {
+        let elsewhere = self.copies.values().filter(|copy| copy.owner != Owner::Here).map(|copy| copy.replica);
+        let gone: Vec<ReplicaId> = elsewhere.collect();
+        gone.into_iter().for_each(|id| self.gone(id, false));
+        self.version = 0;
     }
 
     /// This agent's own word on a copy here. From its return on nobody is admitted to a copy that is parked.

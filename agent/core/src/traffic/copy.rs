@@ -11,8 +11,10 @@ const FAILURES: u32 = 3;
 const ASIDE: Millis = Millis(1_000);
 /// At most: 1 s << 5.
 const ASIDE_DOUBLINGS: u32 = 5;
-/// A copy elsewhere that said no is asked again after this long, if nothing is heard of it before: about a round trip and a short request.
-const ASK_AGAIN: Millis = Millis(5);
+/// A copy that could not be reached is tried again after this long: one that is about to listen takes about as long.
+const TRY_AGAIN: Millis = Millis(5);
+/// A copy elsewhere that said no says when it may say yes; it is asked again after this long if that word was lost.
+const ASK_AGAIN: Millis = Millis(1_000);
 /// A new copy gets at least this share at once, or it would never be tried.
 const LEAST_SHARE: u64 = 100;
 
@@ -106,7 +108,13 @@ impl Copy {
             Bounce::Parked => {}
             Bounce::NotReached => self.failed(now),
         }
-        self.shut_until = Some(now + ASK_AGAIN);
+        self.shut_until = Some(now + if why == Bounce::NotReached { TRY_AGAIN } else { ASK_AGAIN });
+    }
+
+    /// Its owner said that it may be asked again.
+    pub(super) fn opened(&mut self) {
+        self.shut_until = None;
+        self.others = self.others.saturating_sub(1);
     }
 
     /// Its owner said how many requests are in it.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::AppId;
+use crate::units::Bytes;
 
 /// What a route speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,10 @@ pub struct Route {
     pub port: u16,
     /// What it speaks.
     pub protocol: Protocol,
+    /// Within TLS?
+    pub tls: bool,
+    /// A larger body of a request is refused; none: any.
+    pub max_body: Option<Bytes>,
 }
 
 /// An app that can be asked for.
@@ -77,6 +82,11 @@ impl Entrances {
     /// Ports to listen on, each with what it speaks.
     pub fn ports(&self) -> impl Iterator<Item = (u16, Protocol)> + '_ {
         self.ports.iter().filter_map(|(port, routes)| routes.first().map(|(_, route)| (*port, route.protocol)))
+    }
+
+    /// What is spoken at a port, and whether within TLS.
+    pub fn spoken(&self, port: u16) -> Option<(Protocol, bool)> {
+        self.ports.get(&port)?.first().map(|(_, route)| (route.protocol, route.tls))
     }
 
     /// The app's entrance.
@@ -132,7 +142,7 @@ mod tests {
     use super::*;
 
     fn route(host: &str, path: &str) -> Route {
-        Route { listen: 80, host: host.to_owned(), path: path.to_owned(), port: 8080, protocol: Protocol::Http }
+        Route { listen: 80, host: host.to_owned(), path: path.to_owned(), port: 8080, ..Route::default() }
     }
 
     fn entrances() -> Entrances {

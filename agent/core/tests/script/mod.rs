@@ -256,7 +256,12 @@ fn probe(word: &str) -> Probe {
 fn show(effect: &Effect) -> String {
     match effect {
         Effect::Persist(record) => format!("persist {}", show_record(record)),
-        Effect::Subscribe { session, apps, .. } => format!("subscribe {session} {}", shown(apps)),
+        Effect::Subscribe { session, apps, dropped, .. } if dropped.is_empty() => {
+            format!("subscribe {session} {}", shown(apps))
+        }
+        Effect::Subscribe { session, apps, dropped, .. } => {
+            format!("subscribe {session} {} no more {}", shown(apps), shown(dropped))
+        }
         Effect::Traffic { session, apps, replicas, .. } => {
             let apps = apps.iter().map(|(app, it)| format!(" {app}: {} held, {} came", it.held, it.arrivals));
             let replicas = replicas.iter().map(|(id, count)| format!(" {id}: {count}"));

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::framing::Framing;
 use super::relay::{Exchange, Exchanged};
 use super::request::{Bad, HEAD_MOST, Request, Sender};
 use crate::ingress::answer::{self, Answer};
@@ -69,6 +70,7 @@ impl<W: Wire> Client<W> {
 
     /// Requests that come one right after the other.
     async fn burst(&self, mut first: bool) -> After {
+        let _under_way = self.thread.under_way();
         let mut inbound = Lent::new();
         loop {
             let next = match self.head(&mut inbound).await {
@@ -132,7 +134,10 @@ impl<W: Wire> Client<W> {
             let answer = Answer::no_app(host, path);
             return self.say(answer).await;
         };
-        let mut exchange = Exchange::new(self, request);
+        if matches!(request.body, Framing::Length(length) if length > to.max_body) {
+            return self.say(Answer::body_too_large(to.max_body)).await;
+        }
+        let mut exchange = Exchange::new(self, request, to.max_body);
         let mut placed = app.arrive(inbound.filled().len());
         loop {
             let seat = match placed {
@@ -182,7 +187,7 @@ impl<W: Wire> Client<W> {
     /// Our own words instead of an app's. What is left of the request is not read, so the connection ends.
     async fn say(&self, answer: Answer) -> Next {
         self.wire.guarded().guard().within(LINGER_TIME);
-        let text = answer::http1(&answer);
+        let text = if self.sender.grpc { answer::grpc(&answer) } else { answer::http1(&answer) };
         match send(&self.wire, &text, b"").await {
             Ok(()) => Next::Close,
             Err(_) => Next::Cut,

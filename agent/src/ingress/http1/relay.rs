@@ -31,6 +31,9 @@ pub(crate) struct Exchange<'c, W> {
     request: Request,
     /// What of the body is not read yet.
     body: Framing,
+    /// How long the body may be, and how much of that is left.
+    max_body: u64,
+    left: u64,
     /// The head as the app gets it; empty before.
     head: Vec<u8>,
     /// Its sender says no more; it may still listen.
@@ -59,8 +62,16 @@ enum Trouble {
 }
 
 impl<'c, W: Wire> Exchange<'c, W> {
-    pub(crate) fn new(client: &'c Client<W>, request: Request) -> Self {
-        Self { client, body: request.body, request, head: Vec::new(), half_closed: false }
+    pub(crate) fn new(client: &'c Client<W>, request: Request, max_body: u64) -> Self {
+        let (body, head) = (request.body, Vec::new());
+        Self { client, body, request, max_body, left: max_body, head, half_closed: false }
+    }
+
+    /// So much more of the body is passed on, with what stands around its chunks.
+    fn charge(&mut self, count: usize) -> Result<(), Trouble> {
+        let left = self.left.checked_sub(count as u64);
+        self.left = left.ok_or_else(|| Trouble::Request(Answer::body_too_large(self.max_body)))?;
+        Ok(())
     }
 
     /// Takes what the asker sends meanwhile, as far as there is room; an error when it is gone.
@@ -128,6 +139,8 @@ impl<'c, W: Wire> Exchange<'c, W> {
         let mut body = self.body;
         let first = body.take(inbound.filled()).map_err(bad_body)?;
         let whole = body.over();
+        let left = self.left;
+        self.charge(first)?;
         self.progress(&way);
         let sent = send(&way, &self.head, &inbound.filled()[..first]).await;
         let again = Again { whole, sent_before: way.count_sent(self.head.len() + first) };
@@ -140,6 +153,7 @@ impl<'c, W: Wire> Exchange<'c, W> {
         }
         let replied = self.both(inbound, &way, again, sent.is_ok()).await;
         if let Err(Trouble::NotReached) = replied {
+            self.left = left;
             self.body = Framing::Length(first as u64);
         } else if whole {
             inbound.consume(first);
@@ -154,6 +168,7 @@ impl<'c, W: Wire> Exchange<'c, W> {
             Way::Here(upstream) if response.persistent && over && rest.is_empty() => {
                 self.client.thread.pool.give_back(upstream);
             }
+            Way::There(stream) if response.persistent && over && rest.is_empty() => stream.keep(),
             way => way.abandon(),
         }
         Ok(if goes_on && over && !self.half_closed { Next::Another } else { Next::Close })
@@ -162,20 +177,22 @@ impl<'c, W: Wire> Exchange<'c, W> {
     /// The answer comes back while the rest of the body goes there.
     async fn both(&mut self, inbound: &mut Lent, way: &Way, again: Again, mut feeding: bool) -> Result<Reply, Trouble> {
         let over = Cell::new(self.body.over());
-        let persistent = self.request.persistent && !self.client.thread.closing();
+        let persistent = self.request.persistent;
         let wish = Wish {
             kind: self.request.kind,
             old: self.request.old(),
             persistent,
             upgrade: self.request.upgrade.is_some(),
         };
-        let replier = Replier { client: self.client, way, again, over: &over, wish };
+        let begun = Cell::new(false);
+        let replier = Replier { client: self.client, way, again, over: &over, begun: &begun, wish };
         let mut reply = pin!(replier.run());
         let mut feed = pin!(self.feed(inbound, way, &over));
         poll_fn(|cx| {
             if feeding && let Poll::Ready(fed) = feed.as_mut().poll(cx) {
                 feeding = false;
-                fed?;
+                // In the midst of an answer nothing else can be said.
+                fed.map_err(|why| if begun.get() { Trouble::Cut(Outcome::Left) } else { why })?;
             }
             reply.as_mut().poll(cx)
         })
@@ -192,6 +209,7 @@ impl<'c, W: Wire> Exchange<'c, W> {
                 }
             }
             let count = self.body.take(inbound.filled()).map_err(bad_body)?;
+            self.charge(count)?;
             self.progress(way);
             if send(way, &inbound.filled()[..count], b"").await.is_err() {
                 return Ok(()); // it may have answered before it closed
@@ -247,6 +265,8 @@ struct Replier<'a, W> {
     again: Again,
     /// Is the request's body over?
     over: &'a Cell<bool>,
+    /// Has anything been said to the asker?
+    begun: &'a Cell<bool>,
     wish: Wish,
 }
 
@@ -278,7 +298,8 @@ impl<W: Wire> Replier<'_, W> {
     /// The head of the final answer; what is said before it (100, 103) is passed on.
     async fn head(&self, answer: &mut Lent, head: &mut Vec<u8>) -> Result<(Response, bool), Trouble> {
         loop {
-            let wish = Wish { persistent: self.wish.persistent && self.over.get(), ..self.wish };
+            let persistent = self.wish.persistent && self.over.get() && !self.client.thread.closing();
+            let wish = Wish { persistent, ..self.wish };
             let read =
                 if answer.is_empty() { None } else { Response::read(answer.filled(), wish, head).map_err(garbage)? };
             match read {
@@ -314,6 +335,7 @@ impl<W: Wire> Replier<'_, W> {
 
     async fn pass(&self, head: &[u8], body: &[u8]) -> Result<(), Trouble> {
         self.client.progress(self.way);
+        self.begun.set(true);
         send(&self.client.wire, head, body).await.map_err(|_| Trouble::Cut(Outcome::Left))
     }
 

@@ -55,6 +55,8 @@ pub(crate) enum Kind {
 pub(crate) struct Sender {
     pub(crate) address: IpAddr,
     pub(crate) secure: bool,
+    /// Does it ask in gRPC? Then it looks for a status there.
+    pub(crate) grpc: bool,
 }
 
 impl Request {

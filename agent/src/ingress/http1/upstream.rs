@@ -148,6 +148,18 @@ impl Upstream {
         self.socket.poll_readable(&mut cx).is_ready()
     }
 
+    /// Of one that was used before: will the kernel on its side have taken nothing of what is sent from now on?
+    pub(crate) fn check_untouched(&self) -> Option<impl Fn() -> bool + 'static> {
+        let (before, socket) = (self.socket.acknowledged().ok().filter(|_| self.used)?, self.socket.clone());
+        Some(move || socket.acknowledged().is_ok_and(|now| now <= before))
+    }
+
+    /// Others have sent by it: what was taken so far counts as sent. The kernel counts the connection's opening as one byte.
+    pub(crate) fn recounted(self) -> Self {
+        self.sent.set(self.socket.acknowledged().map_or(0, |count| count.saturating_sub(1)));
+        self
+    }
+
     /// So many bytes more are sent; how many were before.
     pub(crate) fn count_sent(&self, count: usize) -> u64 {
         let before = self.sent.get();

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use super::upstream::Upstream;
 use crate::ingress::http2::Asking;
-use crate::ingress::link::LinkStream;
+use crate::ingress::link::{LastWord, LinkStream};
 use crate::ingress::wire::{Guarded, Shut, Wire};
 
 /// The way to a copy.
@@ -32,7 +32,7 @@ impl Way {
     pub(crate) fn untouched(&self, sent_before: u64) -> bool {
         match self {
             Self::Here(upstream) => upstream.untouched(sent_before),
-            Self::There(_) => false,
+            Self::There(stream) => stream.last_word() == Some(LastWord::Untouched),
             Self::Stream(stream) => stream.refused(),
         }
     }

@@ -11,7 +11,7 @@ use h2::{Reason, RecvStream};
 use http::Request;
 
 use super::body::{Frames, Text};
-use super::head;
+use super::head::{self, Whole};
 use crate::ingress::wire::{Guard, Guarded, Shut, Wire, keep_watch};
 
 /// The ingress's own heads are no longer than an app's may be.
@@ -22,6 +22,7 @@ pub(super) struct Asked {
     request: RefCell<(Text, RecvStream)>,
     answer: RefCell<Answer>,
     head_only: bool,
+    grpc: bool,
     /// Its sender took it back before an answer had begun.
     taken_back: Cell<bool>,
     unread: Cell<bool>,
@@ -46,6 +47,7 @@ impl Asked {
             request: RefCell::new((Text::new(text, chunked, ends), body)),
             answer: RefCell::new(Answer::Head(Vec::new(), respond)),
             head_only: parts.method == http::Method::HEAD,
+            grpc: head::is_grpc(&parts.headers),
             taken_back: Cell::new(false),
             unread: Cell::new(false),
             guard: Guard::default(),
@@ -53,6 +55,11 @@ impl Asked {
         });
         keep_watch(&asked);
         asked
+    }
+
+    /// Does it ask in gRPC?
+    pub(super) fn grpc(&self) -> bool {
+        self.grpc
     }
 
     /// Did its sender take it back before an answer had begun?
@@ -170,9 +177,8 @@ impl Answer {
             Self::Head(head, respond) => {
                 let before = head.len();
                 head.extend_from_slice(text);
-                let Some((length, response, framing)) = head::read_response(head, head_only)? else {
-                    return Poll::Ready(Ok(text.len()));
-                };
+                let Some(whole) = head::read_response(head, head_only)? else { return Poll::Ready(Ok(text.len())) };
+                let Whole { length, body: framing, head: response } = whole;
                 head.clear();
                 if response.status().is_informational() {
                     respond.send_informational(response).map_err(io::Error::other)?;

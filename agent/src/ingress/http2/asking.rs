@@ -10,7 +10,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
 
 use super::body::{Frames, Text};
-use super::head::{self, Asker};
+use super::head::{self, Asker, Whole};
 use super::pool::Lane;
 use crate::ingress::wire::{Guard, Guarded, Shut, Wire, keep_watch};
 
@@ -179,9 +179,8 @@ impl Asking {
             Request::Head(head, link) => {
                 let before = head.len();
                 head.extend_from_slice(text);
-                let Some((length, message, framing, asker)) = head::read_request(head)? else {
-                    return Poll::Ready(Ok(text.len()));
-                };
+                let Some(whole) = head::read_request(head)? else { return Poll::Ready(Ok(text.len())) };
+                let Whole { length, body: framing, head: (message, asker) } = whole;
                 let asked = link.send_request(message, framing.over());
                 let (answer, stream) = asked.map_err(io::Error::other)?;
                 self.asker.set(asker);

@@ -9,8 +9,8 @@ use crate::ingress::http1::framing::Framing;
 use crate::ingress::http1::hop::is_hop;
 use crate::ingress::http1::request::number;
 
-/// Of any head: what is longer holds something that belongs in a body.
-const FIELDS_MOST: usize = 130;
+/// Those that askers and apps may send, and those that the ingress adds.
+const FIELDS_MOST: usize = 128 + 16;
 
 /// A request as text, and whether its body follows in chunks. `ends`: none follows.
 pub(super) fn request_text(request: &request::Parts, ends: bool) -> (Vec<u8>, bool) {
@@ -76,7 +76,8 @@ pub(super) fn response_text(response: &response::Parts, asker: Asker, ends: bool
     let sized = response.headers.contains_key(CONTENT_LENGTH);
     let chunked = !bodyless && !ends && !asker.old && (!sized || grpc);
     for (name, value) in &response.headers {
-        if !is_hop(name.as_str().as_bytes()) && !(chunked && name == CONTENT_LENGTH) {
+        let replaced = chunked && name == CONTENT_LENGTH;
+        if !replaced && !is_hop(name.as_str().as_bytes()) {
             field(name.as_str().as_bytes(), value.as_bytes(), &mut text);
         }
     }
@@ -90,7 +91,7 @@ pub(super) fn response_text(response: &response::Parts, asker: Asker, ends: bool
 }
 
 /// Its status comes behind its body, so that it needs chunks, which can have trailers.
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
@@ -115,8 +116,20 @@ fn malformed(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// A request read from its text: how long that was, and what of a body follows; nothing when it is not whole yet.
-pub(super) fn read_request(text: &[u8]) -> io::Result<Option<(usize, Request<()>, Framing, Asker)>> {
+/// A head that was read from its text.
+pub(super) struct Whole<T> {
+    /// Of its text.
+    pub(super) length: usize,
+    /// What follows.
+    pub(super) body: Framing,
+    pub(super) head: T,
+}
+
+/// Nothing when it is not whole yet.
+type Read<T> = io::Result<Option<Whole<T>>>;
+
+/// A request read from its text; nothing when it is not whole yet.
+pub(super) fn read_request(text: &[u8]) -> Read<(Request<()>, Asker)> {
     const BAD: &str = "a request's head is malformed";
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MOST];
     let mut head = httparse::Request::new(&mut fields);
@@ -134,23 +147,22 @@ pub(super) fn read_request(text: &[u8]) -> io::Result<Option<(usize, Request<()>
     // Whatever its sender can do: trailers arrive here, and are passed on as far as they can be.
     headers.insert(TE, HeaderValue::from_static("trailers"));
     *request.headers_mut() = headers;
-    Ok(Some((length, request, framing.unwrap_or(Framing::NONE), asker)))
+    Ok(Some(Whole { length, body: framing.unwrap_or(Framing::NONE), head: (request, asker) }))
 }
 
 /// An answer read from its text, likewise.
-pub(super) fn read_response(text: &[u8], head_only: bool) -> io::Result<Option<(usize, Response<()>, Framing)>> {
+pub(super) fn read_response(text: &[u8], head_only: bool) -> Read<Response<()>> {
     const BAD: &str = "an answer's head is malformed";
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MOST];
     let mut head = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(length) = head.parse(text).map_err(|_| malformed(BAD))? else { return Ok(None) };
     let status = StatusCode::from_u16(head.code.unwrap_or_default()).map_err(|_| malformed(BAD))?;
     let (headers, framing) = read_fields(head.headers)?;
-    let framing =
-        if head_only || without_body(status) { Framing::NONE } else { framing.unwrap_or(Framing::UntilClose) };
+    let body = if head_only || without_body(status) { Framing::NONE } else { framing.unwrap_or(Framing::UntilClose) };
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    Ok(Some((length, response, framing)))
+    Ok(Some(Whole { length, body, head: response }))
 }
 
 /// Trailers, from their lines.
@@ -201,8 +213,8 @@ mod tests {
         let expected =
             "POST /x?y HTTP/1.1\r\nhost: a.example\r\ncookie: a=1; b=2\r\ntransfer-encoding: chunked\r\n\r\n";
         assert_eq!((String::from_utf8_lossy(&text).as_ref(), chunked), (expected, true));
-        let (length, request, framing, asker) = read_request(&text).expect("well-formed").expect("whole");
-        assert_eq!((length, framing, asker.head_only), (text.len(), Framing::CHUNKED, false));
+        let Whole { length, body, head: (request, asker) } = read_request(&text).expect("well-formed").expect("whole");
+        assert_eq!((length, body, asker.head_only), (text.len(), Framing::CHUNKED, false));
         assert_eq!(
             (request.uri().to_string().as_str(), request.headers()["te"].as_bytes()),
             ("http://a.example/x?y", &b"trailers"[..])

@@ -74,7 +74,7 @@ impl Serving {
                     None => return,
                 },
                 // Those that have begun end as they end; new ones find another connection.
-                _ = closing.wait_for(|closing| *closing), if !told => {
+                _ = closing.wait_for(Option::is_some), if !told => {
                     told = true;
                     connection.graceful_shutdown();
                 }
@@ -100,8 +100,8 @@ impl Serving {
     fn begin(&self, asked: Rc<Asked>) {
         let streams = self.streams.clone();
         streams.now.set(streams.now.get() + 1);
-        let client =
-            Client { wire: asked.clone(), sender: self.sender, listen: self.listen, thread: self.thread.clone() };
+        let sender = Sender { grpc: asked.grpc(), ..self.sender };
+        let client = Client { wire: asked.clone(), sender, listen: self.listen, thread: self.thread.clone() };
         tokio::task::spawn_local(async move {
             client.serve().await;
             streams.now.set(streams.now.get() - 1);

@@ -1,5 +1,6 @@
 //! Who may be at the other end of a link: a node of this cluster, by its certificate. Both ends show one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -8,6 +9,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::sync::watch;
 
 /// A node's own certificate and key, and the authority of its cluster, in PEM.
 #[derive(Clone)]
@@ -40,8 +42,14 @@ pub enum LinkError {
     Authority(#[source] rustls::server::VerifierBuilderError),
 }
 
+/// Nodes that left for good. Ids are never given out again.
+pub(super) type Removed = watch::Sender<BTreeSet<u32>>;
+
 /// For taking links, and for making them.
-pub(super) fn configs(identity: &LinkIdentity) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), LinkError> {
+pub(super) fn configs(
+    identity: &LinkIdentity,
+    removed: Arc<Removed>,
+) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), LinkError> {
     let certificates = |pem: &str| -> Result<Vec<CertificateDer<'static>>, _> {
         CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(LinkError::Pem)
     };
@@ -52,7 +60,7 @@ pub(super) fn configs(identity: &LinkIdentity) -> Result<(Arc<ServerConfig>, Arc
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let nodes = Arc::new(NodesOnly(verifier.build().map_err(LinkError::Authority)?));
+    let nodes = Arc::new(NodesOnly { verifier: verifier.build().map_err(LinkError::Authority)?, removed });
     let chain = certificates(&identity.certificate_pem)?;
     let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -74,20 +82,30 @@ pub(super) fn configs(identity: &LinkIdentity) -> Result<(Arc<ServerConfig>, Arc
 
 /// Nodes have no names that stand in certificates, and addresses that may change: what counts is the authority's word that it is a node.
 #[derive(Debug)]
-struct NodesOnly(Arc<dyn ClientCertVerifier>);
+struct NodesOnly {
+    verifier: Arc<dyn ClientCertVerifier>,
+    removed: Arc<Removed>,
+}
+
+/// Which node shows this certificate; none if no node does.
+pub(super) fn node_of(certificate: &CertificateDer<'_>) -> Option<u32> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    parsed.subject().iter_common_name().next()?.as_str().ok()?.strip_prefix("node:")?.parse().ok()
+}
 
 impl NodesOnly {
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
-        let refused = || rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure);
-        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| refused())?;
-        let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-        if name.is_some_and(|name| name.starts_with("node:")) { Ok(()) } else { Err(refused()) }
+        match node_of(certificate) {
+            Some(node) if self.removed.borrow().contains(&node) => Err(rustls::CertificateError::Revoked.into()),
+            Some(_) => Ok(()),
+            None => Err(rustls::CertificateError::ApplicationVerificationFailure.into()),
+        }
     }
 }
 
 impl ClientCertVerifier for NodesOnly {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.verifier.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -97,7 +115,7 @@ impl ClientCertVerifier for NodesOnly {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         self.check(certificate)?;
-        self.0.verify_client_cert(certificate, between, now)
+        self.verifier.verify_client_cert(certificate, between, now)
     }
 
     fn verify_tls12_signature(
@@ -106,7 +124,7 @@ impl ClientCertVerifier for NodesOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        self.verifier.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -115,11 +133,11 @@ impl ClientCertVerifier for NodesOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.verifier.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }
 
@@ -141,7 +159,7 @@ impl ServerCertVerifier for NodesOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        self.verifier.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -150,10 +168,10 @@ impl ServerCertVerifier for NodesOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.verifier.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }

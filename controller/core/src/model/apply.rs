@@ -4,7 +4,7 @@
 
 use super::command::{Change, Command, Decision, NodeState, Outcome, Refusal};
 use super::spec::{AppSpec, Elastic, Scale};
-use super::{App, Counted, Image, KeptAnswer, Model, Node, RemovedNode, Revision, routes};
+use super::{App, Counted, Image, KeptAnswer, Model, Node, RemovedNode, Revision};
 use crate::effect::{Event, EventKind};
 use crate::ids::{AppId, Generation, LogIndex, NodeId, RevisionNumber, SpecDigest};
 use crate::limits::{KEPT_ENDS, KEPT_KEYS, KEPT_REMOVED, MOST_REPLICAS};
@@ -166,8 +166,8 @@ impl Scribe<'_> {
             let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
             return Err(Refusal::BadSpec(texts.join("\n")));
         }
-        if let Some((at, theirs, route)) = routes::taken(self.model, spec) {
-            return Err(Refusal::BadSpec(routes::taken_text(at, &spec.traffic.routes[at], theirs, route)));
+        if let Some(taken) = self.model.ways_taken(spec) {
+            return Err(Refusal::BadSpec(taken));
         }
         let key = (spec.tenant.clone(), spec.name.clone());
         match self.model.app_names.get(&key).copied() {

@@ -74,6 +74,8 @@ pub const REQUEST_RATE: Bounds = bounds(1, 10_000_000);
 pub const HELD_REQUESTS: Bounds = bounds(0, 1 << 20);
 /// Less holds no request with its headers.
 pub const HELD_BYTES: Bounds = bounds(KIB, 64 * GIB);
+/// Less holds no form; more nobody sends in a day.
+pub const MAX_BODY: Bounds = bounds(KIB, 1024 * GIB);
 /// Longer than an hour nobody waits for an answer.
 pub const HOLD_TIME_MS: Bounds = bounds(0, 3_600 * SECOND_MS);
 /// Longer than an hour is a mistyped unit.

@@ -29,17 +29,26 @@ impl Route {
     }
 }
 
-/// May both be open at one time? Raw TCP needs its port for itself; HTTP shares one by hosts and paths.
+/// May both be open at one time? Raw TCP needs its port for itself; HTTP shares one by hosts and paths, all in TLS or none.
 fn collide((one, ours): (&Route, Option<Protocol>), (other, theirs): (&Route, Option<Protocol>)) -> bool {
     if one.listen != other.listen {
         return false;
     }
     let raw = ours == Some(Protocol::Tcp) || theirs == Some(Protocol::Tcp);
-    raw || (&one.host, one.prefix()) == (&other.host, other.prefix())
+    let differ = one.listen.is_some() && one.tls != other.tls;
+    raw || differ || (&one.host, one.prefix()) == (&other.host, other.prefix())
+}
+
+impl Model {
+    /// Another app takes the same requests: the refusal in words, with the field's name.
+    pub fn ways_taken(&self, spec: &AppSpec) -> Option<String> {
+        let (at, theirs, route) = taken(self, spec)?;
+        Some(taken_text(at, &spec.traffic.routes[at], theirs, route))
+    }
 }
 
 /// The route of another app that takes the same requests: which of ours, whose, and which of theirs.
-pub fn taken<'m>(model: &'m Model, spec: &AppSpec) -> Option<(usize, &'m AppSpec, &'m Route)> {
+fn taken<'m>(model: &'m Model, spec: &AppSpec) -> Option<(usize, &'m AppSpec, &'m Route)> {
     if spec.traffic.routes.is_empty() {
         return None;
     }
@@ -53,8 +62,7 @@ pub fn taken<'m>(model: &'m Model, spec: &AppSpec) -> Option<(usize, &'m AppSpec
     })
 }
 
-/// The refusal in words, with the field's name.
-pub fn taken_text(at: usize, ours: &Route, theirs: &AppSpec, route: &Route) -> String {
+fn taken_text(at: usize, ours: &Route, theirs: &AppSpec, route: &Route) -> String {
     let whose = format!("{} of tenant {}", theirs.name, theirs.tenant);
     format!(
         "routes[{at}]: {} is taken: {} leads to app {whose}; choose another host, path or port, or remove it there first",
@@ -116,6 +124,16 @@ impl AppSpec {
             &field,
             "leads to a TCP port, where there are no hosts and paths",
             "name the nodes' port with `listen`, and nothing else; or let the app's port speak http",
+        );
+        if let Some(most) = route.max_body {
+            faults.within(bounds::MAX_BODY, &field, most.0, Bytes);
+        }
+        faults.unless(
+            !route.tls || (route.listen.is_some() && !raw),
+            &field,
+            "says `tls`, which belongs to a port of its own that takes HTTP",
+            "name the nodes' port with `listen`, let the app's port speak http or http2, or leave `tls` out: where nodes have certificates \
+             the shared ports take TLS too",
         );
         let earlier = &self.traffic.routes[..at];
         let twice = earlier.iter().any(|other| collide((route, protocol), (other, other.protocol(&self.ports))));

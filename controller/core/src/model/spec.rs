@@ -98,6 +98,10 @@ pub struct Route {
     pub path: String,
     /// One of the app's ports; what it speaks decides what the route speaks.
     pub port: u16,
+    /// Does `listen` take TLS? It ends at the ingress.
+    pub tls: bool,
+    /// A larger body of a request is refused with 413; none: any.
+    pub max_body: Option<Bytes>,
 }
 
 /// Bounds of what waits, for each ingress.

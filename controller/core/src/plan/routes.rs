@@ -111,6 +111,8 @@ pub struct RouteNews {
     open: BTreeSet<AppId>,
     /// Counts the changes of all books: one that is opened again goes on above where it was.
     changes: u32,
+    /// Of the nodes that left for good, as far as everybody was told.
+    last_removed: Option<NodeId>,
     /// Every copy was accounted for, and the subscribers know that theirs are all there are.
     pub whole: bool,
 }
@@ -177,7 +179,8 @@ impl Turn<'_> {
         let open = self.world.news.open.iter().filter_map(|app| self.model.apps.get(app));
         let apps = open.filter_map(entrance).collect();
         let (fence, gone) = (self.world.fence, Vec::new());
-        self.effects.push(Effect::Entrances { node, session, fence, whole: true, apps, gone });
+        let removed = self.model.removed.iter().map(|node| node.id).collect();
+        self.effects.push(Effect::Entrances { node, session, fence, whole: true, apps, gone, removed });
     }
 
     /// Ways in and terms of an app may have changed.
@@ -283,15 +286,25 @@ impl Turn<'_> {
                 }
             }
         }
-        if apps.is_empty() && gone.is_empty() {
+        let removed = self.removed_lately();
+        if apps.is_empty() && gone.is_empty() && removed.is_empty() {
             return;
         }
         let fence = self.world.fence;
         let nodes = self.world.nodes();
         let live = nodes.filter_map(|(id, seen)| Some((id, seen.session.as_ref().filter(|open| open.live)?.id)));
         for (node, session) in live.collect::<Vec<_>>() {
-            let (apps, gone) = (apps.clone(), gone.clone());
-            self.effects.push(Effect::Entrances { node, session, fence, whole: false, apps, gone });
+            let (apps, gone, removed) = (apps.clone(), gone.clone(), removed.clone());
+            self.effects.push(Effect::Entrances { node, session, fence, whole: false, apps, gone, removed });
+        }
+    }
+
+    /// Nodes that left for good, if another one did since this was asked.
+    fn removed_lately(&mut self) -> Vec<NodeId> {
+        let last = self.model.removed.last().map(|node| node.id);
+        match std::mem::replace(&mut self.world.news.last_removed, last) == last {
+            true => Vec::new(),
+            false => self.model.removed.iter().map(|node| node.id).collect(),
         }
     }
 }

@@ -17,7 +17,7 @@ fn good() -> Vec<Value> {
         "replicas": 3,
         "ports": [80, { "name": "admin", "port": 81, "protocol": "tcp" }, { "port": 82, "protocol": "http2" }],
         "routes": [
-            { "host": "web.example.org", "path": "/api/v1" }, { "listen": 8000, "path": "/", "to": 80 },
+            { "host": "web.example.org", "path": "/api/v1" }, { "listen": 8000, "path": "/", "to": 80, "tls": true, "max_body": "10Mi" },
             { "listen": 5432, "to": "admin" },
         ],
         "concurrency": { "limit": 10, "target": 7 },

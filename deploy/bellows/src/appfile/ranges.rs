@@ -41,6 +41,7 @@ pub const CONCURRENCY: Range = range(bounds::CONCURRENCY, "10");
 pub const REQUEST_RATE: Range = range(bounds::REQUEST_RATE, "50");
 pub const HELD_REQUESTS: Range = range(bounds::HELD_REQUESTS, "1000");
 pub const HELD_BYTES: Range = range(bounds::HELD_BYTES, "16Mi");
+pub const MAX_BODY: Range = range(bounds::MAX_BODY, "10Mi");
 pub const HOLD_TIME_MS: Range = range(bounds::HOLD_TIME_MS, "10s");
 pub const SLOW_START_MS: Range = range(bounds::SLOW_START_MS, "5s");
 pub const RATE_PER_MS: Range = range(bounds::RATE_PER_MS, "10s");

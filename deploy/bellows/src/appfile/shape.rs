@@ -347,12 +347,18 @@ struct ShareTarget {
 
 /// One way to the app: by port, host and path
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("dependentRequired" = {"tls": ["listen"]}))]
 struct Way {
     /// A port of the nodes [default: those that all apps share]; a TCP port needs one for itself
     #[schemars(range(min = 1, max = 65_535))]
     #[schemars(default)]
     listen: Present<u16>,
+    /// Does `listen` take TLS, with the certificates of the nodes? [default: false]
+    #[schemars(default)]
+    tls: Present<bool>,
+    /// A request with a larger body is refused with 413 [default: any]
+    #[schemars(default)]
+    max_body: Present<Size>,
     /// The host that requests name [default: any]
     #[schemars(regex(pattern = HOST), length(max = 253))]
     #[schemars(default)]

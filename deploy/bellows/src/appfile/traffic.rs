@@ -6,7 +6,7 @@ use bellows_proto::types::port::Protocol;
 use bellows_proto::types::{AppSpec, Concurrency, Hold, Port, Route, app_spec};
 
 use super::fields::{Fields, Found, Report};
-use super::leaves::{duration, filled, list, size, whole_32};
+use super::leaves::{duration, filled, list, size, truth, whole_32};
 use super::ranges;
 use super::shape::defaults;
 use super::tree::{Value, shorten};
@@ -71,6 +71,9 @@ fn route(found: &Found<'_>, ports: &[Port], report: &mut Report<'_>) -> Option<R
     let host = block.optional("host", report, host).unwrap_or_default();
     let path = block.optional("path", report, path).unwrap_or_default();
     let to = block.optional("to", report, |found, report| port_of(found, ports, report));
+    let tls = block.optional("tls", report, truth).unwrap_or(false);
+    let max_body = block.optional("max_body", report, size(&ranges::MAX_BODY)).unwrap_or(0);
+    let homeless = block.has("tls") && !block.has("listen");
     let said = block.has("to");
     block.finish(report);
     let port = match to {
@@ -85,7 +88,14 @@ fn route(found: &Found<'_>, ports: &[Port], report: &mut Report<'_>) -> Option<R
         let words = "leads to a TCP port, where there are no hosts and paths; say `listen` and nothing else, or let the port speak http";
         return found.refuse(report, words);
     }
-    Some(Route { listen, host, path, port: port.port })
+    if homeless {
+        let words = "says `tls` without a port of its own; say `listen` too, or leave `tls` out: the ports that apps share take TLS where nodes have certificates";
+        return found.refuse(report, words);
+    }
+    if tls && port.protocol() == Protocol::Tcp {
+        return found.refuse(report, "leads to a TCP port, where TLS is the app's own affair; leave `tls` out");
+    }
+    Some(Route { listen, host, path, port: port.port, tls, max_body })
 }
 
 /// A port of the app, by its name or number.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bellows_agent::ingress::IngressConfig;
+use bellows_agent::ingress::{IngressConfig, TlsConfig};
 use bellows_agent::{Agent, AgentConfig, Replicas};
 use bellows_runtime::Runtime;
 use bellows_runtime::handle::{Capacity, Feature, Ipv4Subnet, LauncherCommand};
@@ -16,6 +16,9 @@ use crate::globals::Globals;
 use crate::output::Table;
 use crate::signals::Ends;
 use crate::{dev, logging, output, units};
+
+/// Beside 8080, as 443 is beside 80.
+const TLS_PORT: u16 = 8443;
 
 const AFTER: &str = "\
 Needs root. SIGTERM and Ctrl-C end the agent only: its replicas run on, and the next agent with the same --state adopts them, so that \
@@ -95,6 +98,18 @@ pub struct Arguments {
     #[arg(long = "ingress-port", value_name = "PORT", default_value = "8080")]
     ingress_ports: Vec<u16>,
 
+    /// Folder of certificates for TLS, NAME.crt with NAME.key in PEM; new files are taken in without a restart
+    #[arg(long, value_name = "FOLDER")]
+    certificates: Option<PathBuf>,
+
+    /// Port of every app whose route names none, within TLS; may be given several times [default with --certificates: 8443]
+    #[arg(long = "ingress-tls-port", value_name = "PORT", requires = "certificates")]
+    tls_ports: Vec<u16>,
+
+    /// NAME of the certificate for hosts that no certificate names [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "certificates")]
+    default_certificate: Option<String>,
+
     /// Only say what this server's kernel offers; exit code 1 when something is missing without which no replica runs
     #[arg(long)]
     check: bool,
@@ -167,6 +182,9 @@ fn greet(agent: &Agent, globals: &Globals) -> Result<(), Failure> {
 fn config(arguments: Arguments) -> Result<AgentConfig, Failure> {
     let name = arguments.name.map_or_else(host_name, Ok)?;
     let capacity = arguments.cpu.zip(arguments.memory);
+    let tls_ports = if arguments.tls_ports.is_empty() { vec![TLS_PORT] } else { arguments.tls_ports };
+    let default = arguments.default_certificate;
+    let tls = arguments.certificates.map(|folder| TlsConfig { shared_ports: tls_ports, folder, default });
     Ok(AgentConfig {
         store: arguments.store.unwrap_or_else(|| arguments.state.join("images")),
         state: arguments.state,
@@ -181,6 +199,7 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Failure> {
         ingress: Some(IngressConfig {
             address: arguments.ingress,
             shared_ports: arguments.ingress_ports,
+            tls,
             ..IngressConfig::default()
         }),
         links: arguments.links,

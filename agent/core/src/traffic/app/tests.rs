@@ -153,8 +153,12 @@ fn after_three_bounces_it_waits_in_its_place_and_full_owners_are_asked_again() {
     assert_eq!(verdict, Verdict::Hold);
     assert_eq!(moved, [Moved { ticket: request.ticket, verdict: Verdict::Go(id(4)) }]);
     assert_eq!(app.bounced(at(3), &mut request, id(4), Bounce::Parked), (Verdict::Hold, vec![]));
-    assert_eq!(app.wake_at(at(3)), Some(at(6)));
-    assert_eq!(app.tick(at(6)), [Moved { ticket: request.ticket, verdict: Verdict::Go(id(1)) }]);
+    assert_eq!(app.wake_at(at(3)), Some(at(1_001)), "in case its word is lost");
+    assert_eq!(app.opened(at(6), id(2)), [Moved { ticket: request.ticket, verdict: Verdict::Go(id(2)) }]);
+    let (second, verdict) = arrive(&mut app, 7);
+    assert_eq!(verdict, Verdict::Go(id(2)), "as far as is known");
+    assert_eq!(app.bounced(at(7), &mut second.clone(), id(2), Bounce::Full(9)), (Verdict::Hold, vec![]));
+    assert_eq!(app.tick(at(1_001)), [Moved { ticket: second.ticket, verdict: Verdict::Go(id(1)) }]);
 }
 
 #[test]
