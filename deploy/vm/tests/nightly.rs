@@ -1,5 +1,7 @@
-//! The executable in a machine with cgroup v2 only: a cluster of `bellows dev`, and podman over `bellows oci`. `deploy/vm/nightly` builds what it needs
-//! and runs it; it is no part of the suite, as it needs podman and minutes.
+//! The executable in a machine with cgroup v2 only: a cluster of `bellows dev`, podman over `bellows oci`, and the validation cases of OCI's specification.
+//! `deploy/vm/nightly` builds what it needs and runs it; it is no part of the suite, as it needs podman and minutes.
+
+mod built;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -97,6 +99,17 @@ fn podman_works_over_bellows() {
     let guest = file(guest, "/etc/containers/storage.conf", 0o644, STORAGE);
     let programs = PROGRAMS.iter().map(Path::new).chain([bellows.as_path()]);
     expect(taken(programs.into_iter().try_fold(guest, Guest::program)), SCRIPT, &EXPECTED);
+}
+
+#[test]
+#[ignore = "needs minutes: deploy/vm/nightly runs it"]
+fn the_validation_cases_hold_over_cgroup_v2() {
+    let built = built::built(&["oci"]);
+    let cases = built.iter().find(|one| one.name == "oci").expect("cargo builds the cases");
+    let parts = built.iter().map(|one| one.executable.clone()).chain([bellows()]);
+    let guest = taken(parts.into_iter().try_fold(guest(), |guest, part| guest.program(&part)));
+    let cases = cases.executable.display();
+    expect(guest, &format!("{cases} --test-threads=1 2>&1\necho \"cases: $?\"\n"), &["cases: 0"]);
 }
 
 fn bellows() -> PathBuf {

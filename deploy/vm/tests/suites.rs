@@ -3,11 +3,13 @@
 //! To add a test binary, add its name to [`SUITES`]. Inside, [`INSIDE`] is set: tries that could harm the machine they run on ask for it, and patience is
 //! longer, as system calls take ten times as long.
 
+mod built;
+
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use bellows_vm::{Guest, PackError, Ran};
+use built::{Built, built};
 
 /// Integration tests of `bellows-runtime` that run inside, one after the other.
 const SUITES: [&str; 4] = ["containers", "execute", "hierarchy", "escape"];
@@ -23,7 +25,7 @@ const TOOLS: [&str; 2] = ["/usr/sbin/nft", "/usr/sbin/ip"];
 
 #[test]
 fn the_runtimes_tests_pass_with_cgroup_v2_on_an_older_kernel() {
-    let built = built();
+    let built = built(&SUITES);
     let suites: Vec<&Built> = built.iter().filter(|one| SUITES.contains(&one.name.as_str())).collect();
     assert_eq!(suites.len(), SUITES.len(), "cargo builds every suite: {built:?}");
     let packed = Guest::new().and_then(|guest| {
@@ -47,29 +49,6 @@ fn the_runtimes_tests_pass_with_cgroup_v2_on_an_older_kernel() {
     let skipped: Vec<&String> = ran.said.console.iter().filter(|line| line.contains("skipped:")).collect();
     println!("{skipped:#?}\nall of it took {} s", ran.said.after.as_secs());
     assert_eq!(ran.code, 0, "the script itself");
-}
-
-/// An executable that cargo made.
-#[derive(Debug)]
-struct Built {
-    name: String,
-    executable: PathBuf,
-}
-
-/// The suites and the programs they use. Cargo knows which of the files in its folder are the present ones; most often there is nothing to build.
-fn built() -> Vec<Built> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["test", "--workspace", "--no-run", "--quiet", "--message-format=json", "--locked", "--offline"]);
-    cargo.args(SUITES.iter().flat_map(|name| ["--test", name]));
-    let told = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs: it runs this test");
-    let text = String::from_utf8_lossy(&told.stdout);
-    assert!(told.status.success(), "{text}\n{}", String::from_utf8_lossy(&told.stderr));
-    let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let executable = |message: serde_json::Value| {
-        let name = message["target"]["name"].as_str()?.to_owned();
-        Some(Built { name, executable: message["executable"].as_str()?.into() })
-    };
-    messages.filter_map(executable).collect()
 }
 
 fn script(suites: &[&Built]) -> String {

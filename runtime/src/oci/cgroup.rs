@@ -25,9 +25,9 @@ pub struct Groups {
     pub one_tree: bool,
     /// Name of the tree below `/sys/fs/cgroup`, and the container's directory in it.
     pub dirs: Vec<(String, PathBuf)>,
-    /// With one tree: the devices that are allowed beside those of every container, where others are denied.
+    /// With one tree, where they are no files: what is said of devices.
     #[serde(skip)]
-    pub devices: Option<Vec<Rule>>,
+    pub devices: Vec<Rule>,
 }
 
 impl Groups {
@@ -39,7 +39,7 @@ impl Groups {
         if one_tree {
             let writes = asked.map(resources::one_tree).transpose()?.unwrap_or_default();
             let dirs = vec![(String::new(), Path::new(ROOT).join(below))];
-            let devices = asked.map(resources::listed_devices).transpose()?.flatten();
+            let devices = asked.map(resources::device_rules).transpose()?.unwrap_or_default();
             return Ok((Self { one_tree, dirs, devices }, writes));
         }
         let writes = asked.map(resources::many_trees).transpose()?.unwrap_or_default();
@@ -59,7 +59,7 @@ impl Groups {
                 format!("linux.resources ({})", write.file),
                 format!("no tree of the controller {} is mounted below {ROOT}", write.controller),
             )),
-            None => Ok((Self { one_tree, dirs, devices: None }, writes)),
+            None => Ok((Self { one_tree, dirs, devices: Vec::new() }, writes)),
         }
     }
 
@@ -85,9 +85,9 @@ impl Groups {
     }
 
     fn list_devices(&self) -> Result<(), OciError> {
-        let (Some(more), Some((_, dir))) = (&self.devices, self.dirs.first()) else { return Ok(()) };
-        let attached = Program::load_with(more).and_then(|program| program.attach(File::open(dir)?.as_fd()));
-        attached.map_err(OciError::kernel("list the allowed devices by a program of the kernel"))
+        let (false, Some((_, dir))) = (self.devices.is_empty(), self.dirs.first()) else { return Ok(()) };
+        let attached = Program::load_rules(&self.devices).and_then(|program| program.attach(File::open(dir)?.as_fd()));
+        attached.map_err(OciError::kernel("bound the devices by a program of the kernel"))
     }
 
     fn make_one(&self, dir: &Path) -> Result<(), OciError> {

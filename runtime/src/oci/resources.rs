@@ -5,7 +5,7 @@ use oci_spec::runtime::{
 };
 
 use super::OciError;
-use crate::kernel::cgroup::devices::Rule;
+use crate::kernel::cgroup::devices::{self, ALLOWED, Kind, Rule};
 
 /// One write; with one tree per controller, below that controller's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,19 +18,8 @@ pub struct Write {
     pub value: String,
 }
 
-/// Beside what the configuration allows, every container has these: null, zero, full, random, urandom, tty, ptmx, pseudo terminals; nodes of any may be made.
-const DEVICES: [&str; 10] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-];
+/// Beside [`ALLOWED`] every container may do this, whatever its configuration denies: nodes of any number may be made, though not be opened.
+const MAKING: [Rule; 2] = [Rule::make(Kind::Character), Rule::make(Kind::Block)];
 
 struct Writes(Vec<Write>);
 
@@ -69,7 +58,9 @@ pub fn many_trees(resources: &LinuxResources) -> Result<Vec<Write>, OciError> {
         }
     }
     rdma(&mut all, resources);
-    devices(&mut all, resources.devices().as_deref().unwrap_or_default())?;
+    for rule in device_rules(resources)? {
+        all.add("devices", if rule.allow { "devices.allow" } else { "devices.deny" }, Some(rule));
+    }
     Ok(all.0)
 }
 
@@ -107,32 +98,35 @@ pub fn one_tree(resources: &LinuxResources) -> Result<Vec<Write>, OciError> {
     Ok(all.0)
 }
 
-/// Device rules with one tree, where they are a program that lists what is allowed beside what every container has; `None` where nothing is denied. What it
-/// cannot list is refused. Making nodes of any kind is not among it, reading or writing is always both.
-pub fn listed_devices(resources: &LinuxResources) -> Result<Option<Vec<Rule>>, OciError> {
-    let rules = resources.devices().as_deref().unwrap_or_default();
-    let refuse = |reason: &str| OciError::refused("linux.resources.devices", format!("{reason} (cgroup v2)"));
-    let all = |rule: &LinuxDeviceCgroup| rule.typ().unwrap_or_default() == LinuxDeviceType::A;
-    let Some(denied) = rules.iter().rposition(all) else {
-        return if rules.is_empty() { Ok(None) } else { Err(refuse("a rule for all devices must come first")) };
+/// In their order, then what every container has; nothing where the configuration has no rules.
+pub fn device_rules(resources: &LinuxResources) -> Result<Vec<Rule>, OciError> {
+    let mut rules: Vec<Rule> =
+        resources.devices().iter().flatten().map(device_rule).collect::<Result<_, OciError>>()?;
+    if !rules.is_empty() {
+        rules.extend(MAKING.iter().chain(&ALLOWED));
+    }
+    Ok(rules)
+}
+
+fn device_rule(rule: &LinuxDeviceCgroup) -> Result<Rule, OciError> {
+    let refused = |reason: String| OciError::refused("linux.resources.devices", reason);
+    let kind = match rule.typ().unwrap_or_default() {
+        LinuxDeviceType::A => return Ok(Rule::all(rule.allow())),
+        LinuxDeviceType::B => Some(Kind::Block),
+        LinuxDeviceType::C | LinuxDeviceType::U => Some(Kind::Character),
+        LinuxDeviceType::P => return Err(refused("\"p\" is no type of a rule".to_owned())),
     };
-    if rules[denied].allow() {
-        return Ok(None);
-    }
-    let mut listed = Vec::new();
-    for rule in &rules[denied + 1..] {
-        let only_made = rule.access().as_deref() == Some("m");
-        let number = |given: Option<i64>| given.and_then(|n| u32::try_from(n).ok());
-        match (rule.allow(), only_made, rule.typ().unwrap_or_default(), number(rule.major())) {
-            (true, true, ..) => {}
-            (true, false, LinuxDeviceType::C | LinuxDeviceType::U, Some(major)) => {
-                listed.push(Rule::new(major, number(rule.minor())));
-            }
-            (false, ..) => return Err(refuse("single devices cannot be denied after all were")),
-            _ => return Err(refuse("only character devices of a major number can be allowed")),
-        }
-    }
-    Ok(Some(listed))
+    // A number below 0 stands for every one.
+    let number = |given: Option<i64>| given.and_then(|number| u32::try_from(number).ok());
+    let letters = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
+    let bit = |letter| match letter {
+        'r' => Ok(devices::READ),
+        'w' => Ok(devices::WRITE),
+        'm' => Ok(devices::MAKE),
+        other => Err(refused(format!("{other:?} is no access: it is made of r, w and m"))),
+    };
+    let access = letters.chars().map(bit).try_fold(0, |all, bit| bit.map(|bit| all | bit))?;
+    Ok(Rule { allow: rule.allow(), kind, major: number(rule.major()), minor: number(rule.minor()), access })
 }
 
 /// What stands for "no limit" in files of processes.
@@ -245,30 +239,6 @@ fn rdma(all: &mut Writes, resources: &LinuxResources) {
     }
 }
 
-/// In their order, then what every container has; nothing where the configuration has no rules.
-fn devices(all: &mut Writes, rules: &[LinuxDeviceCgroup]) -> Result<(), OciError> {
-    for rule in rules {
-        let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
-        all.add("devices", file, Some(device_rule(rule)?));
-    }
-    if !rules.is_empty() {
-        DEVICES.iter().for_each(|rule| all.add("devices", "devices.allow", Some(*rule)));
-    }
-    Ok(())
-}
-
-fn device_rule(rule: &LinuxDeviceCgroup) -> Result<String, OciError> {
-    let number = |given: Option<i64>| given.filter(|n| *n >= 0).map_or("*".to_owned(), |n| n.to_string());
-    let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
-    let kind = match rule.typ().unwrap_or_default() {
-        LinuxDeviceType::A => return Ok("a".to_owned()),
-        LinuxDeviceType::B => 'b',
-        LinuxDeviceType::C | LinuxDeviceType::U => 'c',
-        LinuxDeviceType::P => return Err(OciError::refused("linux.resources.devices", "\"p\" is no type of a rule")),
-    };
-    Ok(format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,25 +308,15 @@ mod tests {
         assert_eq!(writes[0], "devices devices.deny=a");
         assert_eq!(writes[1], "devices devices.allow=c 10:229 rw");
         assert_eq!(writes[2], "devices devices.allow=b 8:* rwm");
-        assert_eq!(writes.len(), 3 + DEVICES.len());
+        assert_eq!(writes[3], "devices devices.allow=c *:* m");
+        assert_eq!(writes.len(), 3 + MAKING.len() + ALLOWED.len());
+        assert_eq!(device_rules(&resources(json!({}))).expect("no rules"), []);
     }
 
     #[test]
-    fn with_one_tree_devices_are_listed_or_refused() {
-        let listed = |rules| listed_devices(&resources(json!({"devices": rules})));
-        let deny = json!({"allow": false, "access": "rwm"});
-        let fuse = json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm"});
-        let made = json!({"allow": true, "type": "b", "access": "m"});
-        let want = Some(vec![Rule::new(10, Some(229))]);
-        assert_eq!(listed(json!([deny, made, fuse])).expect("listed"), want);
-        assert_eq!(listed(json!([])).expect("nothing"), None);
-        assert_eq!(listed(json!([deny, {"allow": true, "type": "a"}])).expect("all"), None);
-        for refused in [
-            json!([fuse]),
-            json!([deny, {"allow": true, "type": "b", "major": 8}]),
-            json!([deny, {"allow": false, "type": "c", "major": 1}]),
-        ] {
-            assert!(listed(refused.clone()).is_err(), "{refused}");
+    fn what_is_no_device_rule_is_refused() {
+        for rule in [json!({"allow": true, "type": "p"}), json!({"allow": true, "type": "c", "access": "rx"})] {
+            assert!(device_rules(&resources(json!({"devices": [rule]}))).is_err(), "{rule}");
         }
     }
 
