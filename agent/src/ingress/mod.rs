@@ -52,6 +52,8 @@ pub struct IngressConfig {
     pub threads: usize,
     /// Ports for apps that name none of their own.
     pub shared_ports: Vec<u16>,
+    /// Is it a reason not to start when another process has one of them? Else that is told in the log once an app would be reached there.
+    pub insist: bool,
     /// Certificates, and the ports that take TLS; none when absent.
     pub tls: Option<TlsConfig>,
     /// Where ingresses of other nodes reach this one; nowhere when absent, and then it reaches none.
@@ -85,6 +87,7 @@ impl Default for IngressConfig {
             address: thread::EVERYWHERE,
             threads,
             shared_ports: vec![8080],
+            insist: true,
             tls: None,
             link: None,
             patience: Patience::default(),
@@ -95,7 +98,8 @@ impl Default for IngressConfig {
 impl IngressConfig {
     /// Said at once, not when the first app is there to be asked for.
     fn check_free(&self) -> Result<(), IngressError> {
-        let shared = self.all_shared_ports().into_iter().map(|port| SocketAddr::new(self.address, port));
+        let shared = if self.insist { self.all_shared_ports() } else { Vec::new() };
+        let shared = shared.into_iter().map(|port| SocketAddr::new(self.address, port));
         let shared = shared.map(|at| (at, "--ingress-port, --ingress-tls-port, --ingress"));
         let link = self.link.as_ref().map(|link| (link.address, "--links"));
         for (at, flags) in shared.chain(link) {

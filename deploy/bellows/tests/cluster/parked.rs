@@ -86,7 +86,7 @@ fn only_parked_copies_are_frozen_and_they_go_on_when_they_are_wanted_again() {
     bench.end();
 }
 
-/// Two copies that do nothing, of which one says that it works: that one stays, until it says so no more.
+/// A copy that does nothing, and says that it works: it stays until it says so no more.
 #[test]
 fn a_copy_that_holds_its_busy_mark_is_not_ended_before_its_drain_deadline() {
     let Some(_machine) = machine(&["busybox"]) else { return };
@@ -99,12 +99,12 @@ fn a_copy_that_holds_its_busy_mark_is_not_ended_before_its_drain_deadline() {
     events.until("it is busy", PATIENCE, |_| (only(cli)["activity"] == "busy").then_some(()));
     cli.json(&["scale", "app", "0"]);
     events.until("it is parked", PATIENCE, |_| (only(cli)["parked"] == true).then_some(()));
-    // Asked to end, its node has said no, and why.
-    let why = events.until("it is explained", PATIENCE, |_| {
-        let explained = text(&cli.run(&["explain", &id]).stdout);
-        explained.contains("busy").then_some(explained)
+    let why = events.until("its park is told", PATIENCE, |seen| {
+        let parked = seen.iter().find(|event| event["kind"] == "parked")?;
+        Some(parked["reason"]["text"].to_string())
     });
-    assert_eq!(cli.replicas("app").len(), 1, "{why}");
+    assert!(why.contains("no idle copy is left"), "{why}");
+    assert_eq!((only(cli)["activity"].clone(), only(cli)["parked"].clone()), ("busy".into(), true.into()));
     let done = cli.run(&["exec", &id, "--", "sh", "-c", "mkdir -p /tmp; touch /tmp/done"]);
     assert!(done.status.success(), "{}", text(&done.stderr));
     events.until("it has ended", PATIENCE, |_| cli.replicas("app").is_empty().then_some(()));
