@@ -40,6 +40,19 @@ pub enum JournalError {
         /// Counted from 1.
         line: usize,
     },
+    /// A line is whole and says what this program does not know.
+    #[error(
+        "journal {path} has something in line {line} that this program does not understand: use the program that wrote it; replicas run on until then"
+    )]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What exactly.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A record cannot be put into words.
     #[error("cannot encode a record of the journal")]
     Encode(#[source] serde_json::Error),
@@ -173,8 +186,12 @@ fn parse(path: &Path, text: &[u8]) -> Result<(Vec<Entry>, u64), JournalError> {
     let (mut entries, mut good_bytes) = (Vec::new(), 0);
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     for (number, line) in lines.iter().enumerate() {
-        match parse_line(line, number) {
-            Some(entry) => entries.push(entry),
+        match whole(line, number) {
+            Some(json) => entries.push(serde_json::from_str(json).map_err(|source| JournalError::Foreign {
+                path: path.to_owned(),
+                line: number + 1,
+                source,
+            })?),
             None if number + 1 == lines.len() => {
                 tracing::warn!(path = %path.display(), line = number + 1, "the journal's last line was not finished; it is cut off");
                 break;
@@ -186,12 +203,13 @@ fn parse(path: &Path, text: &[u8]) -> Result<(Vec<Entry>, u64), JournalError> {
     Ok((entries, good_bytes))
 }
 
-fn parse_line(line: &[u8], number: usize) -> Option<Entry> {
+/// What a line says, if it is as it was written.
+fn whole(line: &[u8], number: usize) -> Option<&str> {
     let line = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
     let (sum, body) = line.split_once(' ')?;
     let (written_number, json) = body.split_once(' ')?;
     let right = sum == checksum(body.as_bytes()) && written_number.parse() == Ok(number);
-    if right { serde_json::from_str(json).ok() } else { None }
+    right.then_some(json)
 }
 
 #[cfg(test)]
@@ -261,6 +279,18 @@ mod tests {
         fs::write(&path, whole).expect("writable");
         let error = reopen(&path).expect_err("the first line is damaged").to_string();
         assert!(error.contains("damaged at line 1"), "{error}");
+    }
+
+    #[test]
+    fn what_a_newer_program_wrote_is_refused_and_stays() {
+        let (_folder, path) = written();
+        let body = "3 {\"record\":{\"Unheard\":1}}";
+        let line = format!("{} {body}\n", checksum(body.as_bytes()));
+        File::options().append(true).open(&path).and_then(|mut f| f.write_all(line.as_bytes())).expect("written");
+        let before = fs::read(&path).expect("readable");
+        let error = reopen(&path).expect_err("it is of the future").to_string();
+        assert!(error.contains("line 4") && error.contains("the program that wrote it"), "{error}");
+        assert_eq!(fs::read(&path).expect("readable"), before);
     }
 
     #[test]

@@ -166,6 +166,33 @@ fn an_agent_in_a_leaf_of_a_delegated_group_makes_its_groups_there() {
 }
 
 #[test]
+fn an_agent_that_was_started_by_hand_is_followed_by_one_in_a_delegated_leaf() {
+    let Some(place) = v2_place() else { return };
+    if !alone() {
+        return;
+    }
+    let by_hand = place.start();
+    let spec = place.spec("stays", &["/bin/payload", "sleep"]);
+    let group = group_of(by_hand.launch(&spec).expect("launched").pid);
+    drop(by_hand);
+    let moved = Moved::to(&["unit.service", "unit.service/agent"]);
+    rustix::fs::setxattr(&moved.made[0], "trusted.delegate", b"1", XattrFlags::empty()).expect("marked");
+    let service = place.start();
+    assert_eq!(service.usage(&spec.id).expect("its own group was found").processes, 2);
+    assert_eq!(group_of_a_container(&place, &service).parent(), group.parent(), "new ones are beside it");
+    service.kill(&spec.id).expect("killed");
+    service.reap(&spec.id).expect("reaped");
+    service.forget(&spec.id).expect("forgotten");
+    drop(service);
+    // When none of them is left it is as if there had been none.
+    let service = place.start();
+    assert!(group_of_a_container(&place, &service).starts_with(&moved.made[0]));
+    service.shutdown().expect("shut down");
+    drop(moved);
+    place.assert_clean();
+}
+
+#[test]
 fn a_group_that_holds_processes_is_told_with_them() {
     let Some(place) = v2_place() else { return };
     if !alone() {

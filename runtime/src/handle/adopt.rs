@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::containers::{self, Containers, Life};
 use super::folders::Place;
-use super::record::Record;
+use super::record::{self, Record};
 use super::slots::{Maker, group_name, group_number};
 use super::types::{Adopted, Running, Timings};
 use super::{Error, machine};
-use crate::kernel::cgroup::Group;
+use crate::kernel::cgroup::{self, Group};
+use crate::launch::CGROUP_ROOT;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -22,26 +24,79 @@ pub struct Found {
     pub slots: BTreeSet<u32>,
 }
 
-/// Reads every record. Alive is a process with the recorded identity, in this boot; everything else has ended. Cgroups of nobody are removed.
-pub fn find(containers: &Containers, maker: &Maker) -> Result<Found, Error> {
+/// Everything that an earlier runtime left, as it was found: nothing has been changed yet.
+#[derive(Debug)]
+pub struct Left(Vec<(Place, Option<Known>)>);
+
+/// A folder that is somebody's.
+#[derive(Debug)]
+struct Known {
+    record: Record,
+    file: File,
+    /// Of its init, if that is alive: a process with the recorded identity, in this boot.
+    init: Option<OwnedFd>,
+}
+
+impl Left {
+    /// Reads every record. One of another version is refused before anything is done: whose it is, runs on.
+    pub fn read(containers: &Containers) -> Result<Self, Error> {
+        let one = |place: Place| {
+            let path = place.record();
+            match known(containers, &path) {
+                Ok(known) => Ok((place, known)),
+                Err(Error::State { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok((place, None)),
+                Err(error) => Err(error),
+            }
+        };
+        containers.found().into_iter().map(one).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Where in the tree (v2), or trees, the node's directory `parent` is below which they run; nothing when none runs. Elsewhere than in groups of
+    /// `parent` nobody would find them.
+    pub fn cgroup_top(&self, parent: &str) -> Result<Option<PathBuf>, Error> {
+        let mut top: Option<PathBuf> = None;
+        for Known { record, .. } in self.0.iter().filter_map(|(_, known)| known.as_ref().filter(|k| k.init.is_some())) {
+            let Some(found) = cgroup::of_process(Path::new(CGROUP_ROOT), record.process.pid) else { continue };
+            let above = cgroup::above(&found, parent, &group_name(record.slot));
+            match above {
+                Some(above) if top.as_ref().is_none_or(|top| *top == above) => top = Some(above),
+                _ => {
+                    let (id, pid, parent) = (record.id.clone(), record.process.pid, parent.to_owned());
+                    return Err(Error::Elsewhere { id, pid, found, parent });
+                }
+            }
+        }
+        Ok(top)
+    }
+}
+
+fn known(containers: &Containers, path: &Path) -> Result<Option<Known>, Error> {
+    let unreadable = |source| Error::State { what: "read", path: path.to_owned(), source };
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(unreadable)?;
+    match Record::version(&file).map_err(unreadable)? {
+        Some(found) if found != record::VERSION => {
+            return Err(Error::RecordVersion { path: path.to_owned(), found, known: record::VERSION });
+        }
+        _ => {}
+    }
+    let record = Record::read(&file).map_err(unreadable)?;
+    let known = |record| Ok(Known { init: process(containers, &record)?, record, file });
+    record.map(known).transpose()
+}
+
+/// Takes over what was left. Alive is whose init is; everything else has ended. Cgroups of nobody are removed.
+pub fn find(containers: &Containers, maker: &Maker, left: Left) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut ended = Vec::new();
-    for place in containers.found() {
-        let path = place.record();
-        let opened = OpenOptions::new().read(true).write(true).open(&path);
-        let read = opened.and_then(|file| Ok((Record::read(&file)?, file)));
-        match read {
-            Ok((Some(record), file)) => match process(containers, &record) {
-                Some(pidfd) => {
-                    found.slots.insert(record.slot);
-                    found.adopted.push(Adopted::Alive(alive(containers, maker, &record, pidfd, place, file)?));
-                }
-                None => ended.push((record, place, file)),
-            },
+    for (place, known) in left.0 {
+        match known {
+            Some(Known { record, file, init: Some(pidfd) }) => {
+                found.slots.insert(record.slot);
+                found.adopted.push(Adopted::Alive(alive(containers, maker, &record, pidfd, place, file)?));
+            }
+            Some(Known { record, file, init: None }) => ended.push((record, place, file)),
             // Nobody's: made ahead, or to be removed, by a runtime that is gone.
-            Ok((None, _)) => containers.discard(place)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => containers.discard(place)?,
-            Err(source) => return Err(Error::State { what: "read", path, source }),
+            None => containers.discard(place)?,
         }
     }
     for (record, place, file) in ended {
@@ -57,9 +112,12 @@ pub fn find(containers: &Containers, maker: &Maker) -> Result<Found, Error> {
 }
 
 /// Its init, if that is alive.
-fn process(containers: &Containers, record: &Record) -> Option<OwnedFd> {
+fn process(containers: &Containers, record: &Record) -> Result<Option<OwnedFd>, Error> {
     let same_boot = record.boot == containers.boot() && !containers::is_over(record.exit);
-    if same_boot { record.process.alive() } else { None }
+    if !same_boot {
+        return Ok(None);
+    }
+    record.process.alive().map_err(|source| Error::Machine("whether a container's process is alive", source))
 }
 
 fn alive(

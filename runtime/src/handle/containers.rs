@@ -81,7 +81,12 @@ impl Drop for Reserved<'_> {
 impl Containers {
     pub fn open(state: &Path) -> Result<Self, Error> {
         let root = state.join("containers");
-        fs::create_dir_all(&root).map_err(|source| Error::State { what: "make", path: root.clone(), source })?;
+        // Looked for first: who is told that it cannot be made should hear why.
+        let made = match fs::metadata(&root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&root),
+            found => found.map(drop),
+        };
+        made.map_err(|source| Error::State { what: "make", path: root.clone(), source })?;
         let folders = Folders::start(&root)?;
         Ok(Self { boot: machine::boot_id()?, folders, known: Mutex::new(BTreeMap::new()) })
     }
@@ -156,7 +161,7 @@ impl Containers {
             Known::Running(life) => life,
             Known::Starting | Known::Leaving => return Err(Error::NoSuchContainer(id.clone())),
         };
-        life.wait(None);
+        life.wait(None).map_err(|source| Error::Machine("the end of a container", source))?;
         machine::bury(life.pidfd.as_fd());
         let mut slot = life.slot.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(taken) = slot.as_ref() else {
@@ -253,16 +258,14 @@ impl Life {
     }
 
     /// Waits until it has ended (true), at most `limit_ms`.
-    fn wait(&self, limit_ms: Option<u64>) -> bool {
+    fn wait(&self, limit_ms: Option<u64>) -> io::Result<bool> {
         let limit = limit_ms.map(|ms| Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 });
         loop {
             let mut polls = [PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)];
             match poll(&mut polls, limit.as_ref()) {
                 Err(rustix::io::Errno::INTR) => {}
-                Ok(0) => return false,
-                Ok(_) => return true,
-                // Of a pidfd that is ours only memory can be short: then the time is up.
-                Err(_) => return false,
+                Ok(ended) => return Ok(ended > 0),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -308,7 +311,8 @@ impl Life {
         self.help(id, Group::unbind_cpu);
         self.send(KILL_ALL).map_err(wrong(KILL_ALL))?;
         self.freeze(id, false)?;
-        if !self.wait(Some(KILL_PATIENCE_MS)) {
+        let unheard = |source| Error::Machine("the end of a container", source);
+        if !self.wait(Some(KILL_PATIENCE_MS)).map_err(unheard)? {
             tracing::warn!(%id, "its init does not end it: ending the init");
             self.send(libc::SIGKILL).map_err(wrong(libc::SIGKILL))?;
         }

@@ -99,6 +99,32 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A container's record was written by a program that speaks with its init in another way.
+    #[error(
+        "{path} is the record of a container of version {found}, and this program knows {known}: start the program that wrote it, whose containers run on until then, or end them and remove that folder"
+    )]
+    RecordVersion {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: u8,
+        /// Ours.
+        known: u8,
+    },
+    /// A container runs where this runtime would not look for it.
+    #[error(
+        "container {id} runs in cgroup {found}, not in one of {parent}: start with the cgroup that it was started with (--cgroup), or end its process {pid} first"
+    )]
+    Elsewhere {
+        /// Which container.
+        id: ContainerId,
+        /// Its init.
+        pid: u32,
+        /// Where it is, below the root of the tree.
+        found: PathBuf,
+        /// Where it should be.
+        parent: String,
+    },
     /// A signal could not be sent.
     #[error("cannot send signal {signal} to container {id}")]
     Signal {

@@ -40,25 +40,33 @@ const OF_PIDFD: u64 = 1 << 63;
 
 impl Identity {
     /// Of a process that is not yet waited for. The inode costs a third of a microsecond, the ticks fifteen.
-    pub fn of(pid: u32, pidfd: BorrowedFd<'_>) -> Self {
-        let mark = inode(pidfd).map(|inode| inode | OF_PIDFD).or_else(|| start_ticks(pid));
-        Self { pid, mark: mark.unwrap_or(0) }
+    pub fn of(pid: u32, pidfd: BorrowedFd<'_>) -> io::Result<Self> {
+        let mark = match inode(pidfd) {
+            Ok(Some(inode)) => inode | OF_PIDFD,
+            Ok(None) | Err(_) => start_ticks(pid)?.ok_or(io::ErrorKind::NotFound)?,
+        };
+        Ok(Self { pid, mark })
     }
 
-    /// A descriptor of it, if it exists; it may have ended.
-    fn open(self) -> Option<OwnedFd> {
-        let pid = rustix::process::Pid::from_raw(self.pid.cast_signed())?;
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
-        let found = match self.mark & OF_PIDFD {
-            0 => start_ticks(self.pid),
-            _ => inode(pidfd.as_fd()).map(|inode| inode | OF_PIDFD),
+    /// A descriptor of it, if it exists; it may have ended. Only the kernel's word says that it does not: a container that is taken for gone is ended.
+    fn open(self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid.cast_signed()) else { return Ok(None) };
+        let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+            // The number is nobody's, or a thread's.
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
+            other => other?,
         };
-        (found == Some(self.mark)).then_some(pidfd)
+        let found = match self.mark & OF_PIDFD {
+            0 => start_ticks(self.pid)?,
+            _ => inode(pidfd.as_fd())?.map(|inode| inode | OF_PIDFD),
+        };
+        Ok((found == Some(self.mark)).then_some(pidfd))
     }
 
     /// A descriptor of it, if it has not ended.
-    pub fn alive(self) -> Option<OwnedFd> {
-        self.open().filter(|pidfd| !has_ended(pidfd.as_fd()))
+    pub fn alive(self) -> io::Result<Option<OwnedFd>> {
+        let Some(pidfd) = self.open()? else { return Ok(None) };
+        Ok(if has_ended(pidfd.as_fd())? { None } else { Some(pidfd) })
     }
 }
 
@@ -69,29 +77,40 @@ pub fn started_unix_ms(pid: u32) -> Option<u64> {
     const MS_PER_TICK: u64 = 10;
     let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let up_ms = up.tv_sec.cast_unsigned() * 1_000 + up.tv_nsec.cast_unsigned() / 1_000_000;
-    let age_ms = up_ms.saturating_sub(start_ticks(pid)? * MS_PER_TICK);
+    let age_ms = up_ms.saturating_sub(start_ticks(pid).ok()?? * MS_PER_TICK);
     Some(now_unix_ms().saturating_sub(age_ms))
 }
 
 /// Unique only where pidfds have a file system of their own.
-fn inode(pidfd: BorrowedFd<'_>) -> Option<u64> {
+fn inode(pidfd: BorrowedFd<'_>) -> io::Result<Option<u64>> {
     const PID_FS_MAGIC: i64 = 0x5049_4446;
     static UNIQUE: OnceLock<bool> = OnceLock::new();
-    let is_unique = || rustix::fs::fstatfs(pidfd).is_ok_and(|system| system.f_type == PID_FS_MAGIC);
-    let found = UNIQUE.get_or_init(is_unique).then(|| rustix::fs::fstat(pidfd).ok()).flatten()?;
-    Some(found.st_ino).filter(|inode| *inode != 0)
+    let unique = match UNIQUE.get() {
+        Some(unique) => *unique,
+        None => {
+            let unique = rustix::fs::fstatfs(pidfd)?.f_type == PID_FS_MAGIC;
+            *UNIQUE.get_or_init(|| unique)
+        }
+    };
+    Ok(if unique { Some(rustix::fs::fstat(pidfd)?.st_ino).filter(|inode| *inode != 0) } else { None })
 }
 
-fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+fn has_ended(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut polls = [PollFd::new(&pidfd, PollFlags::IN)];
-    poll(&mut polls, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+    Ok(poll(&mut polls, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0)
 }
 
-fn start_ticks(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// Nothing for a process that does not exist.
+fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
+    let text = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(None);
+        }
+        other => other?,
+    };
     // The name, in parentheses, may hold anything.
-    let (_, rest) = text.rsplit_once(')')?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+    let field = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok());
+    field.map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Containers whose launcher dies become children of this process. Where whoever started it had SIGCHLD ignored, no child could be waited for.
@@ -141,7 +160,10 @@ pub fn bury_orphans(group: u32) {
 
 /// As [`bury`], of a process that has ended.
 pub fn bury_zombie(process: Identity) {
-    if let Some(pidfd) = process.open().filter(|pidfd| has_ended(pidfd.as_fd())) {
+    // Else it stays a zombie until this process ends.
+    if let Ok(Some(pidfd)) = process.open()
+        && has_ended(pidfd.as_fd()).unwrap_or(false)
+    {
         bury(pidfd.as_fd());
     }
 }
@@ -222,13 +244,14 @@ mod tests {
         let pid = std::process::id();
         let own = rustix::process::getpid();
         let pidfd = rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty()).expect("a pidfd");
-        let us = Identity::of(pid, pidfd.as_fd());
-        assert!(us.alive().is_some());
-        let ticks = start_ticks(pid).expect("we have a start");
-        assert!(Identity { pid, mark: ticks }.alive().is_some(), "as older kernels tell");
-        assert!(Identity { pid, mark: ticks + 1 }.alive().is_none());
-        assert!(Identity { pid, mark: us.mark + 1 }.alive().is_none());
-        assert!(Identity::default().alive().is_none());
+        let us = Identity::of(pid, pidfd.as_fd()).expect("known");
+        let alive = |process: Identity| process.alive().expect("known").is_some();
+        assert!(alive(us));
+        let ticks = start_ticks(pid).expect("known").expect("we have a start");
+        assert!(alive(Identity { pid, mark: ticks }), "as older kernels tell");
+        assert!(!alive(Identity { pid, mark: ticks + 1 }));
+        assert!(!alive(Identity { pid, mark: us.mark + 1 }));
+        assert!(!alive(Identity::default()));
         let age_ms = now_unix_ms() - started_unix_ms(pid).expect("we have a start");
         assert!(age_ms < 3_600_000, "a test has not run for an hour: {age_ms} ms");
     }

@@ -36,7 +36,7 @@ use self::slots::{Maker, Slot, Slots};
 use crate::kernel::cgroup::{Cgroups, Joining};
 use crate::launch::wire::Order;
 use crate::launch::{CGROUP_ROOT, Moment};
-use crate::net::{self, Networks};
+use crate::net;
 use crate::spec::{ContainerId, ContainerSpec};
 
 /// A runtime: containers under one cgroup, one subnet, one state folder. Dropping it leaves its containers running; when there are none, nothing
@@ -52,18 +52,22 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Makes the node's cgroup, finds what an earlier runtime left, starts the launchers and begins to fill the pool.
+    /// Finds what an earlier runtime left, makes the node's cgroup (or takes the one they run in, wherever it is), starts the launchers and begins to fill the pool.
     ///
     /// Makes this process the one that inherits orphans (PR_SET_CHILD_SUBREAPER), so that containers whose launcher died are its children.
     pub fn start(config: RuntimeConfig) -> Result<Self, Error> {
         machine::inherit_orphans()?;
         crate::launch::raise_open_files();
-        let cgroups = Cgroups::prepare(Path::new(CGROUP_ROOT), &config.cgroup_parent, config.capacity)?;
-        let launchers = Launchers::start(config.launcher.clone(), config.launchers, &cgroups).map_err(Error::Start)?;
-        let maker = Maker::new(cgroups, Networks::open(config.subnet)?, config.subnet, config.uid_base)?;
         let containers = Containers::open(&config.state)?;
-        let found = adopt::find(&containers, &maker)?;
-        let slots = Slots::start(maker, config.pool, &found.slots);
+        let left = adopt::Left::read(&containers)?;
+        let top = left.cgroup_top(&config.cgroup_parent)?;
+        let root = Path::new(CGROUP_ROOT);
+        let cgroups = Cgroups::prepare(root, &config.cgroup_parent, config.capacity, top.as_deref())?;
+        let maker = Maker::new(cgroups, config.subnet, config.uid_base)?;
+        let launchers = Launchers::start(config.launcher.clone(), config.launchers, &maker.cgroups);
+        let launchers = launchers.map_err(Error::Start)?;
+        let found = adopt::find(&containers, &maker, left)?;
+        let slots = Slots::start(maker, config.pool, &found.slots)?;
         Ok(Self { config, containers, slots, launchers, adopted: Mutex::new(found.adopted) })
     }
 
@@ -89,7 +93,7 @@ impl Runtime {
         let _reserved = self.containers.reserve(&spec.id)?;
         let mut slot = self.slots.take(&spec.tenant)?;
         let have_slot_ns = crate::launch::now_ns();
-        let folder = match self.prepare(&mut slot, spec) {
+        let folder = match self.prepare(&slot, spec) {
             Ok(folder) => folder,
             Err(error) => {
                 self.slots.give_back(slot, &spec.tenant);
@@ -108,8 +112,8 @@ impl Runtime {
     }
 
     /// Limits, and a folder whose record says whose it is.
-    fn prepare(&self, slot: &mut Slot, spec: &ContainerSpec) -> Result<Folder, Error> {
-        self.slots.maker().networks.set_egress(&mut slot.network, spec.egress)?;
+    fn prepare(&self, slot: &Slot, spec: &ContainerSpec) -> Result<Folder, Error> {
+        self.slots.maker().networks.set_egress(&slot.network, spec.egress)?;
         slot.group.limit_for_start(&spec.limits)?;
         let before = slot.group.oom_kills()?;
         let record = Record::new(spec.id.clone(), slot.number, self.containers.boot(), before);
@@ -131,7 +135,8 @@ impl Runtime {
     fn start_in(&self, slot: &mut Slot, spec: &ContainerSpec, folder: &Folder) -> Result<(Running, OwnedFd), Error> {
         let (running, ours) = self.ask_launcher(slot, spec, folder)?;
         slot.group.limit(&spec.limits)?;
-        let process = machine::Identity::of(running.pid, running.pidfd.as_fd());
+        let process = machine::Identity::of(running.pid, running.pidfd.as_fd())
+            .map_err(|source| Error::Machine("what tells a container's process from others", source))?;
         Record::set_process(&folder.record, process, slot.number, running.started_unix_ms)
             .map_err(|source| Error::State { what: "write", path: folder.place.record(), source })?;
         Ok((running, ours))
@@ -343,19 +348,6 @@ fn timings(began_ns: u64, have_slot_ns: u64, launcher: Timings) -> Timings {
     all.push((Moment::Recorded.name(), crate::launch::now_ns()));
     all.sort_by_key(|(_, at)| *at);
     Timings { moments_ns: all.into_iter().map(|(what, at)| (what, at.saturating_sub(began_ns))).collect() }
-}
-
-impl Drop for Slots {
-    fn drop(&mut self) {
-        let left = self.close().and_then(|()| self.maker().cgroups.remove_if_unused()).map_err(Error::from);
-        let left = left.and_then(|unused| if unused { Ok(self.maker().networks.close()?) } else { Ok(()) });
-        if let Err(error) = left {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "cgroups or rules that are not in use are left behind"
-            );
-        }
-    }
 }
 
 /// Shared by value: a container's life outlives the lock of the table it is in.

@@ -1,12 +1,15 @@
 //! The record of a container: one small file that runtime and init write at fixed places, so that whoever comes later knows what became of it.
 //!
 //! ```text
-//!  0 magic  8 pid  12 slot  16 identity  24 started, ms        runtime
+//!  0 magic  7 version  8 pid  12 slot  16 identity  24 started, ms   runtime
 //! 32 ended? 36 wait status  40 ended, ms                        init, as its last act
 //! 48 log rotations  56 lost log bytes                           init
 //! 64 boot id  80 out-of-memory kills before  88 kind 92 value   runtime; kind and value at reaping
 //! 96 container id, padded with zeros                            runtime
 //! ```
+//!
+//! The version is that of all that a container's init and later runtimes agree upon: this file, the log files, the signals that the init understands.
+//! An init keeps to the one it was started with, so a runtime that raises it must go on reading the older ones, or refuse them as it does newer ones.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +19,9 @@ use super::machine::Identity;
 use super::types::{Ended, Exit};
 use crate::spec::ContainerId;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"bellows2");
+const MAGIC: &[u8; 7] = b"bellows";
+/// Behind the magic as a digit: so it was written before it was read.
+pub const VERSION: u8 = 2;
 const BYTES: usize = 160;
 const AT_PID: usize = 8;
 const AT_KIND: usize = 88;
@@ -77,6 +82,16 @@ impl Record {
         }
     }
 
+    /// Of which version the record is, whatever else it says; `None` for nobody's.
+    pub fn version(file: &File) -> io::Result<Option<u8>> {
+        let mut bytes = [0; 8];
+        match file.read_exact_at(&mut bytes, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => Ok(bytes.starts_with(MAGIC).then(|| bytes[7].wrapping_sub(b'0'))),
+        }
+    }
+
     /// Adds which process it became. Touches none of the init's places.
     pub fn set_process(file: &File, process: Identity, slot: u32, started_unix_ms: u64) -> io::Result<()> {
         let mut bytes = [0; 24];
@@ -110,7 +125,8 @@ impl Record {
 
     fn bytes(&self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
-        bytes[..8].copy_from_slice(&MAGIC.to_ne_bytes());
+        bytes[..7].copy_from_slice(MAGIC);
+        bytes[7] = b'0' + VERSION;
         bytes[12..16].copy_from_slice(&self.slot.to_ne_bytes());
         bytes[64..80].copy_from_slice(&self.boot);
         bytes[80..88].copy_from_slice(&self.oom_kills_before.to_ne_bytes());
@@ -122,7 +138,7 @@ impl Record {
     fn parse(bytes: &[u8; BYTES]) -> Option<Self> {
         let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
         let small = |at: usize| u32::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
-        if number(0) != MAGIC {
+        if !bytes.starts_with(MAGIC) || bytes[7] != b'0' + VERSION {
             return None;
         }
         let value = small(92).cast_signed();
@@ -181,8 +197,21 @@ mod tests {
         let read = Record::read(&file).expect("read").expect("a record");
         assert_eq!((&read.id, read.process, read.slot, read.started_unix_ms), (&id, process, 7, 90));
         assert_eq!((read.end, read.oom_kills_before, read.boot, read.exit), (Some((0x700, 99)), 2, [3; 16], None));
+        assert_eq!(Record::version(&file).expect("read"), Some(VERSION));
         Record::set_exit(&file, Exit::Code(7), 99).expect("written");
         assert_eq!(Record::read(&file).expect("read").and_then(|r| r.exit), Some(Exit::Code(7)));
+    }
+
+    #[test]
+    fn a_record_of_another_version_says_so_and_nothing_else() {
+        let file = tempfile::tempfile().expect("a file");
+        assert_eq!(Record::version(&file).expect("read"), None);
+        Record::new(ContainerId::new("web").expect("an id"), 7, [3; 16], 2).write(&file).expect("a record");
+        file.write_all_at(b"3", 7).expect("written");
+        assert_eq!(Record::version(&file).expect("read"), Some(3));
+        assert_eq!(Record::read(&file).expect("read"), None);
+        Record::blank(&file).expect("written");
+        assert_eq!(Record::version(&file).expect("read"), None);
     }
 
     #[test]

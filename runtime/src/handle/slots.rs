@@ -3,8 +3,10 @@
 //! ```text
 //!   made ──> ready ──take──> in use ──give back──> ready      untouched network, little memory left behind
 //!             ^  ^                        └─────> resting ──> ready   touched: the address rests, then serves the same tenant only
-//!             └──┴── refilled in the background            └> dropped   too many, or another tenant needs the room
+//!             └──┴── refilled in a lull                    └> dropped   too many, or another tenant needs the room
 //! ```
+//!
+//! More are made in a lull only: while launches come one after the other they have the CPUs, and whoever finds nothing ready makes its own.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -22,6 +24,8 @@ use crate::net::{NetError, Network, Networks};
 
 /// A packet to an address may be under way, and a peer's connection half open, for this long at most.
 const QUARANTINE: Duration = Duration::from_secs(2);
+/// Nothing was launched or reaped for this long: a burst is over.
+const LULL: Duration = Duration::from_millis(20);
 /// Surplus slots are dropped only when nothing was launched or reaped for this long.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -50,6 +54,9 @@ pub enum SlotError {
         #[source]
         source: io::Error,
     },
+    /// The thread that makes them ahead could not be started.
+    #[error("cannot start the thread that prepares containers")]
+    Thread(#[source] io::Error),
     /// Cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -107,13 +114,19 @@ pub struct Maker {
 }
 
 impl Maker {
-    pub fn new(cgroups: Cgroups, networks: Networks, subnet: Ipv4Subnet, uid_base: u32) -> Result<Self, SlotError> {
-        let failed = |source| SlotError::Mapping { slot: 0, what: "make the device layer", source };
-        let devices = match Layers::found() {
-            Layers::Detached => Some(device_layer().map_err(failed)?),
-            Layers::Attached => None,
-        };
-        Ok(Self { cgroups, networks, devices, subnet, uid_base })
+    /// Loads the rules of the network. On an error nothing is left, nor of the cgroups if nobody is in them.
+    pub fn new(cgroups: Cgroups, subnet: Ipv4Subnet, uid_base: u32) -> Result<Self, SlotError> {
+        let networks = Networks::open(subnet).inspect_err(|_| {
+            if let Err(error) = cgroups.remove_if_unused() {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cgroups that are not in use are left behind");
+            }
+        })?;
+        let mut maker = Self { cgroups, networks, devices: None, subnet, uid_base };
+        if Layers::found() == Layers::Detached {
+            let failed = |source| SlotError::Mapping { slot: 0, what: "make the device layer", source };
+            maker.devices = Some(device_layer().map_err(failed)?);
+        }
+        Ok(maker)
     }
 
     /// How this kernel puts roots together.
@@ -145,6 +158,18 @@ impl Maker {
     }
 }
 
+impl Drop for Maker {
+    /// What was made for all slots goes with the last of them.
+    fn drop(&mut self) {
+        let left = self.cgroups.remove_if_unused().map_err(SlotError::from);
+        let left = left.and_then(|unused| if unused { Ok(self.networks.close()?) } else { Ok(()) });
+        if let Err(error) = left {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "cgroups or rules that are not in use are left behind");
+        }
+    }
+}
+
 /// The kernel only says that it is an invalid argument.
 fn unshiftable(root: &Path, error: io::Error) -> io::Error {
     if error.raw_os_error() != Some(libc::EINVAL) {
@@ -173,8 +198,18 @@ struct State {
     resting: VecDeque<(Instant, Slot)>,
     /// Numbers of slots that do not exist.
     absent: BTreeSet<u32>,
-    last_use: Instant,
+    last_use: Option<Instant>,
+    /// The thread knows that there are too few.
+    refilling: bool,
     closing: bool,
+}
+
+impl State {
+    /// Whether nothing was taken or given back for so long; else how long until then.
+    fn at_rest(&self, length: Duration) -> Result<(), Duration> {
+        let left = self.last_use.map_or(Duration::ZERO, |last| length.saturating_sub(last.elapsed()));
+        if left.is_zero() { Ok(()) } else { Err(left) }
+    }
 }
 
 #[derive(Debug)]
@@ -194,14 +229,14 @@ pub struct Slots {
 
 impl Slots {
     /// Begins to make slots; `in_use` are those of containers that run already.
-    pub fn start(maker: Maker, sizes: PoolSizes, in_use: &BTreeSet<u32>) -> Self {
+    pub fn start(maker: Maker, sizes: PoolSizes, in_use: &BTreeSet<u32>) -> Result<Self, SlotError> {
         let absent = (0..maker.subnet.room()).filter(|number| !in_use.contains(number)).collect();
-        let state =
-            State { ready: Vec::new(), resting: VecDeque::new(), absent, last_use: Instant::now(), closing: false };
+        let (ready, resting) = (Vec::new(), VecDeque::new());
+        let state = State { ready, resting, absent, last_use: None, refilling: true, closing: false };
         let shared = Arc::new(Shared { maker, sizes, state: Mutex::new(state), changed: Condvar::new() });
         let for_thread = Arc::clone(&shared);
-        let refiller = std::thread::spawn(move || for_thread.refill());
-        Self { shared, refiller: Some(refiller) }
+        let refiller = std::thread::Builder::new().name("slots".to_owned()).spawn(move || for_thread.refill());
+        Ok(Self { shared, refiller: Some(refiller.map_err(SlotError::Thread)?) })
     }
 
     /// What slots are made of.
@@ -212,11 +247,12 @@ impl Slots {
     /// A slot for a container of `tenant`: made ahead if there is one, else made now.
     pub fn take(&self, tenant: &str) -> Result<Slot, SlotError> {
         let mut state = self.shared.lock();
-        state.last_use = Instant::now();
+        state.last_use = Some(Instant::now());
         let fits = |slot: &Slot| slot.tenant.as_deref().is_none_or(|owner| owner == tenant);
         let found = state.ready.iter().rposition(fits).map(|at| state.ready.swap_remove(at));
         // Only for work: a needless wake-up costs as much as a tenth of a launch.
-        if state.ready.len() < self.shared.sizes.ready && !state.absent.is_empty() {
+        if !state.refilling && state.ready.len() < self.shared.sizes.ready && !state.absent.is_empty() {
+            state.refilling = true;
             self.shared.changed.notify_one();
         }
         match found {
@@ -235,13 +271,14 @@ impl Slots {
         }
         let clean = untouched && !slot.group.is_stale();
         let mut state = self.shared.lock();
-        state.last_use = Instant::now();
+        let now = Instant::now();
+        state.last_use = Some(now);
         let news = if clean {
             state.ready.push(slot);
             // One too many: from now on the thread looks for idle time.
             state.ready.len() == self.shared.sizes.keep + 1
         } else {
-            let until = if untouched { state.last_use } else { state.last_use + QUARANTINE };
+            let until = if untouched { now } else { now + QUARANTINE };
             let sooner = state.resting.front().is_none_or(|(first, _)| until < *first);
             state.resting.push_back((until, slot));
             sooner
@@ -264,6 +301,14 @@ impl Slots {
         let resting: Vec<Slot> = state.resting.drain(..).map(|(_, slot)| slot).collect();
         let all: Vec<Slot> = state.ready.drain(..).chain(resting).collect();
         all.into_iter().map(|slot| slot.group.remove()).fold(Ok(()), Result::and)
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cgroups that are not in use are left behind");
+        }
     }
 }
 
@@ -306,19 +351,26 @@ impl Shared {
                 drop(state);
                 self.renew(slot);
                 state = self.lock();
-            } else if state.ready.len() < self.sizes.ready && !state.absent.is_empty() {
-                state = self.add_one(state);
-            } else if state.ready.len() > self.sizes.keep && state.last_use.elapsed() > IDLE {
-                state = self.drop_one(state);
-            } else {
-                let pause = if state.ready.len() > self.sizes.keep { IDLE } else { Duration::from_secs(3600) };
-                let pause = state
-                    .resting
-                    .front()
-                    .map_or(pause, |(until, _)| pause.min(until.saturating_duration_since(Instant::now())));
-                state = self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
             }
+            let few = state.ready.len() < self.sizes.ready && !state.absent.is_empty();
+            let many = state.ready.len() > self.sizes.keep;
+            state.refilling = few;
+            let length = if few { LULL } else { IDLE };
+            state = match state.at_rest(length) {
+                Ok(()) if few => self.add_one(state),
+                Ok(()) if many => self.drop_one(state),
+                Err(left) if few || many => self.wait(state, left),
+                _ => self.wait(state, Duration::from_secs(3600)),
+            };
         }
+    }
+
+    /// For something new, at most so long, and not beyond the end of a slot's rest.
+    fn wait<'a>(&'a self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+        let rested = state.resting.front().map(|(until, _)| until.saturating_duration_since(Instant::now()));
+        let length = rested.map_or(most, |rested| rested.min(most));
+        self.changed.wait_timeout(state, length).unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn add_one<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {

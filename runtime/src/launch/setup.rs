@@ -230,11 +230,11 @@ impl<'a> UnderWay<'a> {
             .map_err(|error| failure("create the container's first process".to_owned(), &error))?;
         self.note(Moment::Cloned);
         if let Err(error) = self.map_ids(cloned.pid) {
-            return Err(self.abandon(&cloned, &shared, plan, &HostStep::MapIds, &error));
+            return Err(self.abandon(&cloned, &shared, plan, failure(describe::host(&HostStep::MapIds), &error)));
         }
         self.note(Moment::Mapped);
-        if let Err(error) = self.join(cloned.pid) {
-            return Err(self.abandon(&cloned, &shared, plan, &HostStep::Join, &error));
+        if let Err(failure) = self.join(cloned.pid) {
+            return Err(self.abandon(&cloned, &shared, plan, failure));
         }
         shared.go.store(1, Ordering::Release);
         child::wake(&shared.go);
@@ -349,12 +349,22 @@ impl<'a> UnderWay<'a> {
         Ok(())
     }
 
-    fn join(&self, pid: u32) -> io::Result<()> {
+    fn join(&self, pid: u32) -> Result<(), Failure> {
         if self.request.into_cgroup {
             return Ok(());
         }
         let text = pid.to_string();
-        self.fds.cgroups.iter().try_for_each(|procs| Ok(rustix::io::write(procs, text.as_bytes()).map(drop)?))
+        self.fds.cgroups.iter().try_for_each(|procs| match rustix::io::write(procs, text.as_bytes()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(failure(self.joining(procs), &error.into())),
+        })
+    }
+
+    /// With the path below the root of its tree: nothing else of it is seen from here.
+    fn joining(&self, procs: &OwnedFd) -> String {
+        let path = rustix::fs::readlinkat(&self.home.proc, format!("self/fd/{}", procs.as_raw_fd()), Vec::new());
+        let path = path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+        format!("{} by {path}", describe::host(&HostStep::Join))
     }
 
     fn started(&mut self, cloned: Cloned, shared: &Shared<'_>, plan: &Plan) -> Started {
@@ -374,15 +384,8 @@ impl<'a> UnderWay<'a> {
     }
 
     /// After a step of ours that failed. Where the child had ended by itself before, that is why, and what it could not do is told.
-    fn abandon(
-        &self,
-        cloned: &Cloned,
-        shared: &Shared<'_>,
-        plan: &Plan,
-        step: &HostStep,
-        error: &io::Error,
-    ) -> Failure {
-        let ours = self.end(cloned, shared, failure(describe::host(step), error));
+    fn abandon(&self, cloned: &Cloned, shared: &Shared<'_>, plan: &Plan, failure: Failure) -> Failure {
+        let ours = self.end(cloned, shared, failure);
         if shared.state.load(Ordering::Acquire) == child::FAILED {
             return Failure { undo: ours.undo, ..child_failure(shared, plan) };
         }

@@ -40,7 +40,11 @@ impl Firewall {
     pub fn open(subnet: Ipv4Subnet) -> Result<Self, NetError> {
         let table = rules::table(subnet);
         let socket = Netlink::open(NETLINK_NETFILTER)?;
-        let before = nft(&["list", "table", "inet", &table], "").unwrap_or_default();
+        let before = match nft(&["list", "table", "inet", &table], "") {
+            // There is none.
+            Err(NetError::Rules(_)) => String::new(),
+            other => other?,
+        };
         let reach = if before.contains("masquerade") { Reach::Out } else { Reach::Node };
         let outward = Mutex::new(Outward { reach, addresses: elements(&before) });
         let all = Self { subnet, table, socket, outward };

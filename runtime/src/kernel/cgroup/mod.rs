@@ -5,18 +5,20 @@
 mod delegation;
 pub mod devices;
 mod offered;
+mod place;
 pub mod quick;
 pub mod tree;
 mod v1;
 mod v2;
 
 pub use offered::{clone_into, controller, device_list, freezer, kill_file};
+pub use place::{above, of_process};
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::handle::Capacity;
 use crate::spec::Limits;
@@ -113,8 +115,33 @@ pub enum Cgroups {
 pub struct Group {
     kind: Kind,
     /// As last written, by nobody but us.
-    limits: Mutex<Option<Limits>>,
+    standing: Mutex<Standing>,
 }
+
+/// The limits of a group. Writing one costs an open file and, for the CPU, a look at every group of the machine.
+#[derive(Debug, Default)]
+enum Standing {
+    /// Of others, or half written.
+    #[default]
+    Unknown,
+    /// The kernel's: none.
+    Fresh,
+    Set(Limits),
+}
+
+impl Standing {
+    /// Whether the CPU is unbound; with which others.
+    fn unbound(&self) -> Option<Option<&Limits>> {
+        match self {
+            Self::Fresh => Some(None),
+            Self::Set(limits) if limits.cpu_milli == UNBOUND => Some(Some(limits)),
+            _ => None,
+        }
+    }
+}
+
+/// In the place of a limit of the CPU: none.
+const UNBOUND: u64 = u64::MAX;
 
 #[derive(Debug)]
 enum Kind {
@@ -162,10 +189,16 @@ macro_rules! each {
 }
 
 impl Cgroups {
-    /// Finds the controllers below `root` (`/sys/fs/cgroup`) and makes the node's directory `parent` in them.
-    pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
+    /// Finds the controllers below `root` (`/sys/fs/cgroup`) and makes the node's directory `parent` in them: on v2 below `top`, where one is known,
+    /// else where a process like this one may.
+    pub fn prepare(
+        root: &Path,
+        parent: &str,
+        capacity: Option<Capacity>,
+        top: Option<&Path>,
+    ) -> Result<Self, CgroupError> {
         if v2::is_mounted(root) {
-            return Ok(Self::V2(v2::Parent::prepare(root, parent, capacity)?));
+            return Ok(Self::V2(v2::Parent::prepare(root, parent, capacity, top)?));
         }
         Ok(Self::V1(v1::Parent::prepare(root, parent, capacity)?))
     }
@@ -176,7 +209,8 @@ impl Cgroups {
             Self::V1(parent) => Kind::V1(parent.group(name)?),
             Self::V2(parent) => Kind::V2(parent.group(name)?),
         };
-        Ok(Group { kind, limits: Mutex::new(None) })
+        let is_fresh = each!(&kind, group => group.is_fresh);
+        Ok(Group { kind, standing: Mutex::new(if is_fresh { Standing::Fresh } else { Standing::Unknown }) })
     }
 
     /// Names of the groups that exist.
@@ -242,21 +276,38 @@ impl Group {
     /// As [`Self::limit`], but with enough CPU to be set up: what a container's start costs is the node's work, and at 10m the kernel would let it go on
     /// for one millisecond in every hundred. [`Self::limit`] follows when its program runs.
     pub fn limit_for_start(&self, limits: &Limits) -> Result<(), CgroupError> {
-        self.limit(&Limits { cpu_milli: limits.cpu_milli.max(START_CPU_MILLI), ..limits.clone() })
+        let mut standing = self.standing();
+        let Some(others) = standing.unbound() else {
+            drop(standing);
+            return self.limit(&Limits { cpu_milli: limits.cpu_milli.max(START_CPU_MILLI), ..limits.clone() });
+        };
+        let wanted = Limits { cpu_milli: UNBOUND, ..limits.clone() };
+        if others != Some(&wanted) {
+            *standing = Standing::Unknown;
+            each!(&self.kind, group => group.limit_rest(limits))?;
+            *standing = Standing::Set(wanted);
+        }
+        Ok(())
     }
 
     /// Sets CPU, memory and process limits. Most often those of its last container, which stand already: nothing inside can write them.
     pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
-        let mut standing = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = standing.take();
-        let cpu_only = before.as_ref().is_some_and(|before| differ_in_cpu_only(before, limits));
-        if cpu_only {
+        let mut standing = self.standing();
+        let before = std::mem::take(&mut *standing);
+        let same = matches!(&before, Standing::Set(before) if before == limits);
+        let cpu_only = matches!(&before, Standing::Set(before) if differ_in_cpu_only(before, limits));
+        if !same {
             each!(&self.kind, group => group.limit_cpu(limits))?;
-        } else if before.as_ref() != Some(limits) {
-            each!(&self.kind, group => group.limit(limits))?;
         }
-        *standing = Some(limits.clone());
+        if !same && !cpu_only {
+            each!(&self.kind, group => group.limit_rest(limits))?;
+        }
+        *standing = Standing::Set(limits.clone());
         Ok(())
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets the CPU time it has used beyond its limit. The kernel charges what it reclaims of a group's memory without asking, and afterwards lets
@@ -267,9 +318,14 @@ impl Group {
 
     /// No limit on its CPU until the next [`Self::limit`]: what is killed needs some to end.
     pub fn unbind_cpu(&self) -> Result<(), CgroupError> {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut standing = self.standing();
+        let before = std::mem::take(&mut *standing);
         let (path, unlimited) = each!(&self.kind, group => group.cpu_limit());
-        tree::write(&path, unlimited)
+        tree::write(&path, unlimited)?;
+        if let Standing::Set(before) = before {
+            *standing = Standing::Set(Limits { cpu_milli: UNBOUND, ..before });
+        }
+        Ok(())
     }
 
     /// CPU time since the group was made.

@@ -47,7 +47,7 @@ fn is_v2(root: &Path) -> bool {
 }
 
 fn hierarchy(root: &Path, name: &str) -> io::Result<String> {
-    match v1::find(root, name) {
+    match v1::find(root, name).map_err(io::Error::other)? {
         Some(_) => Ok("v1".to_owned()),
         None => Err(missing(format!("not mounted below {}", root.display()))),
     }

@@ -59,7 +59,7 @@ fn v2() -> Fake {
 fn v2_writes_and_reads_its_files() {
     let fake = v2();
     let capacity = Capacity { cpu_milli: 2000, memory_bytes: 1 << 30 };
-    let cgroups = Cgroups::prepare(&fake.0, "bellows/n1", Some(capacity)).expect("prepared");
+    let cgroups = Cgroups::prepare(&fake.0, "bellows/n1", Some(capacity), None).expect("prepared");
     assert_eq!(controller(&fake.0, "io").expect("found"), "v2");
     assert!(controller(&fake.0, "rdma").expect_err("not among them").to_string().contains("cpuset"));
     assert_eq!(fake.says("bellows/cgroup.subtree_control"), "+cpu +memory +pids +io");
@@ -90,7 +90,7 @@ fn v2_writes_and_reads_its_files() {
     fake.put("bellows/n1/s3/cpu.max", "");
     group.limit(&limits).expect("limits");
     assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "", "not written again: they stand");
-    assert_eq!(fake.says("bellows/n1/s3/memory.max"), "65536");
+    assert_eq!(fake.says("bellows/n1/s3/memory.max"), "", "and so did the others all the while");
     assert_eq!(fake.says("bellows/n1/s3/pids.max"), "9");
     let read = (group.cpu_us(), group.memory_bytes(), group.processes(), group.oom_kills());
     assert!(matches!(read, (Ok(123), Ok(4096), Ok(5), Ok(2))), "{read:?}");
@@ -104,6 +104,25 @@ fn v2_writes_and_reads_its_files() {
     group.forget_peak();
     assert!(fake.says("bellows/n1/s3/memory.peak").starts_with('0'));
     assert!(matches!(group.joining(), Joining::Into(_)));
+}
+
+#[test]
+fn what_was_unbound_begins_without_a_write() {
+    let fake = v2();
+    let cgroups = Cgroups::prepare(&fake.0, "bellows/n1", None, None).expect("prepared");
+    let group = cgroups.group("s3").expect("a group");
+    let limits = Limits { cpu_milli: 250, memory_bytes: 65_536, processes: 9, ..Limits::default() };
+    group.limit(&limits).expect("written");
+    fake.put("bellows/n1/s3/cpu.max", "");
+    group.unbind_cpu().expect("written");
+    group.limit_for_start(&limits).expect("nothing to do");
+    assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "max");
+    let next = Limits { processes: 7, cpu_weight: 300, ..limits };
+    group.limit_for_start(&next).expect("written");
+    assert_eq!((fake.says("bellows/n1/s3/cpu.max"), fake.says("bellows/n1/s3/pids.max")), ("max".into(), "7".into()));
+    group.limit(&next).expect("written");
+    let cpu = (fake.says("bellows/n1/s3/cpu.max"), fake.says("bellows/n1/s3/cpu.weight"));
+    assert_eq!(cpu, ("25000 100000".into(), "300".into()));
 }
 
 #[test]
@@ -133,7 +152,7 @@ fn v1_finds_controllers_mounted_together() {
     fake.put("cpu,cpuacct/n/s1/cpuacct.usage", "5000000\n");
     fake.put("memory/n/memory.usage_in_bytes", "10000\n");
     fake.put("memory/n/memory.stat", "inactive_file 1\ntotal_inactive_file 4000\n");
-    let cgroups = Cgroups::prepare(&fake.0, "n", None).expect("prepared");
+    let cgroups = Cgroups::prepare(&fake.0, "n", None, None).expect("prepared");
     fake.put("freezer/n/s7/freezer.state", "");
     assert_eq!(cgroups.names().expect("names"), ["s1", "s7"], "also who is in one tree only");
     assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses, here and below");
@@ -160,7 +179,7 @@ fn v1_finds_controllers_mounted_together() {
 #[test]
 fn nothing_mounted_is_an_error_that_names_the_place() {
     let fake = Fake::new("none");
-    let said = Cgroups::prepare(&fake.0, "n", None).expect_err("no controllers").to_string();
+    let said = Cgroups::prepare(&fake.0, "n", None, None).expect_err("no controllers").to_string();
     assert!(said.contains(&fake.0.display().to_string()), "{said}");
     assert!(Path::new(&fake.0).exists());
 }

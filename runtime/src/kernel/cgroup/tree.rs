@@ -93,7 +93,12 @@ pub fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
 
 /// Some kernels are built without it.
 pub fn write_if_there(path: &Path, value: &str) -> Result<(), CgroupError> {
-    if path.exists() { write(path, value) } else { Ok(()) }
+    if is_there(path)? { write(path, value) } else { Ok(()) }
+}
+
+/// Only the kernel's word says that something is not there.
+pub fn is_there(path: &Path) -> Result<bool, CgroupError> {
+    path.try_exists().map_err(|source| CgroupError::Read { path: path.to_owned(), source })
 }
 
 /// Writes what is there already: some files act on being written.
@@ -102,12 +107,12 @@ pub fn rewrite(path: &Path) -> Result<(), CgroupError> {
     write(path, text.trim())
 }
 
-pub fn make(path: &Path) -> Result<(), CgroupError> {
+/// Whether it was not there before.
+pub fn make(path: &Path) -> Result<bool, CgroupError> {
     match fs::create_dir(path) {
-        Err(source) if source.kind() != ErrorKind::AlreadyExists => {
-            Err(CgroupError::Make { path: path.to_owned(), source })
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(source) if source.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(CgroupError::Make { path: path.to_owned(), source }),
     }
 }
 
@@ -159,6 +164,14 @@ pub fn remove_all(root: &Path, below: &str) -> Result<(), CgroupError> {
         }
     }
     Ok(())
+}
+
+/// After an error: what of `root/below` was made goes, unless somebody is in it.
+pub fn undo(root: &Path, below: &str) {
+    let used = children(&root.join(below)).is_ok_and(|groups| !groups.is_empty());
+    if !used && let Err(error) = remove_all(root, below) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a cgroup that is not in use is left behind");
+    }
 }
 
 pub fn pids(path: &Path) -> Result<Vec<u32>, CgroupError> {

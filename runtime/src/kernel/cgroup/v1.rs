@@ -25,22 +25,36 @@ pub struct Parent {
 
 impl Parent {
     pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
-        let roots = mounted(root)?;
-        let mut dirs = BTreeMap::new();
-        for (controller, tree_root) in &roots {
-            dirs.insert(*controller, tree::make_all(tree_root, parent)?);
+        let (roots, devices) = (mounted(root)?, find(root, "devices")?);
+        let mut made = Self { roots, dirs: BTreeMap::new(), devices, below: parent.to_owned() };
+        match made.make(capacity) {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                made.trees().into_iter().for_each(|root| tree::undo(root, parent));
+                Err(error)
+            }
         }
-        let mut made = Self { roots, dirs, devices: None, below: parent.to_owned() };
+    }
+
+    fn make(&mut self, capacity: Option<Capacity>) -> Result<(), CgroupError> {
+        for (controller, root) in &self.roots {
+            self.dirs.insert(*controller, tree::make_all(root, &self.below)?);
+        }
         if let Some(capacity) = capacity {
-            made.bound(capacity)?;
+            self.bound(capacity)?;
         }
         // Every group made in it begins with the same: a limit of memory is one of real memory.
-        tree::write_if_there(&made.dir("memory").join("memory.swappiness"), "0")?;
-        if let Some(found) = find(root, "devices") {
-            made.devices = Some(found.clone());
-            allow_devices(&tree::make_all(&found, parent)?)?;
+        tree::write_if_there(&self.dir("memory").join("memory.swappiness"), "0")?;
+        match &self.devices {
+            Some(root) => allow_devices(&tree::make_all(root, &self.below)?),
+            None => Ok(()),
         }
-        Ok(made)
+    }
+
+    fn trees(&self) -> Vec<&PathBuf> {
+        let mut roots: Vec<&PathBuf> = self.roots.values().chain(&self.devices).collect();
+        roots.dedup();
+        roots
     }
 
     fn bound(&self, capacity: Capacity) -> Result<(), CgroupError> {
@@ -90,15 +104,18 @@ impl Parent {
     }
 
     pub fn remove(&self) -> Result<(), CgroupError> {
-        let mut roots: Vec<&PathBuf> = self.roots.values().chain(&self.devices).collect();
-        roots.dedup();
-        roots.into_iter().try_for_each(|root| tree::remove_all(root, &self.below))
+        self.trees().into_iter().try_for_each(|root| tree::remove_all(root, &self.below))
     }
 }
 
 /// The controllers that containers use, and where each is mounted.
 fn mounted(root: &Path) -> Result<BTreeMap<&'static str, PathBuf>, CgroupError> {
-    let roots: BTreeMap<_, _> = OWN.into_iter().filter_map(|name| Some((name, find(root, name)?))).collect();
+    let mut roots = BTreeMap::new();
+    for name in OWN {
+        if let Some(found) = find(root, name)? {
+            roots.insert(name, found);
+        }
+    }
     if NEEDED.iter().all(|needed| roots.contains_key(needed)) {
         Ok(roots)
     } else {
@@ -107,14 +124,24 @@ fn mounted(root: &Path) -> Result<BTreeMap<&'static str, PathBuf>, CgroupError> 
 }
 
 /// The tree of `controller`: mounted alone, or with others under a joined name such as `cpu,cpuacct`.
-pub fn find(root: &Path, controller: &str) -> Option<PathBuf> {
+pub fn find(root: &Path, controller: &str) -> Result<Option<PathBuf>, CgroupError> {
     let alone = root.join(controller);
-    if alone.join("cgroup.procs").exists() {
-        return std::fs::canonicalize(alone).ok();
+    if is_tree(&alone)? {
+        return match std::fs::canonicalize(&alone) {
+            Ok(found) => Ok(Some(found)),
+            Err(source) => Err(CgroupError::Read { path: alone, source }),
+        };
     }
-    let names = tree::children(root).ok()?;
-    let joined = names.into_iter().find(|name| name.split(',').any(|part| part == controller))?;
-    Some(root.join(joined)).filter(|path| path.join("cgroup.procs").exists())
+    let names = if tree::is_there(root)? { tree::children(root)? } else { Vec::new() };
+    let joined = names.into_iter().find(|name| name.split(',').any(|part| part == controller));
+    match joined.map(|name| root.join(name)) {
+        Some(path) if is_tree(&path)? => Ok(Some(path)),
+        _ => Ok(None),
+    }
+}
+
+fn is_tree(path: &Path) -> Result<bool, CgroupError> {
+    tree::is_there(&path.join("cgroup.procs"))
 }
 
 fn allow_devices(dir: &Path) -> Result<(), CgroupError> {
@@ -133,6 +160,8 @@ fn shares(limits: &Limits) -> u64 {
 /// A container's directories, with what every launch or measurement uses kept open.
 #[derive(Debug)]
 pub struct Group {
+    /// Nobody has had it before.
+    pub is_fresh: bool,
     dirs: Vec<PathBuf>,
     joins: Vec<File>,
     pids_max: Rare,
@@ -151,8 +180,9 @@ pub struct Group {
 impl Group {
     fn make(dirs: Vec<PathBuf>, of: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, CgroupError> {
         let mut joins = Vec::with_capacity(dirs.len());
+        let mut is_fresh = true;
         for dir in &dirs {
-            tree::make(dir)?;
+            is_fresh &= tree::make(dir)?;
             let path = dir.join("cgroup.procs");
             let opened = OpenOptions::new().write(true).open(&path);
             joins.push(opened.map_err(|source| CgroupError::Read { path, source })?);
@@ -160,6 +190,7 @@ impl Group {
         let file = |controller: &str, name: &str| of(controller).unwrap_or_default().join(name);
         let cpu_usage = of("cpuacct").map(|dir| Kept::reading(dir.join("cpuacct.usage"))).transpose()?;
         Ok(Self {
+            is_fresh,
             joins,
             pids_max: Rare::new(file("pids", "pids.max")),
             cpu_quota: Rare::new(file("cpu", "cpu.cfs_quota_us")),
@@ -180,9 +211,9 @@ impl Group {
         &self.joins
     }
 
-    pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
+    /// All but the CPU.
+    pub fn limit_rest(&self, limits: &Limits) -> Result<(), CgroupError> {
         self.pids_max.set(&limits.processes.to_string())?;
-        self.limit_cpu(limits)?;
         self.memory_limit.set(&limits.memory_bytes.to_string())
     }
 

@@ -34,9 +34,22 @@ fn is_real(root: &Path) -> bool {
 }
 
 impl Parent {
-    pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
-        let top = delegation::top(root);
-        let mut dir = top.clone();
+    pub fn prepare(
+        root: &Path,
+        parent: &str,
+        capacity: Option<Capacity>,
+        top: Option<&Path>,
+    ) -> Result<Self, CgroupError> {
+        let known = top.map(|below| root.join(below)).filter(|top| top.is_dir());
+        let top = known.unwrap_or_else(|| delegation::top(root));
+        let dir = Self::make(root, &top, parent, capacity).inspect_err(|_| tree::undo(&top, parent))?;
+        let refused = |error| tracing::warn!(%error, "no list of allowed devices: the kernel refuses its program");
+        let devices = is_real(root).then(|| devices::Program::load().map_err(refused).ok()).flatten();
+        Ok(Self { top, dir, below: parent.to_owned(), devices })
+    }
+
+    fn make(root: &Path, top: &Path, parent: &str, capacity: Option<Capacity>) -> Result<PathBuf, CgroupError> {
+        let mut dir = top.to_owned();
         for part in parent.split('/').filter(|part| !part.is_empty()) {
             delegation::enable(&dir, root)?;
             dir.push(part);
@@ -49,9 +62,7 @@ impl Parent {
         }
         // For all in it: a limit of memory is one of real memory.
         tree::write_if_there(&dir.join("memory.swap.max"), "0")?;
-        let refused = |error| tracing::warn!(%error, "no list of allowed devices: the kernel refuses its program");
-        let devices = is_real(root).then(|| devices::Program::load().map_err(refused).ok()).flatten();
-        Ok(Self { top, dir, below: parent.to_owned(), devices })
+        Ok(dir)
     }
 
     pub fn dir(&self) -> &Path {
@@ -84,6 +95,8 @@ fn quota(cpu_milli: u64) -> String {
 /// A container's directory, with what every launch or measurement uses kept open.
 #[derive(Debug)]
 pub struct Group {
+    /// Nobody has had it before.
+    pub is_fresh: bool,
     dir: PathBuf,
     fd: OwnedFd,
     pids_max: Rare,
@@ -102,11 +115,12 @@ pub struct Group {
 
 impl Group {
     fn make(dir: PathBuf, devices: Option<&devices::Program>) -> Result<Self, CgroupError> {
-        tree::make(&dir)?;
+        let is_fresh = tree::make(&dir)?;
         let fd: OwnedFd = File::open(&dir).map_err(|source| CgroupError::Read { path: dir.clone(), source })?.into();
         let attached = devices.map_or(Ok(()), |program| program.attach(fd.as_fd()));
         attached.map_err(|source| CgroupError::Devices { path: dir.clone(), source })?;
         Ok(Self {
+            is_fresh,
             fd,
             pids_max: Rare::new(dir.join("pids.max")),
             cpu_max: Rare::new(dir.join("cpu.max")),
@@ -127,9 +141,9 @@ impl Group {
         &self.fd
     }
 
-    pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
+    /// All but the CPU.
+    pub fn limit_rest(&self, limits: &Limits) -> Result<(), CgroupError> {
         self.pids_max.set(&limits.processes.to_string())?;
-        self.limit_cpu(limits)?;
         self.memory_max.set(&limits.memory_bytes.to_string())
     }
 
