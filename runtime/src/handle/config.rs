@@ -110,7 +110,7 @@ pub struct PoolSizes {
 
 impl Default for PoolSizes {
     fn default() -> Self {
-        Self { ready: 8, keep: 32 }
+        Self { ready: 32, keep: 32 }
     }
 }
 

@@ -48,25 +48,9 @@ impl Netlink {
         self.collect(first, wanted)
     }
 
-    /// One question whose answer is either a message or a refusal.
-    pub fn ask<T>(&self, message: T) -> io::Result<T>
-    where
-        T: NetlinkSerializable + NetlinkDeserializable,
-    {
-        let mut packet = Vec::new();
-        let number = self.numbers(1);
-        append(&mut packet, number, message, NLM_F_REQUEST);
-        self.socket.send(&packet, 0)?;
-        loop {
-            let (bytes, _) = self.socket.recv_from_full()?;
-            let answer = NetlinkMessage::<T>::deserialize(&bytes).map_err(io::Error::other)?;
-            match answer.payload {
-                _ if answer.header.sequence_number != number => {}
-                NetlinkPayload::InnerMessage(found) => return Ok(found),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-        }
+    /// The number of a link in this socket's network. Netlink would tell everything else of it as well, which takes ten times as long.
+    pub fn index_of(&self, link: &str) -> io::Result<u32> {
+        Ok(rustix::net::netdevice::name_to_index(&self.socket, link)?)
     }
 
     /// One question, whose messages get their number here, and its answer as they are.

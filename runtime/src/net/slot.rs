@@ -32,10 +32,9 @@ const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const HOST_MAC: [u8; 6] = [0x02, 0xbe, 0x11, 0x00, 0x00, 0x01];
 const LOOPBACK_INDEX: u32 = 1;
 
-/// Written once per namespace: no IPv6 noise, low ports and ping for everybody inside, who own nothing else of it.
-const SYSCTLS: [(&str, &str); 4] = [
+/// Written once per namespace: no IPv6 noise, also of links to come, low ports and ping for everybody inside, who own nothing else of it.
+const SYSCTLS: [(&str, &str); 3] = [
     ("ipv6/conf/all/disable_ipv6", "1"),
-    ("ipv6/conf/default/disable_ipv6", "1"),
     ("ipv4/ip_unprivileged_port_start", "0"),
     ("ipv4/ping_group_range", "0 2147483647"),
 ];
@@ -54,8 +53,6 @@ pub struct Network {
     /// `/sys` of this network, read-only and attached nowhere: a sysfs shows the network of whoever makes it, and making one for each container
     /// costs more than everything else of its network.
     pub sys: OwnedFd,
-    /// Whether it may reach out, where that is known.
-    egress: Option<bool>,
     /// Counters when nobody had used it yet.
     fresh: Option<Counters>,
 }
@@ -103,13 +100,8 @@ impl Networks {
     }
 
     /// Whether the container of this network may reach what lies beyond the node. Most often nothing changes.
-    pub fn set_egress(&self, network: &mut Network, allowed: bool) -> Result<(), NetError> {
-        if network.egress != Some(allowed) {
-            network.egress = None;
-            self.firewall.set_egress(network.address, allowed)?;
-            network.egress = Some(allowed);
-        }
-        Ok(())
+    pub fn set_egress(&self, network: &Network, allowed: bool) -> Result<(), NetError> {
+        self.firewall.set_egress(network.address, allowed)
     }
 
     /// A namespace with loopback, address and routes, reachable from the host.
@@ -120,8 +112,8 @@ impl Networks {
         self.link(address, name.clone(), &namespace)?;
         configure_inside(address, &inner)?;
         self.route(address, &name)?;
-        let mut network = Network { address, namespace, snmp, diag: Mutex::new(diag), sys, egress: None, fresh: None };
-        self.set_egress(&mut network, false)?;
+        let mut network = Network { address, namespace, snmp, diag: Mutex::new(diag), sys, fresh: None };
+        self.set_egress(&network, false)?;
         network.fresh = Some(network.counters()?);
         Ok(network)
     }
@@ -132,7 +124,7 @@ impl Networks {
             Ok((Netlink::open(NETLINK_SOCK_DIAG)?, open_snmp(address)?, sysfs(address)?))
         });
         let (diag, snmp, sys) = opened.map_err(wrap(address, "enter"))??;
-        Ok(Network { address, namespace, snmp, diag: Mutex::new(diag), sys, egress: None, fresh: None })
+        Ok(Network { address, namespace, snmp, diag: Mutex::new(diag), sys, fresh: None })
     }
 
     fn namespace(&self, address: Ipv4Addr) -> Result<(OwnedFd, Inside), NetError> {
@@ -186,7 +178,7 @@ impl Networks {
 
     fn index(&self, name: &str) -> io::Result<u32> {
         let host = self.host.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        index_of(&host, name)
+        host.index_of(name)
     }
 
     fn request(&self, messages: Vec<(RouteNetlinkMessage, u16)>) -> io::Result<()> {
@@ -254,7 +246,7 @@ fn open_snmp(address: Ipv4Addr) -> Result<File, NetError> {
 }
 
 fn configure_inside(address: Ipv4Addr, inner: &Netlink) -> Result<(), NetError> {
-    let index = index_of(inner, "eth0").map_err(configure(address, "find eth0"))?;
+    let index = inner.index_of("eth0").map_err(configure(address, "find eth0"))?;
     let mut own = AddressMessage::default();
     own.header.family = AddressFamily::Inet;
     own.header.prefix_len = 32;
@@ -269,15 +261,6 @@ fn configure_inside(address: Ipv4Addr, inner: &Netlink) -> Result<(), NetError> 
         route(None, Some(NEXT_HOP), index),
     ];
     inner.request(messages).map(drop).map_err(configure(address, "configure eth0"))
-}
-
-fn index_of(netlink: &Netlink, name: &str) -> io::Result<u32> {
-    let mut question = LinkMessage::default();
-    question.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-    match netlink.ask(RouteNetlinkMessage::GetLink(question))? {
-        RouteNetlinkMessage::NewLink(link) => Ok(link.header.index),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
 }
 
 /// Links come up without ARP: both ends know each other by permanent entries, and nothing that is said about addresses is heard.
