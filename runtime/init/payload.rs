@@ -18,6 +18,7 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
         b"print" => print(number),
         b"listen" => listen(number),
         b"mark" => mark(number),
+        b"serve" => serve(number),
         b"spin" => loop {},
         _ => exit(0),
     }
@@ -108,6 +109,25 @@ fn mark(seconds: usize) -> ! {
 
 /// Accepts connections on every address at `port` and closes them after one greeting.
 fn listen(port: usize) -> ! {
+    accept(port, |_| {})
+}
+
+/// As [`listen`], and reads what the peer says before: a number is how to end.
+fn serve(port: usize) -> ! {
+    accept(port, |peer| {
+        let mut said = [0_u8; 8];
+        let length = call(nr::READ, peer, &raw mut said as usize, 8);
+        if length > 0 {
+            let said = said.get(..length as usize).unwrap_or(b"0");
+            let last = *b"last words ";
+            call(nr::WRITE, 1, &raw const last as usize, last.len());
+            call(nr::WRITE, 1, said.as_ptr() as usize, said.len());
+            exit(decimal(said));
+        }
+    })
+}
+
+fn accept(port: usize, then: fn(usize)) -> ! {
     let socket = call(nr::SOCKET, 2, 1, 0) as usize;
     let address = [2, 0, (port >> 8) as u8, port as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     if call(nr::BIND, socket, &raw const address as usize, 16) < 0 || call(nr::LISTEN, socket, 16, 0) < 0 {
@@ -118,6 +138,7 @@ fn listen(port: usize) -> ! {
         let peer = call(nr::ACCEPT, socket, 0, 0);
         if peer >= 0 {
             call(nr::WRITE, peer as usize, &raw const greeting as usize, greeting.len());
+            then(peer as usize);
             call(nr::CLOSE, peer as usize, 0, 0);
         }
     }

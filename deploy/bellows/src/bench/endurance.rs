@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     crate::dev::need_root("`bellows bench endurance`")?;
     let folder = ground::folder()?;
     let tree = ground::tiny_image(folder.path())?;
-    let config = ground::config(folder.path(), RANGE)?;
+    let config = ground::config(folder.path(), RANGE);
     let cgroup = config.cgroup_parent.clone();
     let descriptors = descriptors("self");
     let runtime = Runtime::start(config).map_err(|error| Failure::from_error(&error))?;

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use bellows_runtime::handle::{Ipv4Subnet, LauncherCommand};
+use bellows_runtime::handle::Ipv4Subnet;
 use bellows_runtime::{RuntimeConfig, bench};
 use tempfile::TempDir;
 
+use crate::execution;
 use crate::failure::Failure;
 
 /// Removed when dropped.
@@ -20,11 +21,8 @@ pub fn tiny_image(folder: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Of a runtime whose containers have addresses in `range`, a constant of each measurement.
-pub fn config(folder: &Path, range: &str) -> Result<RuntimeConfig, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
-    let launcher = LauncherCommand { program, args: vec![crate::LAUNCHER.into()] };
+pub fn config(folder: &Path, range: &str) -> RuntimeConfig {
     let subnet: Ipv4Subnet = range.parse().expect("a constant subnet");
     let cgroup = format!("bellows-bench-{}", std::process::id());
-    Ok(RuntimeConfig::new(folder.join("runtime"), cgroup, subnet, launcher))
+    RuntimeConfig::new(folder.join("runtime"), cgroup, subnet, execution::launcher())
 }

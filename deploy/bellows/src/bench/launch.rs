@@ -93,7 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
         .map_err(|error| Failure::failed(format!("measuring the kernel's floor: {error}")))?;
     let floor = quantile(&mut floor.into_iter().map(milliseconds).collect::<Vec<_>>(), 500);
     let payloads = payloads(folder.path(), count)?;
-    let runtime = Runtime::start(ground::config(folder.path(), RANGE)?).map_err(|error| Failure::from_error(&error))?;
+    let runtime = Runtime::start(ground::config(folder.path(), RANGE)).map_err(|error| Failure::from_error(&error))?;
     let measured = all(&runtime, &payloads, arguments, floor);
     let ended = runtime.shutdown().map_err(|error| Failure::from_error(&error));
     let floor = Row::new("kernel floor: seven namespaces, overlay, exec, wait; median", floor, "ms");

@@ -1,5 +1,6 @@
 //! `bellows bench`: how fast, measured here and now, as rows of {name, value, unit, reference?, ratio?}.
 
+mod adopt;
 mod alive;
 mod cluster;
 mod crun;
@@ -7,6 +8,7 @@ mod endurance;
 mod ground;
 mod launch;
 mod memory;
+mod parts;
 mod payload;
 mod place;
 mod rows;
@@ -31,6 +33,7 @@ pub struct Arguments {
 enum What {
     Launch(launch::Arguments),
     Scale(scale::Arguments),
+    Adopt(adopt::Arguments),
     Thaw(thaw::Arguments),
     Endurance(endurance::Arguments),
     Place(place::Arguments),
@@ -43,6 +46,9 @@ pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
         What::Place(arguments) => rows::print(&place::run(&arguments)?, globals),
         What::Endurance(arguments) => rows::print(&endurance::run(&arguments)?, globals),
         What::Thaw(arguments) => rows::print(&thaw::run(&arguments)?, globals),
+        What::Adopt(arguments) => {
+            crate::execution::client(async { rows::print(&adopt::run(arguments, globals).await?, globals) })
+        }
         What::Scale(arguments) => {
             crate::execution::client(async { rows::print(&scale::run(arguments, globals).await?, globals) })
         }

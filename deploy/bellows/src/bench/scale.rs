@@ -10,6 +10,7 @@ use bellows_runtime::image::Store;
 use clap::Args;
 
 use super::cluster::OwnCluster;
+use super::parts::Parts;
 use super::rows::Row;
 use super::{memory, payload};
 use crate::connection::{self, Connection};
@@ -69,7 +70,7 @@ pub async fn run(arguments: Arguments, globals: &Globals) -> Result<Vec<Row>, Fa
     let globals = Globals { credential: Some(cluster.credential.clone()), ..globals.clone() };
     let mut connection = Connection::open(&globals)?;
     let sleeper = Sleeper { tenant: globals.tenant.clone(), seconds: rand::random_range(100_000_000..1_000_000_000) };
-    sleeper.declare(&mut connection, &cluster).await?;
+    sleeper.declare(&mut connection, cluster.state.path()).await?;
     let mut rows = Vec::new();
     for _ in 0..arguments.runs {
         rows.extend(up_and_down(&sleeper, &mut connection, arguments.copies, HUNDRED_S / 100.0).await?);
@@ -77,6 +78,8 @@ pub async fn run(arguments: Arguments, globals: &Globals) -> Result<Vec<Row>, Fa
     }
     if arguments.many > 0 {
         rows.extend(many(&sleeper, &mut connection, &cluster, &arguments).await?);
+        drop(cluster);
+        rows.extend(on_one(&sleeper, arguments.many, &globals).await?);
     }
     Ok(rows)
 }
@@ -109,8 +112,20 @@ async fn many(
             format!("resident memory of the controller and {nodes} agents in one process, {many} alive"),
             mib,
             "MiB",
-        )
-        .at_most(AGENT_MIB),
+        ),
+    ])
+}
+
+/// All on one node, whose agent is a process of its own as on a server.
+async fn on_one(sleeper: &Sleeper, many: u32, globals: &Globals) -> Result<[Row; 2], Failure> {
+    let parts = Parts::start(u64::from(many) * CPU_MILLI + 1000)?;
+    let mut connection = Connection::open(&parts.globals(globals))?;
+    sleeper.declare(&mut connection, parts.state.path()).await?;
+    let seconds = sleeper.scale(&mut connection, many).await?;
+    let mib = memory::rss_kib(parts.agent())? / 1024.0;
+    Ok([
+        Row::new(format!("scale 0 -> {many} on one node: all ready"), seconds, "s"),
+        Row::new(format!("resident memory of the agent, {many} alive on its node"), mib, "MiB").at_most(AGENT_MIB),
     ])
 }
 
@@ -121,9 +136,9 @@ struct Sleeper {
 }
 
 impl Sleeper {
-    async fn declare(&self, connection: &mut Connection, cluster: &OwnCluster) -> Result<(), Failure> {
+    async fn declare(&self, connection: &mut Connection, state: &Path) -> Result<(), Failure> {
         let build = |store: Store| payload::image(&store, NAME, Path::new(SLEEP));
-        let digest = Store::open(cluster.state.path().join("images")).and_then(build);
+        let digest = Store::open(state.join("images")).and_then(build);
         let digest = digest.map_err(|error| Failure::from_error(&error))?;
         requests::register_image(connection, NAME, &digest.to_string()).await?;
         requests::apply_and_wait(connection, self.spec()).await

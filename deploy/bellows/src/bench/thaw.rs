@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<Vec<Row>, Failure> {
     crate::dev::need_root("`bellows bench thaw`")?;
     let folder = ground::folder()?;
     let tree = ground::tiny_image(folder.path())?;
-    let runtime = Runtime::start(ground::config(folder.path(), RANGE)?).map_err(|error| Failure::from_error(&error))?;
+    let runtime = Runtime::start(ground::config(folder.path(), RANGE)).map_err(|error| Failure::from_error(&error))?;
     let measured: Result<Vec<_>, _> =
         CASES.iter().enumerate().map(|(at, case)| measure(&runtime, &tree, at, case, arguments.count)).collect();
     let ended = runtime.shutdown().map_err(|error| Failure::from_error(&error));

@@ -9,8 +9,8 @@ use bellows_agent::ingress::IngressConfig;
 use bellows_agent::{Agent, AgentConfig, Replicas};
 
 use super::cluster::Wishes;
-use super::leftovers::launcher;
 use super::plan::NodePlan;
+use crate::execution;
 use crate::failure::{Failure, chain};
 
 /// Where the nodes' ingresses reach each other.
@@ -32,7 +32,7 @@ pub async fn start(plan: &NodePlan, wishes: &Wishes, controller: SocketAddr, tok
         uid_base: plan.uid_base,
         ingress: Some(ingress(plan)),
         links: Some(SocketAddr::from((link_address(plan), LINKS))),
-        launcher: launcher(&wishes.program),
+        launcher: execution::launcher(),
     };
     let started = Agent::start(config).await;
     started.map_err(|error| Failure::failed(format!("starting {}: {}", plan.name, chain(&error))))

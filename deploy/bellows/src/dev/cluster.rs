@@ -119,8 +119,7 @@ impl Cluster {
 /// After the agent's end had this problem: tries again on what it left. Says what remains wrong.
 async fn end_without_agent(wishes: &Wishes, name: &str, problem: String) -> Option<String> {
     let plan = wishes.nodes.iter().find(|plan| plan.name == name)?.clone();
-    let program = wishes.program.clone();
-    match tokio::task::spawn_blocking(move || leftovers::end_all(&plan, &program)).await {
+    match tokio::task::spawn_blocking(move || leftovers::end_all(&plan)).await {
         Ok(Ok(())) => {
             tracing::warn!(problem, "an agent did not end well; what it left was ended afterwards");
             None
@@ -161,8 +160,7 @@ async fn remove_other_nodes(wishes: &Wishes) -> Result<(), Failure> {
     for number in known.into_iter().filter(|number| *number as usize > wishes.nodes.len()) {
         let first = &wishes.nodes[0];
         let plan = plan::node(folders, number, first.capacity, first.subnet);
-        let program = wishes.program.clone();
-        blocking(move || leftovers::remove_node(&plan, &program)).await?;
+        blocking(move || leftovers::remove_node(&plan)).await?;
     }
     Ok(())
 }

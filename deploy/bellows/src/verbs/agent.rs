@@ -7,7 +7,7 @@ use std::time::Duration;
 use bellows_agent::ingress::{IngressConfig, TlsConfig};
 use bellows_agent::{Agent, AgentConfig, Replicas};
 use bellows_runtime::Runtime;
-use bellows_runtime::handle::{Capacity, Feature, Ipv4Subnet, LauncherCommand};
+use bellows_runtime::handle::{Capacity, Feature, Ipv4Subnet};
 use clap::Args;
 use serde_json::json;
 
@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::globals::Globals;
 use crate::output::Table;
 use crate::signals::Ends;
-use crate::{dev, logging, output, units};
+use crate::{dev, execution, logging, output, units};
 
 /// Beside 8080, as 443 is beside 80.
 const TLS_PORT: u16 = 8443;
@@ -203,7 +203,7 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Failure> {
             ..IngressConfig::default()
         }),
         links: arguments.links,
-        launcher: launcher()?,
+        launcher: execution::launcher(),
         name,
     })
 }
@@ -211,13 +211,6 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Failure> {
 fn host_name() -> Result<String, Failure> {
     let told = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     told.ok_or_else(|| Failure::failed("this server's host name is no text").mend("name the node with --name"))
-}
-
-/// Launchers are this executable under its hidden verb.
-fn launcher() -> Result<LauncherCommand, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::failed(format!("cannot find this executable's own path: {error}")))?;
-    Ok(LauncherCommand { program, args: vec![crate::LAUNCHER.into()] })
 }
 
 fn check(features: &[Feature], globals: &Globals) -> Result<(), Failure> {

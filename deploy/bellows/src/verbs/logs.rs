@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use self::stream::LogStream;
+pub use self::stream::LogStream;
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::globals::Globals;

@@ -38,5 +38,18 @@ fn scaling_is_measured_up_and_down() {
     let Some(_machine) = machine(&["busybox"]) else { return };
     let rows = rows(&["scale", "--copies", "10", "--runs", "1", "--many", "20"]);
     assert_eq!(distinct(&rows, "unit").into_iter().collect::<Vec<_>>(), ["MiB", "s"]);
-    assert!(rows.len() == 4 && rows.iter().all(|row| row["met"].is_boolean()), "{rows:?}");
+    assert!(rows.len() == 6 && rows.iter().filter(|row| row["met"].is_boolean()).count() == 4, "{rows:?}");
+}
+
+/// The same with fewer copies: how long it takes is told here too, and on a machine that does other things it may be longer than promised.
+#[test]
+fn copies_outlive_their_agent_its_launchers_and_its_upgrade() {
+    let Some(_machine) = machine(&[]) else { return };
+    let rows = rows(&["adopt", "--copies", "30"]);
+    for blow in ["agent killed", "agent upgraded", "launchers killed"] {
+        let of_blow = |row: &&Value| row["name"].as_str().is_some_and(|name| name.starts_with(blow));
+        assert_eq!(rows.iter().filter(of_blow).count(), 4, "{rows:#?}");
+    }
+    let counted: Vec<&Value> = rows.iter().filter(|row| row["unit"] == "copies").collect();
+    assert!(counted.len() == 9 && counted.iter().all(|row| row["met"] == true), "{rows:#?}");
 }
