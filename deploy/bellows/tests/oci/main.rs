@@ -3,6 +3,7 @@
 mod cases;
 mod hooks;
 mod life;
+mod links;
 mod place;
 mod podman;
 mod validation;
