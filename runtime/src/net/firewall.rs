@@ -2,7 +2,8 @@
 //! netlink message, for which the kernel waits until nobody looks at the set any more (some 15 ms): it is sent only where it changes something.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -48,8 +49,12 @@ impl Firewall {
         let reach = if before.contains("masquerade") { Reach::Out } else { Reach::Node };
         let outward = Mutex::new(Outward { reach, addresses: elements(&before) });
         let all = Self { subnet, table, socket, outward };
-        all.load(reach)?;
-        Ok(all)
+        match all.load(reach) {
+            Ok(()) => Ok(all),
+            // Those of an earlier runtime stay: its replicas may live on.
+            Err(error) if before.is_empty() => Err(all.remove().err().unwrap_or(error)),
+            Err(error) => Err(error),
+        }
     }
 
     fn load(&self, reach: Reach) -> Result<(), NetError> {
@@ -112,10 +117,13 @@ fn nft(args: &[&str], input: &str) -> Result<String, NetError> {
     first_of(PLACES, args, input)
 }
 
+/// What it says is kept in memory, not sent through pipes: std has no word for one that breaks.
 fn first_of<const N: usize>(places: [&str; N], args: &[&str], input: &str) -> Result<String, NetError> {
+    let memory = || Ok(File::from(rustix::fs::memfd_create(c"nft", rustix::fs::MemfdFlags::CLOEXEC)?));
+    let (said, complained) = memory().and_then(|said| Ok((said, memory()?))).map_err(NetError::StartNft)?;
     let start = |program: &str| {
         let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+        command.args(args).stdin(Stdio::piped()).stdout(said.try_clone()?).stderr(complained.try_clone()?).spawn()
     };
     let found = places.into_iter().map(start).find(|started| !is_missing(started));
     let mut child = match found {
@@ -123,12 +131,18 @@ fn first_of<const N: usize>(places: [&str; N], args: &[&str], input: &str) -> Re
         None => return Err(NetError::NoNft),
     };
     let wrote = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
-    let done = child.wait_with_output().map_err(NetError::StartNft)?;
-    if !done.status.success() {
-        return Err(NetError::Rules(String::from_utf8_lossy(&done.stderr).trim().to_owned()));
+    let status = child.wait().map_err(NetError::StartNft)?;
+    if !status.success() {
+        return Err(NetError::Rules(text(complained).map_err(NetError::StartNft)?.trim().to_owned()));
     }
-    wrote.map_err(NetError::StartNft)?;
-    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    wrote.and_then(|()| text(said)).map_err(NetError::StartNft)
+}
+
+fn text(mut file: File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn is_missing<T>(started: &io::Result<T>) -> bool {

@@ -5,10 +5,7 @@ use std::time::Duration;
 
 use crate::driven::{Answer, Descriptors, Victim, descriptors};
 use crate::support::{self, Place, wait_until};
-use crate::tracer::{Actor, Fault, Seen, Tracer};
-
-/// What the kernel is made to answer. Nothing in a launch treats it as an answer to act on.
-const ERRNO: i32 = libc::ENOMEM;
+use crate::tracer::{self, Actor, Fault, Seen, Tracer};
 
 /// A test that hangs ends so.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -59,13 +56,13 @@ impl Launches {
     }
 
     /// Refuses each of the actor's calls. With `hold`, what runs stays, so that every launch has to make its own slot.
-    fn every_call_of(&mut self, actor: Actor, hold: bool) -> usize {
+    fn every_call_of(&mut self, actor: Actor, hold: bool, with: tracer::Answer) -> usize {
         let mut index = 0;
         loop {
             if self.ways_back(actor).contains(&index) {
                 index += 1;
             }
-            if !self.refuse(Fault { actor, index, errno: ERRNO }, hold) {
+            if !self.refuse(Fault { actor, index, with }, hold) {
                 return index;
             }
             index += 1;
@@ -97,8 +94,8 @@ impl Launches {
         if let Answer::Ok(_) = answer {
             self.must(&format!("end {name}"));
         }
-        if let Some(nr) = seen.refused {
-            self.judge(fault.actor, nr, seen.after_reply, &answer);
+        if let Some(refused) = seen.refused {
+            self.judge(fault.actor, refused, seen.after_reply, &answer);
         }
         self.nothing_is_left(&before, &format!("{fault:?} {:?} {answer:?}", seen.refused));
         let after = format!("a{}", self.number);
@@ -108,16 +105,16 @@ impl Launches {
         } else {
             self.must(&format!("end {after}"));
         }
-        seen.refused.is_some()
+        seen.reached(fault.actor, fault.index)
     }
 
-    fn judge(&mut self, actor: Actor, nr: u64, after_reply: bool, answer: &Answer) {
+    fn judge(&mut self, actor: Actor, (nr, refused): (u64, i32), after_reply: bool, answer: &Answer) {
         match answer {
             Answer::Ok(_) if after_reply => {}
             Answer::Ok(_) => drop(self.swallowed.insert((actor, nr))),
             Answer::Failed { kind, errno, text } => {
                 // A launcher that cannot answer ends, and that is what is told.
-                let told = *errno == ERRNO || kind == "Launcher";
+                let told = *errno == refused || kind == "Launcher";
                 assert!(told, "{actor:?}, call {nr}: the kernel's answer is lost: {answer:?}");
                 self.told.insert((actor, nr, text.clone()));
             }
@@ -226,7 +223,10 @@ fn every_system_call_of_a_launch_is_refused_in_its_turn() {
         (Actor::Fork, true),
     ];
     for (actor, hold) in actors {
-        println!("{actor:?}: {} calls refused", launches.every_call_of(actor, hold));
+        println!("{actor:?}: {} calls refused", launches.every_call_of(actor, hold, tracer::no_memory));
+    }
+    for (actor, _) in actors {
+        launches.every_call_of(actor, false, tracer::used_up);
     }
     for (actor, nr, text) in &launches.told {
         println!("{actor:?}, call {nr}: {text}");

@@ -34,7 +34,38 @@ pub enum Actor {
 pub struct Fault {
     pub actor: Actor,
     pub index: usize,
-    pub errno: i32,
+    pub with: Answer,
+}
+
+/// What the kernel is made to say to a call; nothing where it could not say that.
+pub type Answer = fn(u64) -> Option<i32>;
+
+/// No memory: possible everywhere, and nothing takes it for an answer to act on.
+pub fn no_memory(_: u64) -> Option<i32> {
+    Some(libc::ENOMEM)
+}
+
+/// What else goes wrong on a machine that is used up or broken: no descriptors, no room on the disk, no processes, a broken disk.
+pub fn used_up(nr: u64) -> Option<i32> {
+    match nr.cast_signed() {
+        libc::SYS_openat
+        | libc::SYS_openat2
+        | libc::SYS_open_tree
+        | libc::SYS_fsopen
+        | libc::SYS_fsmount
+        | libc::SYS_socket
+        | libc::SYS_socketpair
+        | libc::SYS_pidfd_open
+        | libc::SYS_dup
+        | libc::SYS_pipe2
+        | libc::SYS_eventfd2 => Some(libc::EMFILE),
+        libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_mkdir | libc::SYS_mkdirat | libc::SYS_ftruncate => {
+            Some(libc::ENOSPC)
+        }
+        libc::SYS_read | libc::SYS_pread64 | libc::SYS_getdents64 => Some(libc::EIO),
+        libc::SYS_clone | libc::SYS_clone3 | libc::SYS_vfork | libc::SYS_unshare => Some(libc::EAGAIN),
+        _ => None,
+    }
 }
 
 /// What was seen of one order.
@@ -42,10 +73,17 @@ pub struct Fault {
 pub struct Seen {
     /// In order, for each actor.
     pub calls: BTreeMap<Actor, Vec<u64>>,
-    /// Which call was refused.
-    pub refused: Option<u64>,
+    /// Which call was refused, and how.
+    pub refused: Option<(u64, i32)>,
     /// Whether that was after the launcher had said that the program runs.
     pub after_reply: bool,
+}
+
+impl Seen {
+    /// Whether the actor made so many calls.
+    pub fn reached(&self, actor: Actor, index: usize) -> bool {
+        self.calls.get(&actor).is_some_and(|calls| calls.len() > index)
+    }
 }
 
 #[derive(Debug)]
@@ -214,12 +252,12 @@ impl Tracer {
         let index = calls.len();
         calls.push(nr);
         let wanted = self.fault.filter(|fault| fault.actor == task.actor && fault.index == index);
-        if let Some(fault) = wanted
+        if let Some(errno) = wanted.and_then(|fault| (fault.with)(nr))
             && self.seen.refused.is_none()
         {
-            self.seen.refused = Some(nr);
+            self.seen.refused = Some((nr, errno));
             self.seen.after_reply = self.replied;
-            task.inside = Some((nr, Some(-i64::from(fault.errno))));
+            task.inside = Some((nr, Some(-i64::from(errno))));
             // A descriptor is closed whatever close says.
             if nr != libc::SYS_close as u64 {
                 registers.orig_rax = u64::MAX;

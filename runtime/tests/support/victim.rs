@@ -2,7 +2,7 @@
 //!
 //! `victim STATE CGROUP SUBNET UID_BASE IMAGE`; each line on standard input gets one on standard output:
 //! `unpack STORE DIGEST` (which is then the image), `start`, `launch NAME WORD..`, `script NAME FILE` (a shell's, to its end), `said NAME` (the lines
-//! that it printed, \u{1} between them), `end NAME`, `adopt`, `launchers`, `settle`, `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
+//! that it printed, \u{1} between them), `end NAME`, `kill NAME`, `reap NAME`, `forget NAME`, `leave` (drop the runtime), `adopt`, `launchers`, `settle`, `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
 
 use std::error::Error as _;
 use std::io::{BufRead, Write};
@@ -60,6 +60,13 @@ impl Victim {
             (["script", name, file], Some(runtime)) => script(runtime, &self.image, name, file),
             (["said", name], Some(runtime)) => said(runtime, name),
             (["end", name], Some(runtime)) => end(runtime, &ContainerId::new(*name)?),
+            (["kill", name], Some(runtime)) => runtime.kill(&ContainerId::new(*name)?).map(|()| String::new()),
+            (["reap", name], Some(runtime)) => Ok(format!("{:?}", runtime.reap(&ContainerId::new(*name)?)?.exit)),
+            (["forget", name], Some(runtime)) => runtime.forget(&ContainerId::new(*name)?).map(|()| String::new()),
+            (["leave"], _) => {
+                self.runtime = None;
+                Ok(String::new())
+            }
             (["adopt"], Some(runtime)) => Ok(adopted(runtime.adopt()?)),
             (["launchers"], Some(runtime)) => {
                 Ok(runtime.launcher_pids().iter().map(u32::to_string).collect::<Vec<_>>().join(" "))
