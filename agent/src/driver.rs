@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_agent_core::input::LaunchFailure;
+use bellows_agent_core::witness::Standing as Witnessed;
 use bellows_agent_core::{
     AgentCore, Allowance, AppId, Effect, Fence, Input, Probe, Record, ReplicaId, ReplicaReport, Resources, SessionId,
 };
@@ -28,6 +29,9 @@ use crate::state::StateFolder;
 use crate::traffic::{DataPlane, wire_allowance, wire_traffic};
 use crate::watch::Watcher;
 use crate::worker::{Job, Queue, chain};
+
+/// Where it is written how copies stood that were parked or stopped.
+const WITNESS: &str = "bellows_agent::witness";
 
 /// How often to measure while no leader has said how often to report.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -241,6 +245,7 @@ impl Driver {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
+            Effect::Persist(Record::Parked { replica, parked: true, .. }) => self.witness(replica, "parked"),
             Effect::Persist(_) => {} // done before
             Effect::Hello { fence, session, inventory, remembered, allowances } => {
                 self.hello(fence, session, (inventory, remembered), &allowances);
@@ -274,6 +279,7 @@ impl Driver {
             Effect::Check { replica, attempt, probe } => self.check(replica, attempt, probe),
             Effect::Sample { replica, attempt } => self.queue.push(Job::Sample { replica, attempt }),
             Effect::Stop { replica, attempt, .. } => {
+                self.witness(replica, "stopped");
                 let spec = self.core.spec_of(replica).and_then(|digest| self.specs.find(&digest)).cloned();
                 self.queue.push(Job::Stop { replica, attempt, spec });
             }
@@ -287,6 +293,18 @@ impl Driver {
                 "this container runs, but the journal knows no order for it: it is left alone; end it by removing its cgroup's processes"
             ),
         }
+    }
+
+    /// For whoever judges afterwards which copies were chosen: how this one and its peers stood.
+    fn witness(&self, replica: ReplicaId, what: &str) {
+        let Some(standing) =
+            self.core.witness(replica).filter(|_| tracing::enabled!(target: WITNESS, tracing::Level::DEBUG))
+        else {
+            return;
+        };
+        let Witnessed { app, requests, busy, idle_others } = standing;
+        let (busy, why) = (busy.is_some(), busy.unwrap_or_default());
+        tracing::debug!(target: WITNESS, %replica, app = app.0, what, requests, busy, idle_others, why);
     }
 
     /// Here and not by a worker: what follows in this step, the leader's news first of all, holds only when it goes on. It takes a tenth of a millisecond.

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use bellows_core::limits::Planted;
+
 /// Where a controller lives and what it listens on.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
@@ -21,6 +23,8 @@ pub struct ControllerConfig {
     pub advertise: Vec<String>,
     /// Spreads election timeouts and breaks ties of placement.
     pub seed: u64,
+    /// Another rule than ours on purpose, for measurements. `Planted::None` in production.
+    pub planted: Planted,
 }
 
 impl ControllerConfig {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bellows_core::limits::Limits;
 use bellows_core::step::Config as CoreConfig;
 use bellows_core::units::Millis;
 use bellows_member::{Config as MemberConfig, Member, MemberId};
@@ -62,7 +63,11 @@ impl Controller {
         let credential = folder.credential();
         let (member, writer) = open_log(folder, &config)?;
         let parts = DriverParts {
-            core: CoreConfig { cluster: config.cluster.clone(), seed: config.seed, ..CoreConfig::default() },
+            core: CoreConfig {
+                cluster: config.cluster.clone(),
+                seed: config.seed,
+                limits: Limits { planted: config.planted, ..Limits::default() },
+            },
             member,
             writer,
             clock,

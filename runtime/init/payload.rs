@@ -17,6 +17,7 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
         b"fork" => fork(number),
         b"print" => print(number),
         b"listen" => listen(number),
+        b"answer" => answer(number),
         b"mark" => mark(number),
         b"serve" => serve(number),
         b"spin" => loop {},
@@ -109,12 +110,13 @@ fn mark(seconds: usize) -> ! {
 
 /// Accepts connections on every address at `port` and closes them after one greeting.
 fn listen(port: usize) -> ! {
-    accept(port, |_| {})
+    accept(port, greet)
 }
 
 /// As [`listen`], and reads what the peer says before: a number is how to end.
 fn serve(port: usize) -> ! {
     accept(port, |peer| {
+        greet(peer);
         let mut said = [0_u8; 8];
         let length = call(nr::READ, peer, &raw mut said as usize, 8);
         if length > 0 {
@@ -127,17 +129,30 @@ fn serve(port: usize) -> ! {
     })
 }
 
+/// Answers one request of each connection, whatever it is.
+fn answer(port: usize) -> ! {
+    accept(port, |peer| {
+        let mut request = [0_u8; 4096];
+        call(nr::READ, peer, &raw mut request as usize, request.len());
+        let answer = *b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n";
+        call(nr::WRITE, peer, &raw const answer as usize, answer.len());
+    })
+}
+
+fn greet(peer: usize) {
+    let greeting = *b"hello\n";
+    call(nr::WRITE, peer, &raw const greeting as usize, greeting.len());
+}
+
 fn accept(port: usize, then: fn(usize)) -> ! {
     let socket = call(nr::SOCKET, 2, 1, 0) as usize;
     let address = [2, 0, (port >> 8) as u8, port as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     if call(nr::BIND, socket, &raw const address as usize, 16) < 0 || call(nr::LISTEN, socket, 16, 0) < 0 {
         exit(97);
     }
-    let greeting = *b"hello\n";
     loop {
         let peer = call(nr::ACCEPT, socket, 0, 0);
         if peer >= 0 {
-            call(nr::WRITE, peer as usize, &raw const greeting as usize, greeting.len());
             then(peer as usize);
             call(nr::CLOSE, peer as usize, 0, 0);
         }

@@ -47,6 +47,44 @@ fn a_program_with_default_handlers_ends_at_once_on_sigterm() {
     place.assert_clean();
 }
 
+/// Who served before left connections that wait out their time: they keep nobody from the port.
+#[test]
+fn the_next_container_in_a_network_finds_no_old_connections() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let (mut first, mut seen_again) = (None, false);
+    for number in 0..100 {
+        let spec = place.spec(&format!("server-{number}"), &["/bin/payload", "listen", "8080"]);
+        // There are few addresses, and each rests for a while.
+        let launched = std::iter::repeat_with(|| runtime.launch(&spec)).find(|launched| {
+            let resting = matches!(launched, Err(Error::Slot(_)));
+            if resting {
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+            !resting
+        });
+        let address = launched.expect("it never ends by itself").expect("launched").address;
+        let again = *first.get_or_insert(address) == address && number > 0;
+        wait_until("it listens", || runtime.listening(&spec.id, 8080).expect("asked"));
+        let mut said = String::new();
+        let mut stream =
+            TcpStream::connect_timeout(&(address, 8080).into(), Duration::from_secs(2)).expect("it listens");
+        // It says goodbye first: its end of the connection is the one that waits.
+        stream.read_to_string(&mut said).expect("readable");
+        assert_eq!(said, "hello\n");
+        runtime.kill(&spec.id).expect("killed");
+        runtime.reap(&spec.id).expect("reaped");
+        runtime.forget(&spec.id).expect("forgotten");
+        seen_again |= again;
+        if seen_again {
+            break;
+        }
+    }
+    assert!(seen_again, "no address was used again");
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
 #[test]
 fn a_busy_mark_is_seen_while_it_is_held_and_is_nobody_elses() {
     let Some(place) = place() else { return };

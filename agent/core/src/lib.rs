@@ -34,6 +34,7 @@ pub mod report;
 mod seen;
 pub mod traffic;
 pub mod units;
+pub mod witness;
 
 pub use config::{Config, Planted};
 pub use core::AgentCore;

@@ -44,6 +44,28 @@ fn one_connection_serves_many_requests_also_when_they_come_all_at_once() {
     assert!(rest(&mut stream).contains("GET /b HTTP/1.1"));
 }
 
+/// News of bytes that were read already is no reason to give a connection up.
+#[test]
+fn a_connection_is_used_again_also_when_answers_come_in_pieces() {
+    let server = Server::start(1, 0, |mut stream| {
+        stream.set_nodelay(true).expect("an option of every socket");
+        while !head(&mut stream).is_empty() {
+            for piece in ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n", "\r\nab", "cd"] {
+                stream.write_all(piece.as_bytes()).expect("said");
+            }
+        }
+    });
+    let house = House::new(server.port, Terms::default());
+    house.copy(1, false);
+    let mut stream = house.connect();
+    for _ in 0..300 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+        head(&mut stream);
+        assert_eq!(read(&mut stream, 4), b"abcd");
+    }
+    assert_eq!(house.ingress.connections(replica(1)), 1, "one connection to the app was enough");
+}
+
 #[test]
 fn bodies_pass_both_ways_whole_with_a_length_and_in_chunks() {
     let size = 3 << 20;

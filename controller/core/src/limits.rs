@@ -115,6 +115,8 @@ pub enum Planted {
     DropReservation,
     /// Retire the newest copy, whatever the others do.
     RetireNewest,
+    /// Retire the newest copy and stop it at once, without parking it: as others do. `bellows bench traffic` sets it beside the rule.
+    StopNewest,
     /// Work the wanted count out from the copies that are there, and start more for each one that is not ready yet.
     ScaleFromObserved,
 }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bellows_controller::{Controller, ControllerConfig, Credential, StartError};
+use bellows_controller::{Controller, ControllerConfig, Credential, Planted, StartError};
 use bellows_proto::node::nodes_client::NodesClient;
 use bellows_proto::node::{self as node, FromAgent, ToAgent};
 use bellows_proto::operator::operator_client::OperatorClient;
@@ -42,6 +42,7 @@ pub fn config(folder: &Path) -> ControllerConfig {
         cluster: "test".to_owned(),
         advertise: vec!["127.0.0.1".to_owned()],
         seed: 1,
+        planted: Planted::None,
     }
 }
 

@@ -416,7 +416,7 @@ impl Shared {
                 group = self.maker.cgroups.group(&group_name(number))?;
                 cpu_before_us = 0;
             }
-            network.begin_anew()?;
+            self.maker.networks.renew(&mut network)?;
             Ok::<_, SlotError>(Slot { number, first_id, group, network, devices, userns, image, tenant, cpu_before_us })
         })();
         let mut state = self.lock();

@@ -11,6 +11,7 @@ mod firewall;
 mod netlink;
 mod rules;
 mod slot;
+mod sockets;
 mod sysctl;
 
 pub use diag::{listening, listens_here};

@@ -65,6 +65,30 @@ impl Netlink {
         }
     }
 
+    /// One question, whose answer is any number of messages, as they are.
+    pub fn dump(&self, question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        const ERROR: u16 = 2;
+        const DONE: u16 = 3;
+        let number = self.numbers(1).to_ne_bytes();
+        self.socket.send(&numbered(question, number), 0)?;
+        let mut messages = Vec::new();
+        loop {
+            let (answer, _) = self.socket.recv_from_full()?;
+            let mut rest = &answer[..];
+            while let Some(&[a, b, c, d, kind, more, ..]) = rest.get(..NUMBER.end) {
+                let length = (u32::from_ne_bytes([a, b, c, d]) as usize).clamp(NUMBER.end, rest.len());
+                let (message, behind) = rest.split_at(length);
+                rest = behind.get(length.next_multiple_of(4) - length..).unwrap_or_default();
+                match u16::from_ne_bytes([kind, more]) {
+                    _ if message[NUMBER] != number => {}
+                    DONE => return Ok(messages),
+                    ERROR => return Err(refusal(message)),
+                    _ => messages.push(message.to_vec()),
+                }
+            }
+        }
+    }
+
     /// Sends a packet whose only message that asks for it is acknowledged.
     pub fn acknowledged(&self, packet: &[u8]) -> io::Result<()> {
         const ERROR: u16 = 2;
@@ -106,6 +130,12 @@ impl Netlink {
         }
         refusal.map_or(Ok(beside), Err)
     }
+}
+
+/// Of a message that says no.
+fn refusal(message: &[u8]) -> io::Error {
+    let code = message.get(16..20).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+    code.map_or(io::ErrorKind::InvalidData.into(), |code| io::Error::from_raw_os_error(-code))
 }
 
 /// Where a message's header holds its number.

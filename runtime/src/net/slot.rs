@@ -104,6 +104,12 @@ impl Networks {
         self.firewall.set_egress(network.address, allowed)
     }
 
+    /// For the next container: no socket of the last one is left.
+    pub fn renew(&self, network: &mut Network) -> Result<(), NetError> {
+        super::sockets::clear(network, self.home())?;
+        network.begin_anew()
+    }
+
     /// A namespace with loopback, address and routes, reachable from the host.
     pub fn make(&self, address: Ipv4Addr) -> Result<Network, NetError> {
         let _one_at_a_time = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -194,7 +200,7 @@ impl Network {
     }
 
     /// From now on [`Self::is_untouched`] compares with this moment.
-    pub fn begin_anew(&mut self) -> Result<(), NetError> {
+    fn begin_anew(&mut self) -> Result<(), NetError> {
         self.fresh = Some(self.counters()?);
         Ok(())
     }

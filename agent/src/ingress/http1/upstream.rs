@@ -142,10 +142,13 @@ impl Pool {
 }
 
 impl Upstream {
-    /// Has the app closed it, or said something unasked? What the last look at the sockets brought is enough to know, without a system call.
+    /// Has the app closed it, or said something unasked? The last look at the sockets tells that nothing came without a system call; that
+    /// something came may be news of bytes that were read already (an answer in two pieces), so then the kernel is asked.
     fn spoken(&self) -> bool {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        self.socket.poll_readable(&mut cx).is_ready()
+        let news = self.socket.poll_readable(&mut cx).is_ready();
+        let nothing = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        news && !self.socket.stream().try_read(&mut [0]).is_err_and(nothing)
     }
 
     /// Of one that was used before: will the kernel on its side have taken nothing of what is sent from now on?

@@ -86,7 +86,7 @@ impl Turn<'_> {
 
     fn victim(&self, replica: &Replica) -> Victim {
         let load = self.world.node(replica.node).map_or(Permille(0), |seen| seen.load());
-        let careless = self.limits.planted == Planted::RetireNewest;
+        let careless = matches!(self.limits.planted, Planted::RetireNewest | Planted::StopNewest);
         let hurt = if careless { Hurt::NeverReady } else { hurt(replica) };
         Victim { hurt, age: Reverse(replica.id), load: Reverse(load) }
     }
@@ -143,7 +143,8 @@ impl Turn<'_> {
         let unanswered = never_answered(replica);
         let (grace, patience) = self.scene().terms_of(app);
         let deadline = deadline.unwrap_or(self.now + patience);
-        let (stage, action) = if deadline <= self.now {
+        let at_once = self.limits.planted == Planted::StopNewest;
+        let (stage, action) = if deadline <= self.now || at_once {
             (Stage::Stopping, Action::Stop { only_if_idle: false, grace })
         } else if unanswered {
             (Stage::StoppingIfIdle, Action::Stop { only_if_idle: true, grace })

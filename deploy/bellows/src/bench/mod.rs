@@ -2,6 +2,7 @@
 
 mod adopt;
 mod alive;
+mod cgroups;
 mod cluster;
 mod crun;
 mod endurance;
@@ -11,9 +12,11 @@ mod memory;
 mod parts;
 mod payload;
 mod place;
+mod rival;
 mod rows;
 mod scale;
 mod thaw;
+mod traffic;
 mod vm;
 mod waiting;
 
@@ -34,6 +37,7 @@ enum What {
     Launch(launch::Arguments),
     Scale(scale::Arguments),
     Adopt(adopt::Arguments),
+    Traffic(traffic::Arguments),
     Thaw(thaw::Arguments),
     Endurance(endurance::Arguments),
     Place(place::Arguments),
@@ -51,6 +55,9 @@ pub fn run(arguments: Arguments, globals: &Globals) -> Result<(), Failure> {
         }
         What::Scale(arguments) => {
             crate::execution::client(async { rows::print(&scale::run(arguments, globals).await?, globals) })
+        }
+        What::Traffic(arguments) => {
+            crate::execution::client(async { rows::print(&traffic::run(arguments, globals).await?, globals) })
         }
     }
 }

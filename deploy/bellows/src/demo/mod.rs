@@ -14,6 +14,7 @@ mod tests;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::time::Duration;
 
 use clap::Args;
@@ -24,7 +25,11 @@ use crate::failure::Failure;
 
 /// The demo app (hidden); it listens on $PORT, 8080 when unset
 #[derive(Args, Debug)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// SIGTERM ends it at once, as it ends programs that do not care
+    #[arg(long)]
+    abrupt: bool,
+}
 
 /// Where it listens unless `$PORT` says otherwise.
 const DEFAULT_PORT: u16 = 8080;
@@ -56,15 +61,18 @@ pub enum Error {
 }
 
 /// Serves until SIGTERM or SIGINT. Called before any thread or async runtime exists.
-pub fn run(_arguments: Arguments) -> Result<(), Failure> {
-    serve_until_told().map_err(|error| Failure::from_error(&error))
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    serve_until_told(arguments.abrupt).map_err(|error| Failure::from_error(&error))
 }
 
-fn serve_until_told() -> Result<(), Error> {
+fn serve_until_told(abrupt: bool) -> Result<(), Error> {
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port(std::env::var("PORT").ok())?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Prepare)?;
     runtime.block_on(async {
-        let asked_to_end = asked_to_end().map_err(Error::Prepare)?;
+        let asked_to_end: Pin<Box<dyn Future<Output = ()> + Send>> = match abrupt {
+            true => Box::pin(std::future::pending()),
+            false => Box::pin(asked_to_end().map_err(Error::Prepare)?),
+        };
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
         println!("demo app listens on {address}");
         serve(listener, asked_to_end).await

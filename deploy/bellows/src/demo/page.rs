@@ -27,12 +27,13 @@ impl Identity {
 }
 
 /// What can be told: request and meaning.
-const REQUESTS: [(&str, &str); 10] = [
+const REQUESTS: [(&str, &str); 11] = [
     ("/burn?seconds=60&share=100&cores=1", "burn CPU in the background (share in percent)"),
     ("/burn?ms=200", "burn CPU, then answer"),
     ("/hold?mb=64", "hold memory; mb=0 lets it go"),
     ("/slow?ms=1000", "answer late"),
     ("/stream?chunks=10&ms=500", "answer in pieces"),
+    ("/echo", "a WebSocket that says what it hears"),
     ("/busy?seconds=60", "hold the busy mark"),
     ("/hang", "never answer"),
     ("/exit?code=3", "end with this code"),

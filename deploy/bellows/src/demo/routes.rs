@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -40,6 +41,7 @@ pub fn router() -> Router {
         .route("/hold", get(hold).post(hold))
         .route("/slow", get(slow))
         .route("/stream", get(stream))
+        .route("/echo", get(echo))
         .route("/busy", get(busy).post(busy))
         .route("/hang", get(hang))
         .route("/exit", get(exit).post(exit))
@@ -162,6 +164,21 @@ async fn stream(State(app): State<App>, Query(StreamQuery { chunks, ms }): Query
     let pieces =
         ticks.map(move |n| Ok::<_, Infallible>(Bytes::from(format!("piece {} of {chunks} by {replica}\n", n + 1))));
     Body::from_stream(pieces)
+}
+
+/// A WebSocket that says what it hears.
+async fn echo(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(say_again)
+}
+
+async fn say_again(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        // The library answers pings and closings by itself.
+        let said = matches!(message, Message::Text(_) | Message::Binary(_));
+        if said && socket.send(message).await.is_err() {
+            return;
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

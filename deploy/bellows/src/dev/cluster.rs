@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bellows_agent::Agent;
-use bellows_controller::{Controller, ControllerConfig};
+use bellows_controller::{Controller, ControllerConfig, Planted};
 use bellows_runtime::image::Store;
 
 use super::agents;
@@ -138,6 +138,7 @@ fn controller_config(wishes: &Wishes) -> ControllerConfig {
         cluster: "dev".to_owned(),
         advertise: Vec::new(),
         seed: rand::random(),
+        planted: Planted::None,
     }
 }
 

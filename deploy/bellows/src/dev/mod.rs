@@ -9,7 +9,7 @@
 mod agents;
 mod announce;
 mod cluster;
-mod demo;
+pub mod demo;
 mod leftovers;
 mod lock;
 mod plan;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellows_controller::{Controller, ControllerConfig};
+use bellows_controller::{Controller, ControllerConfig, Planted};
 use clap::Args;
 use serde_json::json;
 
@@ -82,6 +82,7 @@ fn config(arguments: Arguments) -> ControllerConfig {
         cluster: arguments.cluster,
         advertise: arguments.advertise,
         seed: rand::random(),
+        planted: Planted::None,
     }
 }
 

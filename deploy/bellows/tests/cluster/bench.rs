@@ -4,7 +4,7 @@ use super::support::cli::{BELLOWS, text};
 use super::support::machine;
 use super::*;
 
-fn rows(arguments: &[&str]) -> Vec<Value> {
+pub fn rows(arguments: &[&str]) -> Vec<Value> {
     let output = std::process::Command::new(BELLOWS).args(["bench", "--output", "json"]).args(arguments).output();
     let output = output.expect("the executable was built");
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -12,7 +12,7 @@ fn rows(arguments: &[&str]) -> Vec<Value> {
     for row in &rows {
         let missing = row["name"].as_str().is_some_and(|name| name.contains("not measured")) && row["value"].is_null();
         assert!(row["name"].is_string() && row["unit"].is_string(), "{row}");
-        assert!(missing || row["value"].as_f64() > Some(0.0), "{row}");
+        assert!(missing || row["value"].as_f64() >= Some(0.0), "{row}");
     }
     rows
 }
@@ -52,4 +52,21 @@ fn copies_outlive_their_agent_its_launchers_and_its_upgrade() {
     }
     let counted: Vec<&Value> = rows.iter().filter(|row| row["unit"] == "copies").collect();
     assert!(counted.len() == 9 && counted.iter().all(|row| row["met"] == true), "{rows:#?}");
+}
+
+#[test]
+fn first_bytes_from_nothing_are_measured_with_and_without_a_controller() {
+    let Some(_machine) = machine(&[]) else { return };
+    let rows = rows(&["traffic", "--only", "cold-start", "--count", "5"]);
+    let barred = rows.iter().filter(|row| row["met"].is_boolean());
+    assert!(rows.len() == 9 && barred.count() == 4, "{rows:?}");
+}
+
+#[test]
+fn other_proxies_are_measured_beside_ours_where_they_are_installed() {
+    let Some(_machine) = machine(&["nginx"]) else { return };
+    let rows = rows(&["traffic", "--only", "tcp,idle", "--rounds", "1", "--connections", "50"]);
+    for part in ["raw TCP", "bellows: memory each", "nginx: memory each"] {
+        assert!(rows.iter().any(|row| row["name"].as_str().is_some_and(|name| name.contains(part))), "{rows:?}");
+    }
 }

@@ -1,16 +1,13 @@
 //! Requests to an app with routes, through the nodes' ingresses.
 
-use std::net::{Ipv4Addr, TcpListener};
+mod faults;
+
+use std::net::Ipv4Addr;
 
 use super::support::http;
 use super::support::machine;
+use super::support::parts::free_port;
 use super::*;
-
-/// A port of the nodes for this test alone.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
-}
 
 fn web(listen: u16) -> String {
     format!(
@@ -37,4 +34,13 @@ fn from_zero_copies_a_request_to_any_node_is_served() {
         assert_eq!(http::body(node, "/"), "busybox serves\n", "asked at {node}");
     }
     bench.end();
+}
+
+/// A hundred are `bellows bench traffic --only cycles`.
+#[test]
+fn five_cycles_of_scaling_under_traffic_of_all_kinds_fail_nothing() {
+    let Some(_machine) = machine(&[]) else { return };
+    let rows = super::bench::rows(&["traffic", "--only", "cycles", "--cycles", "5"]);
+    let judged: Vec<&Value> = rows.iter().filter(|row| row["met"].is_boolean()).collect();
+    assert!(judged.len() == 3 && judged.iter().all(|row| row["met"] == true), "{rows:#?}");
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -139,6 +140,8 @@ pub struct Holds {
 pub struct Parts {
     pub controller: Part,
     pub agents: Vec<Part>,
+    /// Where each node takes requests.
+    pub doors: Vec<SocketAddr>,
     pub cli: Cli,
     range: String,
     state: tempfile::TempDir,
@@ -155,12 +158,17 @@ impl Parts {
         controller.arguments[at] = listen.clone().into();
         let cli = Cli::new(Path::new(&field(&ready, "credential")));
         let range = next_range();
+        let door = |number| SocketAddr::from((Ipv4Addr::new(127, 0, 0, number), free_port()));
+        let doors: Vec<SocketAddr> = (1..=agents).map(door).collect();
         let start = |number| {
-            let (name, arguments) = agent(state.path(), number, &range, &listen, &field(&ready, "token"));
+            let door = doors[usize::from(number) - 1];
+            let (name, mut arguments) = agent(state.path(), number, &range, &listen, &field(&ready, "token"));
+            arguments.extend(words(&["--ingress", &door.ip().to_string(), "--ingress-port", &door.port().to_string()]));
+            arguments.extend(words(&["--links", &SocketAddr::new(door.ip(), free_port()).to_string()]));
             Part::start(&name, arguments, state.path().join(format!("log-{number}"))).0
         };
         let agents = (1..=agents).map(start).collect();
-        Self { controller, agents, cli, range, state }
+        Self { controller, agents, doors, cli, range, state }
     }
 
     /// What the kernel shows of its containers.
@@ -227,6 +235,12 @@ impl Drop for Parts {
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
+}
+
+/// A port of the nodes for this test alone.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
 }
 
 fn words(words: &[&str]) -> Vec<OsString> {
