@@ -176,8 +176,11 @@ impl Scene {
                 Some(other) if at == 0 => row.at_most_times("HAProxy", other, 1.0),
                 _ => row,
             });
-            let kernel = kernel.unwrap_or(f64::NAN);
-            rows.push(Row::new(name(proxy, "the kernel's, the asker's end included"), kernel, "KiB"));
+            let name = name(proxy, "the kernel's, the asker's end included");
+            rows.push(match kernel {
+                Some(kib) => Row::new(name, kib, "KiB"),
+                None => Row::new(format!("{name}: not measured: it gave back more than was taken"), f64::NAN, "KiB"),
+            });
         }
         Ok(rows)
     }
