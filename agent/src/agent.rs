@@ -28,6 +28,7 @@ use crate::identity::{Identity, JoinError, join};
 use crate::images::Images;
 use crate::ingress::{Ingress, IngressConfig, IngressError, Inside, LinkConfig};
 use crate::journal::{Journal, JournalError};
+use crate::name_servers;
 use crate::news::News;
 use crate::sample::NodeMeter;
 use crate::session::Sessions;
@@ -135,6 +136,7 @@ impl Agent {
         let runtime_config = RuntimeConfig {
             capacity: config.capacity,
             uid_base: config.uid_base,
+            nameservers: config.name_servers.clone().unwrap_or_else(name_servers::of_this_node),
             ..RuntimeConfig::new(folder.runtime(), config.cgroup_parent.clone(), config.subnet, config.launcher.clone())
         };
         let identity = join(&config, &folder.identity()?).await?;

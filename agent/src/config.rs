@@ -1,7 +1,7 @@
 //! What an agent is told once.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub struct AgentConfig {
     pub ingress: Option<IngressConfig>,
     /// Where ingresses of other nodes reach this one's; they do not when absent.
     pub links: Option<SocketAddr>,
+    /// What `/etc/resolv.conf` of copies with egress names; the node's own when absent.
+    pub name_servers: Option<Vec<IpAddr>>,
     /// How to start a launcher: a program and arguments that call `bellows_runtime::launch::launcher_main`.
     pub launcher: LauncherCommand,
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bellows_agent_core::ReplicaId;
-use bellows_proto::types::{AppSpec, Confinement};
+use bellows_proto::types::{AppSpec, Confinement, DiskRates};
 use bellows_runtime::image::Image;
-use bellows_runtime::{ContainerId, ContainerSpec, Limits, User, names};
+use bellows_runtime::{ContainerId, ContainerSpec, IoLimits, Limits, User, names};
 
 /// What the container of one attempt shall be.
 pub(crate) fn container_spec(
@@ -28,6 +28,8 @@ pub(crate) fn container_spec(
         egress: app.egress,
         drop_capabilities: known(app, |security| &security.drop_capabilities, names::capability),
         deny_calls: known(app, |security| &security.deny_calls, names::call),
+        add_capabilities: known(app, |security| &security.add_capabilities, names::more_capability),
+        add_calls: known(app, |security| &security.add_calls, names::more_call),
         stop_signal: config.stop_signal.unwrap_or(SIGTERM),
         ..ContainerSpec::new(id, image.root.clone(), &[])
     }
@@ -62,6 +64,15 @@ fn known<T>(app: &AppSpec, list: fn(&Confinement) -> &Vec<String>, number: fn(&s
     app.security.iter().flat_map(list).filter_map(|name| number(name)).collect()
 }
 
+fn io(rates: DiskRates) -> IoLimits {
+    IoLimits {
+        read_bytes: rates.read_bytes,
+        write_bytes: rates.write_bytes,
+        read_operations: rates.read_operations,
+        write_operations: rates.write_operations,
+    }
+}
+
 /// Zero means that the spec says nothing: then the runtime's default holds.
 fn limits(app: &AppSpec) -> Limits {
     let default = Limits::default();
@@ -75,6 +86,7 @@ fn limits(app: &AppSpec) -> Limits {
         scratch_bytes: or(app.scratch_bytes, default.scratch_bytes),
         log_bytes: or(app.log_bytes, default.log_bytes),
         open_files: default.open_files,
+        io: io(app.disk_rates.unwrap_or_default()),
     }
 }
 
@@ -133,7 +145,11 @@ mod tests {
     #[test]
     fn what_an_app_does_without_is_taken_from_its_copies() {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        let security = Confinement { drop_capabilities: words(&["net_raw"]), deny_calls: words(&["read", "no_such"]) };
+        let security = Confinement {
+            drop_capabilities: words(&["net_raw"]),
+            deny_calls: words(&["read", "no_such"]),
+            ..Confinement::default()
+        };
         let app = AppSpec { egress: true, security: Some(security), cpu_weight: Some(200), ..AppSpec::default() };
         let spec = spec(&app);
         assert_eq!((spec.egress, spec.limits.cpu_weight), (true, 200));

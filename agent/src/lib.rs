@@ -35,6 +35,7 @@ pub mod ingress;
 mod journal;
 mod launch;
 mod logs;
+mod name_servers;
 mod news;
 mod routing;
 mod sample;

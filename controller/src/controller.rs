@@ -75,7 +75,8 @@ impl Controller {
             dashboard: format!("http://{}", ports.dashboard_address),
         };
         let (handle, driver) = driver::start(parts, stopped.clone());
-        let services = Services { driver: handle, authority, blobs, clock, calls: CallHub::default() };
+        let allowed = Arc::new(config.allowed.clone());
+        let services = Services { driver: handle, authority, blobs, clock, calls: CallHub::default(), allowed };
         let controller = Self {
             address: ports.address,
             dashboard: ports.dashboard_address,

@@ -28,7 +28,7 @@ mod state;
 pub mod storage;
 
 pub use auth::{AuthorityError, Credential, CredentialError};
-pub use config::{ControllerConfig, Planted};
+pub use config::{Allowance, Allowed, ControllerConfig, Planted};
 pub use controller::Controller;
 pub use driver::DriverError;
 pub use error::{CreateTokenError, StartError};

@@ -3,6 +3,7 @@
 mod support;
 
 use bellows_proto::operator as wire;
+use bellows_proto::types::{AppSpec, Confinement};
 use support::{Agent, House, apply, put_blob, scale, soon, spec, try_put_blob};
 use tonic::Code;
 
@@ -149,5 +150,32 @@ async fn blobs_are_what_they_are_called() {
     assert_eq!(refusal.code(), Code::InvalidArgument);
     let traversal = wire::MissingBlobsRequest { digests: vec!["sha256:../../../etc/passwd".to_owned()] };
     assert_eq!(client.missing_blobs(traversal).await.expect_err("no digest").code(), Code::InvalidArgument);
+    house.controller.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_more_than_copies_have_needs_the_administrators_word() {
+    let house = House::new().await;
+    house.load_image("web:1").await;
+    let mut client = house.operator().await;
+    let asks = |tenant: &str, capability: Option<&str>, call: Option<&str>| {
+        let names = |name: Option<&str>| name.map(str::to_owned).into_iter().collect();
+        let security =
+            Confinement { add_capabilities: names(capability), add_calls: names(call), ..Default::default() };
+        apply(AppSpec { tenant: tenant.to_owned(), security: Some(security), ..spec("web", "web:1", 1) })
+    };
+    client.apply(asks("trusted", Some("sys_ptrace"), Some("kcmp"))).await.expect("allowed");
+    client.apply(asks("other", None, Some("kcmp"))).await.expect("allowed to all");
+    let refused = [
+        (asks("other", Some("sys_ptrace"), None), ["spec.security.add_capabilities", "--allow-capability sys_ptrace"]),
+        (asks("trusted", None, Some("userfaultfd")), ["spec.security.add_calls", "--allow-call userfaultfd"]),
+    ];
+    for (asked, parts) in refused {
+        for dry_run in [true, false] {
+            let told = client.apply(wire::ApplyRequest { dry_run, ..asked.clone() }).await.expect_err("refused");
+            assert_eq!(told.code(), Code::InvalidArgument);
+            assert!(parts.iter().all(|part| told.message().contains(part)), "{told:?}");
+        }
+    }
     house.controller.shutdown().await;
 }

@@ -30,8 +30,13 @@ pub const TRIES: &[Try] = &[
 ];
 const PIECE: usize = 64 << 10;
 
+/// Says how many there were.
 fn until_refused(take: fn() -> isize) -> isize {
-    while take() >= 0 {}
+    let mut taken = 0;
+    while take() >= 0 {
+        taken += 1;
+    }
+    tell(taken);
     hold(c"full\n")
 }
 

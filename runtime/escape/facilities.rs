@@ -8,6 +8,7 @@ use crate::tools::{HERE, READ, Try, Words, ask, at, considered, open};
 const NEW_USER: usize = 0x1000_0000;
 const ENOENT: isize = 2;
 const EBADF: isize = 9;
+const ENODEV: isize = 19;
 const EINVAL: isize = 22;
 const EAFNOSUPPORT: isize = 97;
 const ENOKEY: isize = 126;
@@ -37,6 +38,7 @@ pub const TRIES: &[Try] = &[
     }),
     (c"mount_tmpfs", |_| ask(nr::MOUNT, [at(c"none"), at(c"/dev/shm"), at(c"tmpfs"), 0, 0, 0])),
     (c"mount_cgroup", |words| ask(nr::MOUNT, [at(c"none"), at(c"/dev/shm"), at(c"cgroup"), 0, words.path(2), 0])),
+    (c"mount_binfmt", |_| considered(ask(nr::MOUNT, [at(c"none"), at(c"/dev/shm"), at(c"binfmt_misc"), 0, 0, 0]), ENODEV)),
     (c"mount_cgroup2", |_| ask(nr::MOUNT, [at(c"none"), at(c"/dev/shm"), at(c"cgroup2"), 0, 0, 0])),
     (c"unmount", |words| ask(nr::UMOUNT2, [words.path(2), 0, 0, 0, 0, 0])),
     (c"make_writable", make_writable),
@@ -48,8 +50,8 @@ pub const TRIES: &[Try] = &[
     (c"kexec", |_| ask(nr::KEXEC_LOAD, [0; 6])),
     (c"load_module", |_| considered(ask(nr::FINIT_MODULE, [usize::MAX, at(c""), 0, 0, 0, 0]), EBADF)),
     (c"unload_module", |_| considered(ask(nr::DELETE_MODULE, [at(c"no_such_module"), 0o4000, 0, 0, 0, 0]), ENOENT)),
-    // Ctrl-Alt-Del is to send a signal to the first process.
-    (c"reboot", |_| ask(nr::REBOOT, [0xfee1_dead, 672_274_793, 0, 0, 0, 0])),
+    // Ctrl-Alt-Del is to send a signal to the first process: a namespace of processes, asked by who may ask, has no such thing.
+    (c"reboot", |_| considered(ask(nr::REBOOT, [0xfee1_dead, 672_274_793, 0, 0, 0, 0]), EINVAL)),
     (c"swapon", |_| considered(ask(nr::SWAPON, [at(c"/no-such-file"), 0, 0, 0, 0, 0]), ENOENT)),
     (c"set_clock", set_clock),
     (c"sethostname", |_| ask(nr::SETHOSTNAME, [at(c"escaped"), 7, 0, 0, 0, 0])),

@@ -1,7 +1,7 @@
 //! Other processes, and more than one's share as a process.
 
 use crate::numbers as nr;
-use crate::tools::{NOTHING, Try, Words, ask, at, considered, open, WRITE};
+use crate::tools::{NOTHING, READ, Try, WRITE, Words, ask, at, considered, open};
 
 const EFAULT: isize = 14;
 
@@ -23,8 +23,9 @@ pub const TRIES: &[Try] = &[
     (c"oom_score", oom_score),
     (c"setuid_outside", |_| ask(nr::SETRESUID, [70_000, 70_000, 70_000, 0, 0, 0])),
     (c"all_capabilities", all_capabilities),
-    (c"ambient_capability", |_| ask(nr::PRCTL, [47, 2, 21, 0, 0, 0])),
+    (c"ambient_capability", ambient_capability),
     (c"setuid_program", setuid_program),
+    (c"overwrite_executable", overwrite_executable),
     (c"am_i_root", |_| if ask(nr::GETEUID, [0; 6]) == 0 { 0 } else { NOTHING }),
 ];
 
@@ -62,6 +63,39 @@ fn all_capabilities(_: &Words) -> isize {
 }
 
 /// Executes a program that belongs to root and would run as root; it tells whether it does.
+/// CAP_SYS_ADMIN for every program that is executed: it must be permitted and inheritable, and the second is asked for first.
+fn ambient_capability(_: &Words) -> isize {
+    const VERSION_3: u32 = 0x2008_0522;
+    const ADMIN: usize = 21;
+    let header = [VERSION_3, 0];
+    let mut sets = [0_u32; 6];
+    let header = &raw const header as usize;
+    let got = ask(nr::CAPGET, [header, &raw mut sets as usize, 0, 0, 0, 0]);
+    if got < 0 {
+        return got;
+    }
+    sets[2] |= 1 << ADMIN;
+    // Refused where it is not to be had; then so is what follows.
+    ask(nr::CAPSET, [header, &raw const sets as usize, 0, 0, 0, 0]);
+    ask(nr::PRCTL, [47, 2, ADMIN, 0, 0, 0])
+}
+
+/// Waits for a third process whose executable can be read, and asks to write to that (CVE-2019-5736). While it runs it cannot be written; that is told
+/// only to whoever may.
+fn overwrite_executable(_: &Words) -> isize {
+    const ETXTBSY: isize = 26;
+    const DIGIT: usize = 6;
+    let mut path = *b"/proc/3/exe\0";
+    ask(nr::WRITE, [1, at(c"here\n"), 5, 0, 0, 0]);
+    loop {
+        let readable = open(path.as_ptr() as usize, READ);
+        if readable >= 0 {
+            return considered(open(at(c"/proc/self/fd/3"), WRITE), ETXTBSY);
+        }
+        path[DIGIT] = if path[DIGIT] == b'9' { b'3' } else { path[DIGIT] + 1 };
+    }
+}
+
 fn setuid_program(words: &Words) -> isize {
     let args = [words.path(2), at(c"am_i_root"), 0];
     let none = [0_usize];

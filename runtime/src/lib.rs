@@ -17,4 +17,4 @@ pub mod steps;
 
 pub use handle::{Runtime, RuntimeConfig};
 pub use net::acknowledged;
-pub use spec::{ContainerId, ContainerSpec, Limits, User};
+pub use spec::{ContainerId, ContainerSpec, IoLimits, Limits, User};

@@ -1,4 +1,5 @@
-//! What an app may do without, by name: capabilities of the default set, and system calls that the default filter allows.
+//! What an app may do without, by name: capabilities of the default set, and system calls that the default filter allows; and what it may be given
+//! beyond both where an administrator allows that.
 
 use crate::kernel::{capability, seccomp};
 
@@ -20,4 +21,24 @@ pub fn call(name: &str) -> Option<u32> {
 /// Names of the system calls that containers may make on this architecture.
 pub fn calls() -> impl Iterator<Item = &'static str> {
     seccomp::allowed().map(|(name, _)| name)
+}
+
+/// The number of a capability that containers may be given: `sys_ptrace`.
+pub fn more_capability(name: &str) -> Option<u8> {
+    capability::MORE.into_iter().find(|(known, _)| *known == name).map(|(_, number)| number)
+}
+
+/// Names of the capabilities that containers may be given.
+pub fn more_capabilities() -> impl Iterator<Item = &'static str> {
+    capability::MORE.into_iter().map(|(name, _)| name)
+}
+
+/// The number of a system call that containers may be allowed: `io_uring_setup`.
+pub fn more_call(name: &str) -> Option<u32> {
+    seccomp::MORE.into_iter().find(|(known, _)| *known == name).map(|(_, number)| number as u32)
+}
+
+/// Names of the system calls that containers may be allowed.
+pub fn more_calls() -> impl Iterator<Item = &'static str> {
+    seccomp::MORE.into_iter().map(|(name, _)| name)
 }

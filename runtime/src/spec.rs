@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::{capability, seccomp};
+
 /// Why a specification was refused. Nothing was started.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SpecError {
@@ -54,6 +56,16 @@ pub enum SpecError {
         given: u64,
         /// What is needed to start at all.
         least: u64,
+    },
+    /// Nobody may loosen this.
+    #[error("container {id} asks for {what} {number}, which no container is ever given")]
+    NeverGiven {
+        /// Who asks.
+        id: ContainerId,
+        /// For what.
+        what: &'static str,
+        /// Which.
+        number: u32,
     },
     /// Ids beyond the container's own range do not exist inside it.
     #[error("user or group id {given} of container {id} is outside 0..=65535")]
@@ -117,6 +129,19 @@ pub struct User {
     pub groups: Vec<u32>,
 }
 
+/// Most that goes between memory and a disk in a second; 0: no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoLimits {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Reads.
+    pub read_operations: u64,
+    /// Writes.
+    pub write_operations: u64,
+}
+
 /// What a container may use at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -134,6 +159,8 @@ pub struct Limits {
     pub log_bytes: u64,
     /// Open files of each process.
     pub open_files: u64,
+    /// Of the disk under the node's state folder.
+    pub io: IoLimits,
 }
 
 impl Default for Limits {
@@ -146,6 +173,7 @@ impl Default for Limits {
             scratch_bytes: 64 << 20,
             log_bytes: 4 << 20,
             open_files: 65_536,
+            io: IoLimits::default(),
         }
     }
 }
@@ -175,6 +203,10 @@ pub struct ContainerSpec {
     pub drop_capabilities: Vec<u8>,
     /// System calls taken away from those that the default filter allows, by number.
     pub deny_calls: Vec<u32>,
+    /// Capabilities beyond the default set, by number: of `names::more_capabilities`, all others are refused.
+    pub add_capabilities: Vec<u8>,
+    /// System calls beyond those of the default filter, by number: of `names::more_calls`, all others are refused.
+    pub add_calls: Vec<u32>,
     /// Whether it may reach what lies beyond its node; nobody reaches it from there either way.
     pub egress: bool,
     /// Sent by whoever stops it politely; 15 where the image says nothing.
@@ -197,6 +229,8 @@ impl ContainerSpec {
             limits: Limits::default(),
             drop_capabilities: Vec::new(),
             deny_calls: Vec::new(),
+            add_capabilities: Vec::new(),
+            add_calls: Vec::new(),
             egress: false,
             stop_signal: 15,
         }
@@ -207,6 +241,7 @@ impl ContainerSpec {
         self.check_names()?;
         self.check_strings()?;
         self.check_user()?;
+        self.check_more()?;
         self.check_limits()
     }
 
@@ -247,6 +282,20 @@ impl ContainerSpec {
         let ids = [self.user.uid, self.user.gid];
         match ids.iter().chain(&self.user.groups).find(|id| **id > 65_535) {
             Some(given) => Err(SpecError::OutsideRange { id: self.id.clone(), given: *given }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whoever asks, and whatever an administrator allowed.
+    fn check_more(&self) -> Result<(), SpecError> {
+        let never = |what, number| SpecError::NeverGiven { id: self.id.clone(), what, number };
+        let capability = |number: &&u8| !capability::MORE.iter().any(|(_, more)| more == *number);
+        if let Some(number) = self.add_capabilities.iter().find(capability) {
+            return Err(never("capability", (*number).into()));
+        }
+        let call = |number: &&u32| !seccomp::MORE.iter().any(|(_, more)| *more == i64::from(**number));
+        match self.add_calls.iter().find(call) {
+            Some(number) => Err(never("system call", *number)),
             None => Ok(()),
         }
     }
@@ -302,7 +351,9 @@ mod tests {
     #[test]
     fn each_refusal_names_its_field() {
         type Change = fn(&mut ContainerSpec);
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 11] = [
+            ("capability 21", |s| s.add_capabilities = vec![19, 21]),
+            ("system call 165", |s| s.add_calls = vec![165]),
             ("host name", |s| s.hostname = "a_b".into()),
             ("names no program", |s| s.args.clear()),
             ("root", |s| s.root = "images".into()),

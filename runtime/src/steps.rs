@@ -332,7 +332,7 @@ fn child(spec: &ContainerSpec, around: &Surroundings) -> Vec<ChildStep> {
         ChildStep::Limit { resource: libc::RLIMIT_NOFILE, value: spec.limits.open_files.min(around.most_open_files) },
         ChildStep::Limit { resource: libc::RLIMIT_CORE, value: 0 },
         ChildStep::Descriptors,
-        ChildStep::Capabilities(capability::kept(&spec.drop_capabilities)),
+        ChildStep::Capabilities(capability::kept(&spec.drop_capabilities, &spec.add_capabilities)),
         ChildStep::NoNewPrivileges,
         ChildStep::Filter,
         ChildStep::StartProgram,

@@ -35,6 +35,8 @@ struct Host {
     coredump_filter: &'static str,
     env: &'static [(&'static str, &'static str)],
     sysctls: &'static [(&'static str, &'static str)],
+    /// Of the machine's first namespace, from which all others have them. Here only those that do no harm meanwhile.
+    inherited: &'static [(&'static str, &'static str)],
 }
 
 const HOSTS: [Host; 3] = [
@@ -53,6 +55,7 @@ const HOSTS: [Host; 3] = [
         coredump_filter: "0x33",
         env: &[("LANG", "C.UTF-8"), ("TZ", "UTC")],
         sysctls: &[],
+        inherited: &[],
     },
     Host {
         umask: 0o077,
@@ -79,6 +82,12 @@ const HOSTS: [Host; 3] = [
             ("ipv4/conf/all/accept_redirects", "0"),
             ("ipv4/tcp_rmem", "4096 8192 16384"),
         ],
+        inherited: &[
+            ("ipv4/conf/default/igmpv3_unsolicited_report_interval", "1234"),
+            ("ipv4/conf/default/promote_secondaries", "1"),
+            ("ipv4/conf/all/bootp_relay", "1"),
+            ("ipv4/tcp_wmem", "4096 20480 4194304"),
+        ],
     },
     Host {
         umask: 0,
@@ -95,6 +104,7 @@ const HOSTS: [Host; 3] = [
         coredump_filter: "0x0",
         env: &[("PATH", "/usr/bin:/bin"), ("TZ", "America/St_Johns")],
         sysctls: &[("ipv4/conf/all/forwarding", "1"), ("ipv4/ip_default_ttl", "17"), ("core/somaxconn", "7")],
+        inherited: &[("ipv4/conf/default/shared_media", "0"), ("ipv4/tcp_wmem", "4096 16384 8388608")],
     },
 ];
 
@@ -129,12 +139,12 @@ impl Host {
         self.sysctls.iter().try_for_each(|(name, value)| fs::write(format!("/proc/sys/net/{name}"), value))
     }
 
-    fn agent(self, place: &Place) -> Victim {
+    fn agent(self, without: &[&str], place: &Place) -> Victim {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bellows-launcher"));
         command.env_clear().envs(self.env.iter().copied());
         // SAFETY: the child of this fork has one thread; what it calls allocates, which glibc's fork allows.
         unsafe { command.pre_exec(move || self.become_it()) };
-        Victim::spawn(command, place)
+        Victim::spawn_without(without, command, place)
     }
 }
 
@@ -204,11 +214,47 @@ fn image() -> Option<Blobs> {
     Some(Blobs::new(&[layer.finish(), other.finish()], Stored::Gzip))
 }
 
-fn fingerprint(host: Host, blobs: &Blobs) -> Option<String> {
+/// Settings of the machine, until dropped.
+struct Settings(Vec<(String, String)>);
+
+impl Settings {
+    fn change(all: &[(&str, &str)]) -> Self {
+        let change = |(name, value): &(&str, &str)| {
+            let path = format!("/proc/sys/net/{name}");
+            let before = fs::read_to_string(&path).expect("a setting");
+            fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
+            (path, before)
+        };
+        Self(all.iter().map(change).collect())
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(path, before)| fs::write(path, before).expect("as it was"));
+    }
+}
+
+/// How a network namespace that nobody levels has a setting.
+fn found_in_a_new_network(name: &'static str) -> String {
+    let apart = std::thread::spawn(move || {
+        // SAFETY: of this thread alone.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.expect("a network");
+        fs::read_to_string(format!("/proc/sys/net/{name}")).expect("a setting")
+    });
+    apart.join().expect("read").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn fingerprint(without: &[&str], host: Host, blobs: &Blobs) -> Option<String> {
     let place = place()?;
+    let _settings = Settings::change(host.inherited);
+    for (name, value) in host.inherited {
+        // The control: this is what the apps would see.
+        assert_eq!(found_in_a_new_network(name), *value, "{name} is inherited");
+    }
     let folder = place.config().state.with_file_name("store");
     let digest = blobs.put(&Store::open(&folder).expect("a store")).expect("its blobs");
-    let mut agent = host.agent(&place);
+    let mut agent = host.agent(without, &place);
     agent.ask(&format!("unpack {} {digest}", folder.display()));
     agent.ask("start");
     let script = place.config().state.with_file_name("script");
@@ -229,8 +275,13 @@ fn one_digest_looks_the_same_under_agents_that_differ_in_everything() {
     };
     let mut seen = Vec::new();
     for host in HOSTS {
-        let Some(one) = fingerprint(host, &blobs) else { return };
+        let Some(one) = fingerprint(&[], host, &blobs) else { return };
         seen.push(one);
+    }
+    // The control: launchers that keep what they inherited show it.
+    let Some(kept) = fingerprint(&["level"], HOSTS[1], &blobs) else { return };
+    for inherited in ["oom_score_adj: 900", "coredump_filter: 0000007f", "example.org"] {
+        assert!(kept.contains(inherited) && !seen[1].contains(inherited), "{inherited}: {kept}");
     }
     for part in
         ["== files", "/bin/busybox 89ed", "== mounts", "SigIgn:", "Max open files", "== settings", "ipv4/tcp_rmem"]

@@ -34,6 +34,7 @@ pub fn config(folder: &Path, controllers: Vec<String>, token: Option<String>) ->
         uid_base: 0x1000_0000,
         ingress: None,
         links: None,
+        name_servers: None,
         launcher: LauncherCommand { program: "/proc/self/exe".into(), args: Vec::new() },
     }
 }

@@ -108,6 +108,13 @@ impl Operator for OperatorService {
         check_spec_size(&spec).map_err(|malformed| malformed.within("spec"))?;
         let mut spec = spec_from_wire(spec).map_err(|malformed| malformed.within("spec"))?;
         spec.tenant = tenant(spec.tenant);
+        if let Some((field, flag, name)) = self.0.allowed.refused(&spec) {
+            let problem = format!(
+                "\"{name}\" is more than copies of tenant {} have; remove it, or let whoever answers for the cluster start its controller with {flag} {name}",
+                spec.tenant
+            );
+            return Err(Malformed::new(format!("spec.security.{field}"), problem).into());
+        }
         named("spec.image", spec.image.clone())?;
         if spec.image_digest.is_empty() {
             spec.image_digest = self.resolve_image(&spec.image).await?;

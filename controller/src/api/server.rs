@@ -20,6 +20,7 @@ use super::operator::OperatorService;
 use crate::auth::{Authority, require_any, require_operator};
 use crate::blobs::Blobs;
 use crate::clock::Clock;
+use crate::config::Allowed;
 use crate::driver::Handle;
 use crate::error::StartError;
 
@@ -41,6 +42,7 @@ pub(crate) struct Services {
     pub(crate) blobs: Blobs,
     pub(crate) clock: Clock,
     pub(crate) calls: CallHub,
+    pub(crate) allowed: Arc<Allowed>,
 }
 
 pub(crate) fn tls_config(authority: &Authority, certificate_pem: &str, key_pem: &str) -> ServerTlsConfig {

@@ -7,8 +7,8 @@ use bellows_core::input::Exit;
 use bellows_core::model::command::{Change, Command, Decision, NodeState, Outcome, Refusal};
 use bellows_core::model::health::{Check, Health, How};
 use bellows_core::model::spec::{
-    AppSpec, Constraint, ConstraintOperator, Elastic, Hold, Isolation, Policy, Port, Protocol, Rate, Route, Scale,
-    Spread, Traffic, WhenCutOff, WhenFull,
+    AppSpec, Constraint, ConstraintOperator, DiskRates, Elastic, Hold, Isolation, Policy, Port, Protocol, Rate, Route,
+    Scale, Spread, Traffic, WhenCutOff, WhenFull,
 };
 use bellows_core::model::{App, Counted, Gone, Image, KeptAnswer, Model, Node, RemovedNode, Revision};
 use bellows_core::reason::Reason;
@@ -109,12 +109,22 @@ fn resources() -> impl Strategy<Value = Resources> {
 }
 
 fn isolation() -> impl Strategy<Value = Isolation> {
-    (any::<bool>(), vec(word(), 0..3), vec(word(), 0..3), of(any::<u32>())).prop_map(
-        |(egress, drop_capabilities, deny_calls, cpu_weight)| Isolation {
+    let words = || vec(word(), 0..3);
+    let rates = any::<[u64; 4]>().prop_map(|[read, write, read_operations, write_operations]| DiskRates {
+        read: Bytes(read),
+        write: Bytes(write),
+        read_operations,
+        write_operations,
+    });
+    (any::<bool>(), [words(), words(), words(), words()], of(any::<u32>()), rates).prop_map(
+        |(egress, [drop_capabilities, deny_calls, add_capabilities, add_calls], cpu_weight, disk_rates)| Isolation {
             egress,
             drop_capabilities,
             deny_calls,
+            add_capabilities,
+            add_calls,
             cpu_weight,
+            disk_rates,
         },
     )
 }

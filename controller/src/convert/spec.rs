@@ -2,8 +2,8 @@
 
 use bellows_core::ids::SpecDigest;
 use bellows_core::model::spec::{
-    AppSpec, Constraint, ConstraintOperator, Elastic, Isolation, Policy, Port, Protocol, Rate, Scale, Spread,
-    WhenCutOff, WhenFull,
+    AppSpec, Constraint, ConstraintOperator, DiskRates, Elastic, Isolation, Policy, Port, Protocol, Rate, Scale,
+    Spread, WhenCutOff, WhenFull,
 };
 use bellows_core::units::{Bytes, Millis, Permille};
 use bellows_proto::types as wire;
@@ -37,6 +37,8 @@ pub(crate) fn check_spec_size(spec: &wire::AppSpec) -> Result<()> {
         ("routes", spec.routes.len()),
         ("security.drop_capabilities", spec.security.as_ref().map_or(0, |s| s.drop_capabilities.len())),
         ("security.deny_calls", spec.security.as_ref().map_or(0, |s| s.deny_calls.len())),
+        ("security.add_capabilities", spec.security.as_ref().map_or(0, |s| s.add_capabilities.len())),
+        ("security.add_calls", spec.security.as_ref().map_or(0, |s| s.add_calls.len())),
     ];
     if let Some((field, count)) = lists.into_iter().find(|(_, count)| *count > MAX_LIST) {
         return Err(Malformed::new(
@@ -85,6 +87,7 @@ pub(crate) fn spec_to_wire(spec: &AppSpec) -> wire::AppSpec {
         egress: spec.isolation.egress,
         security: security_to_wire(&spec.isolation),
         cpu_weight: spec.isolation.cpu_weight,
+        disk_rates: rates_to_wire(spec.isolation.disk_rates),
     }
 }
 
@@ -112,7 +115,12 @@ pub(crate) fn spec_from_wire(spec: wire::AppSpec) -> Result<AppSpec> {
             None => WhenCutOff::KeepRunning,
             Some(length_ms) => WhenCutOff::StopAfter(Millis(length_ms)),
         },
-        isolation: isolation_from_wire(spec.egress, spec.security, spec.cpu_weight),
+        isolation: Isolation {
+            egress: spec.egress,
+            cpu_weight: spec.cpu_weight,
+            disk_rates: rates_from_wire(spec.disk_rates.unwrap_or_default()),
+            ..security_from_wire(spec.security.unwrap_or_default())
+        },
         traffic: traffic_from_wire(spec.routes, spec.concurrency, spec.hold, spec.slow_start_ms)?,
         health: health_from_wire(spec.health)?,
     })
@@ -123,13 +131,34 @@ fn security_to_wire(isolation: &Isolation) -> Option<wire::Confinement> {
     let said = wire::Confinement {
         drop_capabilities: isolation.drop_capabilities.clone(),
         deny_calls: isolation.deny_calls.clone(),
+        add_capabilities: isolation.add_capabilities.clone(),
+        add_calls: isolation.add_calls.clone(),
     };
     (said != wire::Confinement::default()).then_some(said)
 }
 
-fn isolation_from_wire(egress: bool, security: Option<wire::Confinement>, cpu_weight: Option<u32>) -> Isolation {
-    let wire::Confinement { drop_capabilities, deny_calls } = security.unwrap_or_default();
-    Isolation { egress, drop_capabilities, deny_calls, cpu_weight }
+fn security_from_wire(security: wire::Confinement) -> Isolation {
+    let wire::Confinement { drop_capabilities, deny_calls, add_capabilities, add_calls } = security;
+    Isolation { drop_capabilities, deny_calls, add_capabilities, add_calls, ..Isolation::default() }
+}
+
+/// Absent, as [`security_to_wire`].
+fn rates_to_wire(rates: DiskRates) -> Option<wire::DiskRates> {
+    (rates != DiskRates::default()).then_some(wire::DiskRates {
+        read_bytes: rates.read.0,
+        write_bytes: rates.write.0,
+        read_operations: rates.read_operations,
+        write_operations: rates.write_operations,
+    })
+}
+
+fn rates_from_wire(rates: wire::DiskRates) -> DiskRates {
+    DiskRates {
+        read: Bytes(rates.read_bytes),
+        write: Bytes(rates.write_bytes),
+        read_operations: rates.read_operations,
+        write_operations: rates.write_operations,
+    }
 }
 
 fn scale_to_wire(scale: &Scale) -> wire::app_spec::Scale {

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bellows_controller::{Controller, ControllerConfig, Credential, Planted, StartError};
+use bellows_controller::{Allowance, Allowed, Controller, ControllerConfig, Credential, Planted, StartError};
 use bellows_proto::node::nodes_client::NodesClient;
 use bellows_proto::node::{self as node, FromAgent, ToAgent};
 use bellows_proto::operator::operator_client::OperatorClient;
@@ -41,6 +41,10 @@ pub fn config(folder: &Path) -> ControllerConfig {
         store: folder.join("store"),
         cluster: "test".to_owned(),
         advertise: vec!["127.0.0.1".to_owned()],
+        allowed: Allowed {
+            capabilities: vec![Allowance { tenant: Some("trusted".to_owned()), name: "sys_ptrace".to_owned() }],
+            calls: vec![Allowance { tenant: None, name: "kcmp".to_owned() }],
+        },
         seed: 1,
         planted: Planted::None,
     }

@@ -133,7 +133,7 @@ pub struct RuntimeConfig {
     pub launchers: usize,
     /// What is made ahead.
     pub pool: PoolSizes,
-    /// For `/etc/resolv.conf` inside; the file is empty where there are none.
+    /// For `/etc/resolv.conf` of those with egress; the file is empty where there are none, and for all others.
     pub nameservers: Vec<IpAddr>,
 }
 

@@ -216,7 +216,7 @@ fn send_in(
         let mut fds = vec![theirs.as_fd(), life.pidfd()];
         fds.extend(beside);
         match &joining {
-            Joining::Write(procs) => fds.extend(procs.iter().map(AsFd::as_fd)),
+            Joining::Write(procs) => fds.extend(procs.iter().map(|procs| procs.as_fd())),
             Joining::Into(dir) => fds.push(dir.as_fd()),
         }
         let order = EnterOrder { spec, errand, into_cgroup: matches!(joining, Joining::Into(_)) };

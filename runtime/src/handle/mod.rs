@@ -115,6 +115,7 @@ impl Runtime {
     fn prepare(&self, slot: &Slot, spec: &ContainerSpec) -> Result<Folder, Error> {
         self.slots.maker().networks.set_egress(&slot.network, spec.egress)?;
         slot.group.limit_for_start(&spec.limits)?;
+        slot.group.limit_io(spec.limits.io, &self.config.state)?;
         let before = slot.group.oom_kills()?;
         let record = Record::new(spec.id.clone(), slot.number, self.containers.boot(), before);
         self.containers.folder(&record)
@@ -157,14 +158,14 @@ impl Runtime {
         ];
         fds.extend(slot.devices.as_ref().map(AsFd::as_fd));
         match &joining {
-            Joining::Write(procs) => fds.extend(procs.iter().map(AsFd::as_fd)),
+            Joining::Write(procs) => fds.extend(procs.iter().map(|procs| procs.as_fd())),
             Joining::Into(dir) => fds.push(dir.as_fd()),
         }
         let order = Order {
             spec,
             address: slot.network.address,
             first_id: slot.first_id,
-            nameservers: &self.config.nameservers,
+            nameservers: if spec.egress { &self.config.nameservers } else { &[] },
             layers: self.slots.maker().layers(),
             into_cgroup: matches!(joining, Joining::Into(_)),
         };

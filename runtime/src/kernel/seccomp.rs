@@ -4,7 +4,9 @@
 //! - Docker lets 32-bit x86 programs run, and x32 numbers be used. Here the first are killed (SIGSYS) and the second refused: two more tables of calls,
 //!   with their own history of holes, for programs that nobody builds images of.
 //! - A number above all known ones is answered with ENOSYS, not EPERM, so that libraries of later kernels fall back.
-//! - What Docker adds for capabilities beyond its default set (mount, bpf, setns, perf_event_open, ...) is not there, as no container gets them.
+//! - clone with the bit 0x80 is refused, which is no signal's number there, and asks for a time namespace where clone3 takes it.
+//! - What Docker adds for capabilities beyond its default set (mount, bpf, setns, perf_event_open, ...) is not there, as no container gets them; [`MORE`] is what
+//!   whoever answers for a node may add.
 //!
 //! In common with it and often asked: clone3 gets ENOSYS, as its flags lie behind a pointer; user namespaces are refused; io_uring, userfaultfd and keyrings
 //! are not allowed; `chroot` is, to whoever kept the capability; of sockets all families are but AF_ALG and AF_VSOCK.
@@ -75,9 +77,30 @@ const AF_VSOCK: u32 = 40;
 const UNKNOWN_FROM: u32 = 480;
 const X32_FROM: u32 = 0x4000_0000;
 
-/// Docker's default filter, without these calls.
-pub fn filter(denied: &[u32]) -> Vec<Instruction> {
+/// What a container may be allowed beyond the default by whoever answers for its node, and nothing else ever: not what mounts, loads, starts another
+/// kernel or program of it, opens files past every path, or makes namespaces.
+pub const MORE: [(&str, libc::c_long); 15] = [
+    ("add_key", libc::SYS_add_key),
+    ("fanotify_init", libc::SYS_fanotify_init),
+    ("get_mempolicy", libc::SYS_get_mempolicy),
+    ("io_uring_enter", libc::SYS_io_uring_enter),
+    ("io_uring_register", libc::SYS_io_uring_register),
+    ("io_uring_setup", libc::SYS_io_uring_setup),
+    ("kcmp", libc::SYS_kcmp),
+    ("keyctl", libc::SYS_keyctl),
+    ("mbind", libc::SYS_mbind),
+    ("migrate_pages", libc::SYS_migrate_pages),
+    ("move_pages", libc::SYS_move_pages),
+    ("perf_event_open", libc::SYS_perf_event_open),
+    ("request_key", libc::SYS_request_key),
+    ("set_mempolicy", libc::SYS_set_mempolicy),
+    ("userfaultfd", libc::SYS_userfaultfd),
+];
+
+/// Docker's default filter, without the first and with the second of these calls.
+pub fn filter(denied: &[u32], added: &[u32]) -> Vec<Instruction> {
     let mut rules = default_rules();
+    rules.extend(added.iter().map(|nr| (*nr, Rule::Allow)));
     rules.retain(|nr, _| !denied.contains(nr));
     compile(&rules)
 }
@@ -87,11 +110,11 @@ pub fn allowed() -> impl Iterator<Item = (&'static str, u32)> {
     let conditional =
         [("clone", libc::SYS_clone), ("socket", libc::SYS_socket), ("personality", libc::SYS_personality)];
     let listed = list::COMMON.iter().chain(list::LEGACY).map(|(name, nr)| (name.trim_start_matches("SYS_"), *nr));
-    listed.chain(conditional).map(|(name, nr)| (name, nr as u32)).chain(UNNAMED)
+    listed.chain(conditional).map(|(name, nr)| (name, nr as u32)).chain(UNNAMED.iter().copied())
 }
 
 /// In Docker's list, not yet named by the libc crate. From 424 on all architectures share their numbers.
-const UNNAMED: [(&str, u32); 13] = [
+const UNNAMED: &[(&str, u32)] = &[
     ("io_pgetevents", if cfg!(target_arch = "x86_64") { 333 } else { 292 }),
     ("cachestat", 451),
     ("map_shadow_stack", 453),
@@ -105,12 +128,15 @@ const UNNAMED: [(&str, u32); 13] = [
     ("getxattrat", 464),
     ("listxattrat", 465),
     ("removexattrat", 466),
+    // What the kernel puts behind a function that somebody traces from outside; refused, the traced program would die of it.
+    #[cfg(target_arch = "x86_64")]
+    ("uretprobe", 335),
 ];
 
 fn default_rules() -> BTreeMap<u32, Rule> {
     let mut rules: BTreeMap<u32, Rule> =
         list::COMMON.iter().chain(list::LEGACY).map(|(_, nr)| (*nr as u32, Rule::Allow)).collect();
-    rules.extend(UNNAMED.map(|(_, nr)| (nr, Rule::Allow)));
+    rules.extend(UNNAMED.iter().map(|(_, nr)| (*nr, Rule::Allow)));
     rules.insert(libc::SYS_clone as u32, Rule::Without(NAMESPACES));
     // Its flags are behind a pointer that a filter cannot follow; libraries fall back to clone.
     rules.insert(libc::SYS_clone3 as u32, Rule::Refuse(libc::ENOSYS as u32));
@@ -354,7 +380,7 @@ mod tests {
 
     #[test]
     fn every_number_gets_what_the_list_says() {
-        let program = filter(&[]);
+        let program = filter(&[], &[]);
         let firsts = [0, 1, 2, 8, 16, 40, 41, 0x11, 0x80, 0x1_0000, 0x2_0000, 0x1000_0000, 0x2_0008, 0xffff_ffff];
         for nr in (0..2048).chain([0x3fff_ffff, 0x4000_0000, 0x4000_003b, 0xffff_ffff]) {
             for first in firsts {
@@ -367,7 +393,7 @@ mod tests {
     fn what_is_denied_is_refused_and_nothing_else_changes() {
         let every_second: Vec<u32> = allowed().map(|(_, nr)| nr).step_by(2).collect();
         for denied in [vec![libc::SYS_ptrace as u32, libc::SYS_socket as u32], every_second] {
-            let (program, default) = (filter(&denied), filter(&[]));
+            let (program, default) = (filter(&denied, &[]), filter(&[], &[]));
             for nr in 0..600 {
                 let expected =
                     if denied.contains(&nr) { ERRNO | libc::EPERM as u32 } else { run(&default, THIS_ARCH, nr, 0) };
@@ -405,7 +431,7 @@ mod tests {
 
     #[test]
     fn another_compiler_makes_the_same_of_the_rules() {
-        let (ours, theirs) = (filter(&[]), by_seccompiler());
+        let (ours, theirs) = (filter(&[], &[]), by_seccompiler());
         let firsts = [0, 1, 2, 8, 16, 37, 38, 39, 40, 41, 0x11, 0x80, 0x1000_0000, 0x2_0000, 0x2_0008, 0xffff_ffff];
         for nr in (0..UNKNOWN_FROM).filter(|nr| *nr != libc::SYS_clone3 as u32) {
             for first in firsts {
@@ -415,6 +441,23 @@ mod tests {
         }
         assert_eq!(run(&theirs, 0x4000_0003, 0, 0), run(&ours, 0x4000_0003, 0, 0));
         assert!(theirs.len() > 3 * ours.len(), "{} and {} instructions", theirs.len(), ours.len());
+    }
+
+    /// Of the names in default.json (moby/profiles cd3bed8, June 2026) whose rules hold for amd64 and the default capabilities, ask for no argument, and
+    /// have a number on x86-64; with clone, socket and personality, sorted, one a line. Whoever brings the list up to date changes this, and the
+    /// differences at the top of this file.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_names_are_dockers() {
+        use sha2::{Digest, Sha256};
+        let mut names: Vec<&str> = allowed().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        names.dedup();
+        let digest: String = Sha256::digest(names.join("\n")).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            (names.len(), digest.as_str()),
+            (309, "d2a4be43e97c32bf8bd1613eaa99d6a59807cecb75a141d8db5658b96a1c5885")
+        );
     }
 
     #[test]
@@ -427,12 +470,12 @@ mod tests {
 
     #[test]
     fn another_architecture_is_killed() {
-        assert_eq!(run(&filter(&[]), 0x4000_0003, 0, 0), KILL);
+        assert_eq!(run(&filter(&[], &[]), 0x4000_0003, 0, 0), KILL);
     }
 
     #[test]
     fn what_escapes_use_is_refused() {
-        let program = filter(&[]);
+        let program = filter(&[], &[]);
         for nr in [
             libc::SYS_mount,
             libc::SYS_bpf,
@@ -457,6 +500,6 @@ mod tests {
 
     #[test]
     fn the_tree_is_shallow() {
-        assert!(filter(&[]).len() < 100, "{} instructions", filter(&[]).len());
+        assert!(filter(&[], &[]).len() < 100, "{} instructions", filter(&[], &[]).len());
     }
 }

@@ -20,6 +20,7 @@ use super::join::{self, Cgroups};
 use super::program::{self, ABOUT_TO_EXECUTE, Streams};
 use super::setup::{Prepared, failure};
 use super::terminal;
+use super::weaken::Weaken;
 use super::wire::{self, EnterRequest, Errand, Failure, Told};
 use crate::steps::{self, EnterStep, Surroundings};
 
@@ -105,7 +106,8 @@ fn run(
 ) -> Result<i32, Failure> {
     let at = |step: &'static str| move |error: io::Error| failure(step.to_owned(), &error);
     let cgroups = Cgroups::of(cgroups, request.into_cgroup).map_err(at("open the container's cgroups"))?;
-    join::namespaces(container.as_fd()).map_err(|error| match error.raw_os_error() {
+    let shared = if home.without.contains(&Weaken::UserNamespace) { libc::CLONE_NEWUSER } else { 0 };
+    join::namespaces(container.as_fd(), shared).map_err(|error| match error.raw_os_error() {
         Some(libc::ESRCH) => at("enter the container")(io::Error::other("it has ended")),
         _ => at("enter the container")(error),
     })?;

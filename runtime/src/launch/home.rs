@@ -13,7 +13,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::level;
 use super::scratch::Spare;
-use super::weaken::Weaken;
+use super::weaken::{self, Weaken};
 use crate::kernel::cgroup::quick;
 use crate::kernel::seccomp::{self, Instruction};
 use crate::kernel::{mount, namespace};
@@ -44,6 +44,8 @@ pub struct Home {
     pub most_open_files: u64,
     /// What its containers lack: nothing, but in the escape suite.
     pub without: Vec<Weaken>,
+    /// Where there is no list of devices, with [`Weaken::Devices`].
+    pub all_devices: Option<OwnedFd>,
     child_stack: Stack,
     program_stack: Stack,
 }
@@ -70,11 +72,12 @@ impl Home {
             move |error: io::Error| (what, error)
         };
         hide().map_err(step("hide from debuggers and other processes"))?;
-        let most_open_files = level::level();
+        let most_open_files = if without.contains(&Weaken::Level) { raise_open_files() } else { level::level() };
         let cpus = keep_to_one_cpu().map_err(step("keep to one CPU"))?;
         let present = present_paths();
         let network = namespace::own_network().map_err(step("open the host's network namespace"))?;
         unshare_mounts().map_err(step("make a mount namespace of its own"))?;
+        let all_devices = without.contains(&Weaken::Devices).then(weaken::all_devices).transpose();
         let quick_v2 = quick::ask_v2(super::CGROUP_ROOT);
         move_out().map_err(step("move into an empty root"))?;
         quicken_moves(quick_v2);
@@ -87,11 +90,12 @@ impl Home {
             network,
             scratch: Spare::default(),
             init,
-            filter: seccomp::filter(&[]),
+            filter: seccomp::filter(&[], &[]),
             present,
             cpus,
             most_open_files,
             without,
+            all_devices: all_devices.map_err(step("open the group of all devices"))?,
             child_stack: Stack::new(),
             program_stack: Stack::new(),
         })

@@ -19,11 +19,11 @@ const ALL: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWCGROUP;
 
 /// Enters every namespace of the process behind `pidfd` (children only are in its PID namespace) and becomes root there. The new root directory and
-/// working directory are the container's. This process must be single-threaded.
-pub fn namespaces(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+/// working directory are the container's. This process must be single-threaded. Kinds that are `shared` with the host are left out.
+pub fn namespaces(pidfd: BorrowedFd<'_>, shared: i32) -> io::Result<()> {
     // SAFETY: plain calls on this single-threaded process, which uses no path, id or memory map of before.
     unsafe {
-        checked(libc::syscall(libc::SYS_setns, pidfd.as_raw_fd(), ALL))?;
+        checked(libc::syscall(libc::SYS_setns, pidfd.as_raw_fd(), ALL & !shared))?;
         checked(libc::syscall(libc::SYS_setresgid, 0, 0, 0))?;
         checked(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()))?;
         checked(libc::syscall(libc::SYS_setresuid, 0, 0, 0))?;

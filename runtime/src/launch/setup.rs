@@ -145,7 +145,7 @@ impl<'a> UnderWay<'a> {
         for dir in [c"upper", c"upper/etc"] {
             self.give(&scratch, dir)?;
         }
-        if self.request.layers == Layers::Attached {
+        if self.request.layers == Layers::Attached && !self.without(Weaken::Places) {
             let upper = rustix::fs::openat(&scratch, c"upper", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
             devices::fill(upper.as_fd())?;
             devices::give(upper.as_fd(), self.request.first_id)?;
@@ -202,7 +202,8 @@ impl<'a> UnderWay<'a> {
     fn overlay(&self) -> io::Result<OwnedFd> {
         let scratch = self.scratch.as_ref().ok_or(io::ErrorKind::NotFound)?;
         self.resemble(scratch)?;
-        layers::overlay_of(self.fds.devices.as_ref().map(AsFd::as_fd), self.fds.image.as_fd(), scratch)
+        let devices = self.fds.devices.as_ref().filter(|_| !self.without(Weaken::Places));
+        layers::overlay_of(devices.map(AsFd::as_fd), self.fds.image.as_fd(), scratch)
     }
 
     /// A copy of the slot's, or another one of the same network where the kernel copies only what is attached (before Linux 6.15).
@@ -350,11 +351,9 @@ impl<'a> UnderWay<'a> {
     }
 
     fn join(&self, pid: u32) -> Result<(), Failure> {
-        if self.request.into_cgroup {
-            return Ok(());
-        }
+        let own: &[OwnedFd] = if self.request.into_cgroup { &[] } else { &self.fds.cgroups };
         let text = pid.to_string();
-        self.fds.cgroups.iter().try_for_each(|procs| match rustix::io::write(procs, text.as_bytes()) {
+        own.iter().chain(&self.home.all_devices).try_for_each(|procs| match rustix::io::write(procs, text.as_bytes()) {
             Ok(_) => Ok(()),
             Err(error) => Err(failure(self.joining(procs), &error.into())),
         })
@@ -425,7 +424,8 @@ impl Prepared {
             _ => (pointers(&[]), pointers(&[])),
         };
         let half_log = CString::new((spec.limits.log_bytes / 2).to_string()).unwrap_or_default();
-        let filter = (!spec.deny_calls.is_empty()).then(|| seccomp::filter(&spec.deny_calls));
+        let is_own = !spec.deny_calls.is_empty() || !spec.add_calls.is_empty();
+        let filter = is_own.then(|| seccomp::filter(&spec.deny_calls, &spec.add_calls));
         Self { argv, envp, half_log, filter }
     }
 

@@ -3,9 +3,14 @@
 //! Nothing in a specification or a request leads here: only a program that calls [`weakened_launcher_main`] is such a launcher, and no other crate does.
 //! The PID namespace cannot be left out: the init ends everything it sees.
 
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::kernel::capability;
+use crate::kernel::cgroup;
 use crate::steps::{ChildStep, Plan, ProgramStep};
 
 /// A protection that is left out.
@@ -36,9 +41,17 @@ pub enum Weaken {
     Descriptors,
     /// No OOM score of its own, no resource limits.
     Limits,
+    /// Every device may be used.
+    Devices,
+    /// As many terminals as the machine has.
+    Terminals,
+    /// What launchers inherit stays as it was inherited.
+    Level,
+    /// What is mounted goes where the image's own entries lead, as no directories are laid over them.
+    Places,
 }
 
-const NAMES: [(&str, Weaken); 12] = [
+const NAMES: [(&str, Weaken); 16] = [
     ("filter", Weaken::Filter),
     ("no_new_privileges", Weaken::NoNewPrivileges),
     ("capabilities", Weaken::Capabilities),
@@ -51,6 +64,10 @@ const NAMES: [(&str, Weaken); 12] = [
     ("pivot", Weaken::Pivot),
     ("descriptors", Weaken::Descriptors),
     ("limits", Weaken::Limits),
+    ("devices", Weaken::Devices),
+    ("terminals", Weaken::Terminals),
+    ("level", Weaken::Level),
+    ("places", Weaken::Places),
 ];
 
 impl Weaken {
@@ -92,7 +109,9 @@ pub(super) fn apply(without: &[Weaken], leak: i32, plan: &mut Plan) {
                 plan.program.insert(0, ProgramStep::Leak(leak));
             }
             Weaken::Limits => plan.child.retain(|step| !matches!(step, ChildStep::Limit { .. })),
+            Weaken::Terminals => any_number_of_terminals(&mut plan.child),
             Weaken::UserNamespace | Weaken::NetworkNamespace | Weaken::IpcNamespace => {}
+            Weaken::Devices | Weaken::Level | Weaken::Places => {}
         }
     }
 }
@@ -117,6 +136,23 @@ fn keep_capabilities(steps: &mut [ChildStep], of_the_host: bool) {
             *mask = own;
         }
     }
+}
+
+fn any_number_of_terminals(steps: &mut [ChildStep]) {
+    for step in steps {
+        if let ChildStep::Mount { kind, data, .. } = step
+            && *kind == c"devpts"
+        {
+            *data = c"newinstance,ptmxmode=0666,mode=0620";
+        }
+    }
+}
+
+/// Whoever is in this group may use every device.
+pub(super) fn all_devices() -> io::Result<OwnedFd> {
+    let root = Path::new(super::CGROUP_ROOT);
+    let group = cgroup::hierarchy_of(root, "devices").ok().flatten().unwrap_or_else(|| root.to_owned());
+    Ok(OpenOptions::new().write(true).open(group.join("cgroup.procs"))?.into())
 }
 
 fn change_root(steps: &mut Vec<ChildStep>) {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{Reader, Writer};
 use super::layers::Layers;
 use super::moments::Moment;
-use crate::spec::{ContainerId, ContainerSpec, Limits, User};
+use crate::spec::{ContainerId, ContainerSpec, IoLimits, Limits, User};
 
 /// A packet is one datagram of a socket whose buffer the kernel bounds; arguments and environment together must fit.
 pub const PACKET_BYTES: usize = 160 << 10;
@@ -280,6 +280,8 @@ fn write_spec(to: &mut Writer, spec: &ContainerSpec) {
     }
     to.bytes(&spec.drop_capabilities);
     to.list(&spec.deny_calls, |to, call| to.word(*call));
+    to.bytes(&spec.add_capabilities);
+    to.list(&spec.add_calls, |to, call| to.word(*call));
     to.word(spec.stop_signal.cast_unsigned());
 }
 
@@ -301,9 +303,13 @@ fn read_spec(from: &mut Reader<'_>) -> io::Result<ContainerSpec> {
             scratch_bytes: from.long()?,
             log_bytes: from.long()?,
             open_files: from.long()?,
+            // A matter of cgroups, which the launcher does not set.
+            io: IoLimits::default(),
         },
         drop_capabilities: from.bytes()?.to_vec(),
         deny_calls: from.list(Reader::word)?,
+        add_capabilities: from.bytes()?.to_vec(),
+        add_calls: from.list(Reader::word)?,
         egress: false,
         stop_signal: from.word()?.cast_signed(),
     })
@@ -466,9 +472,12 @@ mod tests {
             scratch_bytes: 4,
             log_bytes: 5,
             open_files: 6,
+            io: IoLimits::default(),
         };
         spec.drop_capabilities = vec![0, 31];
         spec.deny_calls = vec![101, 1 << 20];
+        spec.add_capabilities = vec![19];
+        spec.add_calls = vec![425];
         spec.stop_signal = 3;
         spec
     }

@@ -230,6 +230,7 @@ struct Inside {
 
 /// Runs inside the new namespace.
 fn populate(address: Ipv4Addr, sysctls: &Sysctls) -> Result<Inside, NetError> {
+    sysctls.level().map_err(configure(address, "level the settings"))?;
     for (name, value) in SYSCTLS {
         // A kernel may be without IPv6.
         let refused = |source| NetError::Setting { address, name, value, source };

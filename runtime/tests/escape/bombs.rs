@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use bellows_runtime::handle::{Error, Exit};
-use bellows_runtime::launch::ESCAPE;
+use bellows_runtime::launch::{ESCAPE, Weaken};
 use bellows_runtime::{ContainerId, ContainerSpec, Runtime};
 
 use crate::support::{self, Place, lines};
@@ -155,37 +155,175 @@ fn node_is_well(image: &Path) -> Result<(), String> {
     std::fs::write(&file, "well").and_then(|()| std::fs::remove_file(file)).map_err(|error| error.to_string())
 }
 
-/// The control of all of them: with the bound raised, the same program takes more than the bound was.
+/// Ends what goes on by itself; gives what it told before, and forgets it.
+fn stop(runtime: &Runtime, id: &ContainerId) -> Option<u64> {
+    if runtime.kill(id).is_ok() {
+        runtime.reap(id).expect("reaped");
+    }
+    let told = lines(runtime, id.as_str()).iter().find_map(|line| line.text.trim_start_matches('0').parse().ok());
+    runtime.forget(id).expect("forgotten");
+    told
+}
+
+/// A bomb with one of its bounds moved: how to move it, and how much then went up.
+struct Bound {
+    words: &'static [&'static str],
+    set: fn(&mut ContainerSpec, u64),
+    taken: fn(&Runtime, &ContainerId) -> u64,
+    bounds: [u64; 2],
+    /// Of what is counted, what the bound is for itself.
+    unit: u64,
+}
+
+/// What it says of itself.
+fn told(runtime: &Runtime, id: &ContainerId) -> u64 {
+    let mut found = None;
+    support::wait_until("it tells how much it got", || {
+        found = lines(runtime, id.as_str()).iter().find_map(|line| line.text.trim_start_matches('0').parse().ok());
+        found.is_some()
+    });
+    found.expect("just looked at")
+}
+
+/// The most that it held at any time. It is killed for it.
+fn peak(runtime: &Runtime, id: &ContainerId) -> u64 {
+    let mut most = 0;
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(|| runtime.reap(id).expect("reaped").exit);
+        while !ended.is_finished() {
+            most = runtime.usage(id).map_or(most, |usage| usage.memory_bytes.max(most));
+        }
+        assert_eq!(ended.join().expect("it ends"), Exit::OutOfMemory);
+    });
+    most
+}
+
+/// What is kept of its output.
+fn kept(runtime: &Runtime, id: &ContainerId) -> u64 {
+    runtime.reap(id).expect("reaped");
+    let log = runtime.log(id).expect("a log");
+    [&log.older, &log.newer].map(|path| std::fs::metadata(path).map_or(0, |file| file.len())).iter().sum()
+}
+
+fn processes(runtime: &Runtime, id: &ContainerId) -> u64 {
+    support::wait_until("there are no more to be had", || lines(runtime, id.as_str()).iter().any(|l| l.text == "full"));
+    runtime.usage(id).expect("used").processes
+}
+
+const BOUNDS: [Bound; 8] = [
+    Bound {
+        words: &["forks"],
+        set: |spec, bound| spec.limits.processes = bound,
+        taken: processes,
+        bounds: [10, 30],
+        unit: 1,
+    },
+    Bound {
+        words: &["memory"],
+        set: |spec, bound| spec.limits.memory_bytes = bound,
+        taken: peak,
+        bounds: [24 * MIB, 72 * MIB],
+        unit: 1,
+    },
+    Bound {
+        words: &["shared_memory"],
+        set: |spec, bound| spec.limits.memory_bytes = bound,
+        taken: peak,
+        bounds: [24 * MIB, 72 * MIB],
+        unit: 1,
+    },
+    Bound {
+        words: &["disk", "/"],
+        set: |spec, bound| spec.limits.scratch_bytes = bound,
+        taken: told,
+        bounds: [2 * MIB, 8 * MIB],
+        unit: 1,
+    },
+    Bound {
+        words: &["disk", "/dev/shm"],
+        set: |spec, bound| spec.limits.scratch_bytes = bound,
+        taken: told,
+        bounds: [2 * MIB, 8 * MIB],
+        unit: 1,
+    },
+    Bound {
+        words: &["files"],
+        set: |spec, bound| spec.limits.scratch_bytes = bound,
+        taken: told,
+        bounds: [2 * MIB, 8 * MIB],
+        unit: 4096,
+    },
+    Bound {
+        words: &["log", "1024"],
+        set: |spec, bound| spec.limits.log_bytes = bound,
+        taken: kept,
+        bounds: [64 << 10, 512 << 10],
+        unit: 1,
+    },
+    Bound {
+        words: &["descriptors"],
+        set: |spec, bound| spec.limits.open_files = bound,
+        taken: told,
+        bounds: [100, 400],
+        unit: 1,
+    },
+];
+
+/// The control of those whose bound is a number: with the bound moved, the same program takes more than the bound was, and no more than it is.
 #[test]
 fn bombs_are_bounded_by_their_bounds() {
     let Some(place) = support::place() else { return };
     support::put(&place.image().join("bin/escape"), ESCAPE);
     let runtime = place.start();
-    for (words, of_bound) in [(&["disk", "/"][..], 1), (&["files"], 4096)] {
-        let took = [2 * MIB, 8 * MIB].map(|bound| {
+    for Bound { words, set, taken, bounds, unit } in BOUNDS {
+        let took = bounds.map(|bound| {
             let mut bounded = spec(&place, "bomb", words);
-            bounded.limits.scratch_bytes = bound;
+            set(&mut bounded, bound);
             runtime.launch(&bounded).expect("launched");
-            assert_eq!(runtime.reap(&bounded.id).expect("reaped").exit, Exit::Code(libc::ENOSPC), "{words:?}");
-            let told = lines(&runtime, "bomb").first().and_then(|line| line.text.parse::<u64>().ok());
-            runtime.forget(&bounded.id).expect("forgotten");
-            told.expect("it tells how much it got")
+            let took = taken(&runtime, &bounded.id);
+            stop(&runtime, &bounded.id);
+            took
         });
-        let expected = [2 * MIB, 8 * MIB].map(|bound| bound / of_bound);
-        let near = |(took, expected): (u64, u64)| (expected / 2..=expected + 64).contains(&took);
-        assert!(took.into_iter().zip(expected).all(near), "{words:?}: {took:?}, where {expected:?} are the bounds");
-    }
-    let mut forks = spec(&place, "forks", &["forks"]);
-    for processes in [10, 30] {
-        forks.limits.processes = processes;
-        runtime.launch(&forks).expect("launched");
-        support::wait_until("there are no more to be had", || {
-            runtime.usage(&forks.id).is_ok_and(|usage| usage.processes == processes)
-        });
-        runtime.kill(&forks.id).expect("killed");
-        runtime.reap(&forks.id).expect("reaped");
-        runtime.forget(&forks.id).expect("forgotten");
+        println!("{words:?}: {took:?} of {bounds:?}");
+        let near = |(took, bound): (u64, u64)| (bound / unit / 2..=bound / unit + 64).contains(&took);
+        assert!(took.into_iter().zip(bounds).all(near), "{words:?}: {took:?}, where {bounds:?} are the bounds");
+        assert!(took[1] > bounds[0] / unit, "{words:?}: {took:?}");
     }
     runtime.shutdown().expect("shut down");
     place.assert_clean();
+}
+
+/// How many a bomb gets of what the machine's own bounds let it, without these protections, and whether the node is well meanwhile.
+fn without(protections: &[Weaken], words: &[&str]) -> Option<(u64, Result<(), String>)> {
+    let place = support::place()?;
+    support::put(&place.image().join("bin/escape"), ESCAPE);
+    let names: Vec<&str> = protections.iter().map(|weaken| weaken.name()).collect();
+    let args = if names.is_empty() { Vec::new() } else { [&["weakened"], &names[..]].concat() };
+    let runtime = place.start_with_launcher(&args);
+    let mut bomb = spec(&place, "bomb", words);
+    bomb.limits.open_files = 600;
+    runtime.launch(&bomb).expect("launched");
+    support::wait_until("it has all it gets", || lines(&runtime, "bomb").iter().any(|line| line.text == "full"));
+    let got = told(&runtime, &bomb.id);
+    let node = node_is_well(place.image().as_path());
+    stop(&runtime, &bomb.id);
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+    Some((got, node))
+}
+
+/// The control of those that no number bounds: the share of terminals that a container's own file system of them has, and the share of watchers that its
+/// root has, who without a user namespace would be the machine's.
+#[test]
+fn terminals_and_watchers_are_bounded_by_what_makes_them_the_containers_own() {
+    let Some((terminals, Ok(()))) = without(&[], &["terminals"]) else { return };
+    assert_eq!(terminals, 256);
+    let more = without(&[Weaken::Terminals], &["terminals"]).map(|(got, _)| got);
+    assert!(more > Some(terminals), "{more:?} terminals without a bound");
+    assert!(matches!(without(&[], &["watchers"]), Some((1.., Ok(())))), "the node's own are its own");
+    if !crate::world::in_machine() {
+        return println!("watchers: their control runs in a virtual machine only");
+    }
+    let harmed = without(&[Weaken::UserNamespace], &["watchers"]);
+    assert!(matches!(harmed, Some((1.., Err(_)))), "{harmed:?}");
 }

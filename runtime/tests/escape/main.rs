@@ -5,6 +5,9 @@
 //! (`BELLOWS_IN_VM=1`).
 
 mod bombs;
+mod executable;
+mod more;
+mod names;
 mod network;
 mod rows;
 #[path = "../support/mod.rs"]
@@ -40,7 +43,6 @@ fn every_try_succeeds_without_what_stands_against_it() {
             Control::InMachine(_) => {
                 same.iter().for_each(|row| println!("{}: its control runs in a virtual machine only", row.name));
             }
-            Control::Elsewhere(why) => println!("{:<24} {why}", first.name),
         }
     }
     assert!(wrong.is_empty(), "these show nothing:\n{}", wrong.join("\n"));

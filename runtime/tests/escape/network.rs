@@ -15,19 +15,19 @@ use crate::support::{self, Place};
 use crate::world::seen;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 const PORT: u16 = 80;
 
 /// Two namespaces joined by a link; the calling thread is in the node's.
-struct Node {
-    place: Place,
-    world: String,
+pub struct Node {
+    pub place: Place,
+    pub world: String,
 }
 
 impl Node {
     /// `None`, said aloud, when this cannot be made here.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let place = support::place()?;
         if Command::new("ip").arg("-V").stdout(Stdio::null()).status().is_err() {
             println!("skipped: networks are made with `ip`, from the package iproute2");
@@ -40,7 +40,8 @@ impl Node {
             .expect("a network of its own, and mounts, as `ip` keeps namespaces by mounting them");
         let apart = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change("/", apart).expect("mounts that nobody else sees");
-        let world = format!("bellows-world-{}", std::process::id());
+        // One of several in this process.
+        let world = format!("bellows-world-{}-{}", std::process::id(), place.subnet().replace(['/', '.'], "-"));
         let node = Self { place, world };
         for line in [
             "link set lo up",

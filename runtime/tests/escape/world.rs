@@ -1,12 +1,14 @@
 //! A runtime, perhaps a weakened one, and what its containers are to reach for.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use bellows_runtime::handle::{Error, Exit};
 use bellows_runtime::launch::{ESCAPE, Weaken};
 use bellows_runtime::{ContainerSpec, Runtime};
+use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
 
 use crate::rows::{Row, Seen};
 use crate::support::{self, Place};
@@ -33,6 +35,8 @@ impl World {
         let setuid = place.image().join("bin/setuid");
         support::put(&setuid, ESCAPE);
         fs::set_permissions(&setuid, fs::Permissions::from_mode(0o4755)).expect("a setuid program");
+        node(&place.image(), "srv/fuse", (10, 229));
+        links(&place);
         let missing: Vec<&str> = without.iter().map(|weaken| weaken.name()).collect();
         let args: Vec<&str> = if missing.is_empty() { Vec::new() } else { [&["weakened"], &missing[..]].concat() };
         let runtime = place.start_with_launcher(&args);
@@ -64,7 +68,9 @@ impl World {
     }
 
     fn words(&self, row: &Row) -> Vec<String> {
-        let fill = |word: &&str| word.replace("VICTIM", &self.victim.id().to_string());
+        let disk = fs::read_to_string("/sys/block/vda/dev").unwrap_or_default();
+        let major = disk.split(':').next().unwrap_or_default();
+        let fill = |word: &&str| word.replace("VICTIM", &self.victim.id().to_string()).replace("DISK", major);
         row.words.iter().map(fill).collect()
     }
 
@@ -83,6 +89,27 @@ impl World {
         self.victim.wait().expect("and ends");
         self.runtime.shutdown().expect("shut down");
         self.place.assert_clean();
+    }
+}
+
+/// A device that anybody may open: only the list of devices stands in between.
+fn node(image: &Path, name: &str, (major, minor): (u32, u32)) {
+    let (path, mode) = (image.join(name), Mode::from_raw_mode(0o666));
+    fs::create_dir_all(path.parent().expect("a file in a folder")).expect("a folder");
+    mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor)).expect("a node");
+    chmod(&path, mode).expect("everybody's");
+}
+
+/// An image with links where something is mounted or written, out of its root: to places that a launcher has.
+fn links(place: &Place) {
+    let image = place.image().with_file_name("links");
+    support::put(&image.join("bin/escape"), ESCAPE);
+    node(&image, "dev/null", (1, 3));
+    for folder in ["dev/pts", "dev/mqueue", "sys"] {
+        fs::create_dir_all(image.join(folder)).expect("a folder");
+    }
+    for (name, to) in [("proc", "/image"), ("etc", "/writable")] {
+        symlink(to, image.join(name)).expect("a link");
     }
 }
 

@@ -36,10 +36,20 @@ impl Victim {
     }
 
     /// By a command of that program, with whatever surroundings.
-    pub fn spawn(mut command: Command, place: &Place) -> Self {
+    pub fn spawn(command: Command, place: &Place) -> Self {
+        Self::spawn_without(&[], command, place)
+    }
+
+    /// Whose launchers go without these.
+    pub fn spawn_without(without: &[&str], mut command: Command, place: &Place) -> Self {
         let config = place.config();
         command.arg("victim").arg(&config.state).arg(&config.cgroup_parent).arg(config.subnet.to_string());
-        command.arg(config.uid_base.to_string()).arg(place.image()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(config.uid_base.to_string())
+            .arg(place.image())
+            .args(without)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut process = command.spawn().expect("a process");
         let (input, output) = (process.stdin.take().expect("piped"), process.stdout.take().expect("piped"));
         Self { process, input, output: BufReader::new(output), over: RefCell::default() }

@@ -69,6 +69,17 @@ impl Place {
         self.links = format!("bw0a{second:02x}8");
     }
 
+    /// Room for two containers by their addresses.
+    pub fn with_two_addresses(&mut self) {
+        self.config.subnet = self.config.subnet.to_string().replace("/27", "/30").parse().expect("a subnet");
+    }
+
+    /// Room for one container by its ids: those that follow are not the kernel's to give.
+    pub fn with_the_last_ids(&mut self) {
+        self.ids = 65_535;
+        self.config.uid_base = u32::MAX - 65_536;
+    }
+
     pub fn spec(&self, name: &str, args: &[&str]) -> ContainerSpec {
         ContainerSpec::new(ContainerId::new(name).expect("an id"), self.dir.join("image"), args)
     }

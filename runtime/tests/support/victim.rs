@@ -1,6 +1,7 @@
 //! A runtime in a process of its own, told line by line what to do, for tests that fail its system calls or kill it.
 //!
-//! `victim STATE CGROUP SUBNET UID_BASE IMAGE`; each line on standard input gets one on standard output:
+//! `victim STATE CGROUP SUBNET UID_BASE IMAGE [WITHOUT..]`, the last of which its launchers go without; each line on standard input gets one on
+//! standard output:
 //! `unpack STORE DIGEST` (which is then the image), `start`, `launch NAME WORD..`, `script NAME FILE` (a shell's, to its end), `said NAME` (the lines
 //! that it printed, \u{1} between them), `end NAME`, `kill NAME`, `reap NAME`, `forget NAME`, `leave` (drop the runtime), `adopt`, `launchers`, `settle`, `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
 
@@ -13,10 +14,12 @@ use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
 
 /// Serves until the input ends. The runtime is then dropped without a word to its containers.
 pub fn serve(args: &[String]) -> Result<(), Box<dyn std::error::Error>> {
-    let [state, parent, subnet, uid_base, image] = args else {
-        return Err("victim STATE CGROUP SUBNET UID_BASE IMAGE".into());
+    let [state, parent, subnet, uid_base, image, without @ ..] = args else {
+        return Err("victim STATE CGROUP SUBNET UID_BASE IMAGE [WITHOUT..]".into());
     };
-    let launcher = LauncherCommand { program: std::env::current_exe()?, args: Vec::new() };
+    let weakened = (!without.is_empty()).then(|| "weakened".to_owned());
+    let args = weakened.iter().chain(without).map(Into::into).collect();
+    let launcher = LauncherCommand { program: std::env::current_exe()?, args };
     let mut config = RuntimeConfig::new(state.into(), parent.clone(), subnet.parse()?, launcher);
     config.uid_base = uid_base.parse()?;
     config.launchers = 1;
@@ -134,7 +137,7 @@ fn kind(error: &Error) -> String {
 
 /// The kernel's answer, wherever in the chain it is; 0 when there is none.
 fn errno(error: &Error) -> i32 {
-    if let Error::Step { failure, .. } = error {
+    if let Error::Step { failure, .. } | Error::Enter { failure, .. } = error {
         return failure.errno.unwrap_or(0);
     }
     let mut next = error.source();

@@ -38,6 +38,10 @@ pub const CPU_MILLI: Bounds = bounds(10, 4_096_000);
 pub const MEMORY_BYTES: Bounds = bounds(MIB, 64 * TIB);
 /// Of cgroups of the second version.
 pub const CPU_WEIGHT: Bounds = bounds(1, 10_000);
+/// In a second. With less than the least a program of a middling size takes minutes to be read.
+pub const DISK_BYTES: Bounds = bounds(64 * KIB, TIB);
+/// In a second.
+pub const DISK_OPERATIONS: Bounds = bounds(10, 100_000_000);
 /// The kernel's highest process id is 2^22.
 pub const PROCESSES: Bounds = bounds(1, 1 << 22);
 /// A file system of less has no room for its own books.

@@ -145,9 +145,26 @@ impl AppSpec {
         if let Some(weight) = isolation.cpu_weight {
             faults.within(bounds::CPU_WEIGHT, "resources.cpu_weight", weight.into(), plain);
         }
+        let rates = isolation.disk_rates;
+        for (field, bytes) in [("resources.io.read", rates.read), ("resources.io.write", rates.write)] {
+            if bytes != Bytes(0) {
+                faults.within(bounds::DISK_BYTES, field, bytes.0, Bytes);
+            }
+        }
+        let operations = [
+            ("resources.io.read_operations", rates.read_operations),
+            ("resources.io.write_operations", rates.write_operations),
+        ];
+        for (field, count) in operations {
+            if count != 0 {
+                faults.within(bounds::DISK_OPERATIONS, field, count, plain);
+            }
+        }
         let lists = [
             ("security.drop_capabilities", &isolation.drop_capabilities),
             ("security.deny_calls", &isolation.deny_calls),
+            ("security.add_capabilities", &isolation.add_capabilities),
+            ("security.add_calls", &isolation.add_calls),
         ];
         for (field, names) in lists {
             let word = |name: &String| {

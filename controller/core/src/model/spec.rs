@@ -68,8 +68,30 @@ pub struct Isolation {
     pub drop_capabilities: Vec<String>,
     /// System calls they do without, of those that copies may make: `ptrace`.
     pub deny_calls: Vec<String>,
+    /// Capabilities they have beyond those that copies have, where an administrator allows it: `sys_ptrace`.
+    #[serde(default)]
+    pub add_capabilities: Vec<String>,
+    /// System calls they may make beyond those that copies may, where an administrator allows it: `io_uring_setup`.
+    #[serde(default)]
+    pub add_calls: Vec<String>,
     /// Share of the CPU when there is too little for all, 100 being usual; none: as the CPU they declare.
     pub cpu_weight: Option<u32>,
+    /// What goes between each and its node's disk at most.
+    #[serde(default)]
+    pub disk_rates: DiskRates,
+}
+
+/// Most that goes between a copy and a disk in a second; 0: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRates {
+    /// Bytes read.
+    pub read: Bytes,
+    /// Bytes written.
+    pub write: Bytes,
+    /// Reads.
+    pub read_operations: u64,
+    /// Writes.
+    pub write_operations: u64,
 }
 
 /// How requests reach an app and share its copies.

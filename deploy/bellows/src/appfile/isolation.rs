@@ -17,9 +17,25 @@ fn security(found: &Found<'_>, report: &mut Report<'_>) -> Option<Confinement> {
     let mut block = Fields::open(found, "fields, for example {drop_capabilities: [net_raw]}", report)?;
     let dropped = block.optional("drop_capabilities", report, list("a list, for example [net_raw]", capability));
     let denied = block.optional("deny_calls", report, list("a list of system calls, for example [ptrace]", call));
+    let added = block.optional("add_capabilities", report, list("a list, for example [sys_ptrace]", more_capability));
+    let calls = block.optional("add_calls", report, list("a list, for example [io_uring_setup]", more_call));
     block.finish(report);
-    let (drop_capabilities, deny_calls) = (dropped.unwrap_or_default(), denied.unwrap_or_default());
-    Some(Confinement { drop_capabilities, deny_calls })
+    Some(Confinement {
+        drop_capabilities: dropped.unwrap_or_default(),
+        deny_calls: denied.unwrap_or_default(),
+        add_capabilities: added.unwrap_or_default(),
+        add_calls: calls.unwrap_or_default(),
+    })
+}
+
+fn more_capability(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
+    let known: Vec<&str> = names::more_capabilities().collect();
+    one_of(found, &known, "a capability that copies may be given", report)
+}
+
+fn more_call(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
+    let known: Vec<&str> = names::more_calls().collect();
+    one_of(found, &known, "a system call that copies may be allowed", report)
 }
 
 fn capability(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {

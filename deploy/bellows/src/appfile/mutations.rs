@@ -13,7 +13,8 @@ fn good() -> Vec<Value> {
         "name": "web", "tenant": "acme", "image": "web:1.2",
         "command": ["/bin/server", 8080, true], "args": ["-v"],
         "env": { "A": "x", "B": 1, "C": true },
-        "resources": { "cpu": "250m", "memory": "64Mi", "processes": 64, "scratch": "32Mi", "log": "8Mi", "cpu_weight": 200 },
+        "resources": { "cpu": "250m", "memory": "64Mi", "processes": 64, "scratch": "32Mi", "log": "8Mi", "cpu_weight": 200,
+            "io": { "read": "10Mi", "write": 1_048_576, "read_operations": 500, "write_operations": 100 } },
         "replicas": 3,
         "ports": [80, { "name": "admin", "port": 81, "protocol": "tcp" }, { "port": 82, "protocol": "http2" }],
         "routes": [
@@ -22,7 +23,8 @@ fn good() -> Vec<Value> {
         ],
         "concurrency": { "limit": 10, "target": 7 },
         "hold": { "requests": 1000, "bytes": "16Mi", "time": "10s" }, "slow_start": "5s",
-        "egress": true, "security": { "drop_capabilities": ["net_raw"], "deny_calls": ["ptrace"] },
+        "egress": true, "security": { "drop_capabilities": ["net_raw"], "deny_calls": ["ptrace"],
+            "add_capabilities": ["sys_ptrace"], "add_calls": ["kcmp"] },
         "stop_grace": "10s", "drain_deadline": "1h30m",
         "constraints": [
             { "label": "zone", "in": ["a", "b"] }, { "label": "disk", "not_in": ["slow"] }, { "label": "gpu", "exists": false },

@@ -3,7 +3,7 @@
 use bellows_proto::types::constraint::Operator;
 use bellows_proto::types::port::Protocol;
 use bellows_proto::types::spread::WhenFull;
-use bellows_proto::types::{AppSpec, Constraint, Port, Resources, Spread, app_spec};
+use bellows_proto::types::{AppSpec, Constraint, DiskRates, Port, Resources, Spread, app_spec};
 
 use super::fields::{Fields, Found, Report};
 use super::health::health;
@@ -90,6 +90,7 @@ fn resources(fields: &mut Fields<'_>, report: &mut Report<'_>) -> AppSpec {
                 .unwrap_or(defaults::SCRATCH_BYTES),
             log_bytes: block.optional("log", report, size(&ranges::LOG_BYTES)).unwrap_or(defaults::LOG_BYTES),
             cpu_weight: block.optional("cpu_weight", report, whole_32(&ranges::CPU_WEIGHT)),
+            disk_rates: block.optional("io", report, disk_rates),
             ..AppSpec::default()
         };
         block.finish(report);
@@ -102,6 +103,18 @@ fn resources(fields: &mut Fields<'_>, report: &mut Report<'_>) -> AppSpec {
         log_bytes: defaults::LOG_BYTES,
         ..AppSpec::default()
     })
+}
+
+fn disk_rates(found: &Found<'_>, report: &mut Report<'_>) -> Option<DiskRates> {
+    let mut block = Fields::open(found, "fields, for example `read: 10Mi`", report)?;
+    let rates = DiskRates {
+        read_bytes: block.optional("read", report, size(&ranges::DISK_BYTES)).unwrap_or(0),
+        write_bytes: block.optional("write", report, size(&ranges::DISK_BYTES)).unwrap_or(0),
+        read_operations: block.optional("read_operations", report, whole(&ranges::DISK_OPERATIONS)).unwrap_or(0),
+        write_operations: block.optional("write_operations", report, whole(&ranges::DISK_OPERATIONS)).unwrap_or(0),
+    };
+    block.finish(report);
+    Some(rates)
 }
 
 /// `replicas` or `policy`; neither means one copy.

@@ -213,6 +213,29 @@ struct Declared {
     #[schemars(range(min = 1, max = 10_000))]
     #[schemars(default)]
     cpu_weight: Present<u32>,
+    /// What goes between it and its node's disk at most, in a second [default: no limits]
+    #[schemars(default)]
+    io: Present<Rates>,
+}
+
+/// What goes between a copy and its node's disk at most, in a second
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Rates {
+    /// Bytes read [default: no limit]
+    #[schemars(default)]
+    read: Present<Size>,
+    /// Bytes written [default: no limit]
+    #[schemars(default)]
+    write: Present<Size>,
+    /// Reads [default: no limit]
+    #[schemars(range(min = 10, max = 100_000_000))]
+    #[schemars(default)]
+    read_operations: Present<u64>,
+    /// Writes [default: no limit]
+    #[schemars(range(min = 10, max = 100_000_000))]
+    #[schemars(default)]
+    write_operations: Present<u64>,
 }
 
 /// What copies do without, beyond what no copy has
@@ -225,6 +248,36 @@ struct Confined {
     /// System calls, of those that copies may make: refused with EPERM
     #[schemars(default)]
     deny_calls: Present<Vec<Call>>,
+    /// Capabilities beyond those that copies have, where the controller's administrator allows it
+    #[schemars(default)]
+    add_capabilities: Present<Vec<MoreCapability>>,
+    /// System calls beyond those that copies may make, where the controller's administrator allows it
+    #[schemars(default)]
+    add_calls: Present<Vec<MoreCall>>,
+}
+
+struct MoreCapability;
+
+impl JsonSchema for MoreCapability {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "MoreCapability".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+        let names: Vec<&str> = bellows_runtime::names::more_capabilities().collect();
+        schemars::json_schema!({ "description": "A capability that copies may be given", "type": "string", "enum": names })
+    }
+}
+
+struct MoreCall;
+
+impl JsonSchema for MoreCall {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "MoreCall".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+        let names: Vec<&str> = bellows_runtime::names::more_calls().collect();
+        schemars::json_schema!({ "description": "A system call that copies may be allowed", "type": "string", "enum": names })
+    }
 }
 
 struct Capability;

@@ -116,6 +116,16 @@ const BAD: &[(&str, &str, bool)] = &[
         "name: web\nimage: web\nresources: {cpu_weight: 0}\negress: maybe\nsecurity: {drop_capabilities: [NET_RAW, sys_admin], deny_calls: [ptrase, mount]}\n",
         true,
     ),
+    (
+        "never given",
+        "name: web\nimage: web\nsecurity: {add_capabilities: [sys_admin, sys_ptrac], add_calls: [mount]}\n",
+        true,
+    ),
+    (
+        "too little of the disk",
+        "name: web\nimage: web\nresources: {io: {read: 1Ki, write: much, write_operations: 1, reads: 5}}\n",
+        true,
+    ),
     ("one app twice", "name: web\nimage: web\n---\nname: web\nimage: web\n", false),
     ("second document wrong", "name: web\nimage: web\n---\nname: db\n", false),
     ("duration too long", "name: web\nimage: web\nstop_grace: 3h\ndrain_deadline: 1y\n", true),

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bellows_controller::{Controller, ControllerConfig, Planted};
+use bellows_controller::{Allowed, Controller, ControllerConfig, Planted};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -64,6 +64,7 @@ fn config(state: &Path) -> ControllerConfig {
         store: state.join("images"),
         cluster: "rival".to_owned(),
         advertise: Vec::new(),
+        allowed: Allowed::default(),
         seed: rand::random(),
         planted: Planted::StopNewest,
     }

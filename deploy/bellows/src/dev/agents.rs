@@ -32,6 +32,7 @@ pub async fn start(plan: &NodePlan, wishes: &Wishes, controller: SocketAddr, tok
         uid_base: plan.uid_base,
         ingress: Some(ingress(plan)),
         links: Some(SocketAddr::from((link_address(plan), LINKS))),
+        name_servers: None,
         launcher: execution::launcher(),
     };
     let started = Agent::start(config).await;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bellows_agent::Agent;
-use bellows_controller::{Controller, ControllerConfig, Planted};
+use bellows_controller::{Allowed, Controller, ControllerConfig, Planted};
 use bellows_runtime::image::Store;
 
 use super::agents;
@@ -137,6 +137,7 @@ fn controller_config(wishes: &Wishes) -> ControllerConfig {
         store: wishes.folders.store(),
         cluster: "dev".to_owned(),
         advertise: Vec::new(),
+        allowed: Allowed::default(),
         seed: rand::random(),
         planted: Planted::None,
     }

@@ -1,6 +1,6 @@
 //! `bellows agent`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -110,6 +110,10 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", requires = "certificates")]
     default_certificate: Option<String>,
 
+    /// Name server for copies with egress; may be given several times [default: this server's own, see README]
+    #[arg(long = "name-server", value_name = "ADDRESS")]
+    name_servers: Vec<Ipv4Addr>,
+
     /// Only say what this server's kernel offers; exit code 1 when something is missing without which no replica runs
     #[arg(long)]
     check: bool,
@@ -203,6 +207,8 @@ fn config(arguments: Arguments) -> Result<AgentConfig, Failure> {
             ..IngressConfig::default()
         }),
         links: arguments.links,
+        name_servers: (!arguments.name_servers.is_empty())
+            .then(|| arguments.name_servers.into_iter().map(IpAddr::V4).collect()),
         launcher: execution::launcher(),
         name,
     })

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellows_controller::{Controller, ControllerConfig, Planted};
+use bellows_controller::{Allowance, Allowed, Controller, ControllerConfig, Planted};
+use bellows_runtime::names;
 use clap::Args;
 use serde_json::json;
 
@@ -56,6 +57,34 @@ pub struct Arguments {
     /// Host name or address by which others reach this controller; the first one goes into credentials [default: --listen's]
     #[arg(long, value_name = "HOST")]
     advertise: Vec<String>,
+
+    /// Capability that apps may ask for beyond those that copies have, of one tenant or of all; may be given several times
+    #[arg(long = "allow-capability", value_name = "[TENANT:]NAME", value_parser = allowed_capability)]
+    allowed_capabilities: Vec<Allowance>,
+
+    /// System call that apps may ask for beyond those that copies may make, likewise
+    #[arg(long = "allow-call", value_name = "[TENANT:]NAME", value_parser = allowed_call)]
+    allowed_calls: Vec<Allowance>,
+}
+
+fn allowed_capability(text: &str) -> Result<Allowance, String> {
+    allowance(text, &names::more_capabilities().collect::<Vec<_>>())
+}
+
+fn allowed_call(text: &str) -> Result<Allowance, String> {
+    allowance(text, &names::more_calls().collect::<Vec<_>>())
+}
+
+/// Nothing else can be allowed: the runtime refuses it whatever is said here.
+fn allowance(text: &str, known: &[&str]) -> Result<Allowance, String> {
+    let (tenant, name) = match text.split_once(':') {
+        Some((tenant, name)) => (Some(tenant.to_owned()), name),
+        None => (None, text),
+    };
+    match known.contains(&name) {
+        true => Ok(Allowance { tenant, name: name.to_owned() }),
+        false => Err(format!("\"{name}\" can never be allowed; what can: {}", known.join(", "))),
+    }
 }
 
 /// Serves until told to end.
@@ -81,6 +110,7 @@ fn config(arguments: Arguments) -> ControllerConfig {
         dashboard: arguments.dashboard,
         cluster: arguments.cluster,
         advertise: arguments.advertise,
+        allowed: Allowed { capabilities: arguments.allowed_capabilities, calls: arguments.allowed_calls },
         seed: rand::random(),
         planted: Planted::None,
     }

@@ -4,6 +4,7 @@
 
 mod delegation;
 pub mod devices;
+pub mod disk;
 mod offered;
 mod place;
 pub mod quick;
@@ -13,6 +14,7 @@ mod v2;
 
 pub use offered::{clone_into, controller, device_list, freezer, kill_file};
 pub use place::{above, of_process};
+pub use v1::find as hierarchy_of;
 
 use std::fs::File;
 use std::io;
@@ -21,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::handle::Capacity;
-use crate::spec::Limits;
+use crate::spec::{IoLimits, Limits};
 
 /// What went wrong, at which file.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +78,15 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+    /// Limits of block I/O were asked for, and there is nothing they could be of.
+    #[error("limits of block I/O cannot be kept for the disk under {folder}")]
+    NoDisk {
+        /// The node's state folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A file could not be read.
     #[error("cannot read {path}")]
     Read {
@@ -116,6 +127,8 @@ pub struct Group {
     kind: Kind,
     /// As last written, by nobody but us.
     standing: Mutex<Standing>,
+    /// The same of block I/O; unknown of a group that somebody else made.
+    io: Mutex<Option<IoLimits>>,
 }
 
 /// The limits of a group. Writing one costs an open file and, for the CPU, a look at every group of the machine.
@@ -174,7 +187,7 @@ impl Reclaim {
 #[derive(Debug)]
 pub enum Joining<'a> {
     /// Its number is written to each of these.
-    Write(&'a [File]),
+    Write(Vec<&'a File>),
     /// It is created in this directory (CLONE_INTO_CGROUP).
     Into(&'a OwnedFd),
 }
@@ -210,7 +223,9 @@ impl Cgroups {
             Self::V2(parent) => Kind::V2(parent.group(name)?),
         };
         let is_fresh = each!(&kind, group => group.is_fresh);
-        Ok(Group { kind, standing: Mutex::new(if is_fresh { Standing::Fresh } else { Standing::Unknown }) })
+        let io = each!(&kind, group => group.is_unbound_io()).then(IoLimits::default);
+        let standing = if is_fresh { Standing::Fresh } else { Standing::Unknown };
+        Ok(Group { kind, standing: Mutex::new(standing), io: Mutex::new(io) })
     }
 
     /// Names of the groups that exist.
@@ -308,6 +323,24 @@ impl Group {
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bounds what goes between memory and the disk under `folder`. Most often nothing is bounded, nor was for its last container.
+    pub fn limit_io(&self, limits: IoLimits, folder: &Path) -> Result<(), CgroupError> {
+        let mut standing = self.io.lock().unwrap_or_else(PoisonError::into_inner);
+        if *standing == Some(limits) {
+            return Ok(());
+        }
+        let disk = match disk::Disk::under(folder) {
+            Ok(disk) => disk,
+            // Then nobody can have bounded anything.
+            Err(_) if limits == IoLimits::default() => return Ok(()),
+            Err(source) => return Err(CgroupError::NoDisk { folder: folder.to_owned(), source }),
+        };
+        *standing = None;
+        each!(&self.kind, group => group.limit_io(limits, &disk))?;
+        *standing = Some(limits);
+        Ok(())
     }
 
     /// Forgets the CPU time it has used beyond its limit. The kernel charges what it reclaims of a group's memory without asking, and afterwards lets

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use super::disk::Disk;
 use super::tree::{self, Kept, Rare};
 use super::{Capacity, CgroupError, devices};
-use crate::spec::Limits;
+use crate::spec::{IoLimits, Limits};
 
 /// What every container has a directory in. `devices` has one for all containers of the node: their rules are the same.
 const OWN: [&str; 5] = ["pids", "cpu", "cpuacct", "memory", "freezer"];
@@ -20,13 +22,15 @@ pub struct Parent {
     roots: BTreeMap<&'static str, PathBuf>,
     dirs: BTreeMap<&'static str, PathBuf>,
     devices: Option<PathBuf>,
+    /// The root of the tree for block I/O, in which only those have a directory that are bounded there.
+    blkio: Option<PathBuf>,
     below: String,
 }
 
 impl Parent {
     pub fn prepare(root: &Path, parent: &str, capacity: Option<Capacity>) -> Result<Self, CgroupError> {
-        let (roots, devices) = (mounted(root)?, find(root, "devices")?);
-        let mut made = Self { roots, dirs: BTreeMap::new(), devices, below: parent.to_owned() };
+        let (roots, devices, blkio) = (mounted(root)?, find(root, "devices")?, find(root, "blkio")?);
+        let mut made = Self { roots, dirs: BTreeMap::new(), devices, blkio, below: parent.to_owned() };
         match made.make(capacity) {
             Ok(()) => Ok(made),
             Err(error) => {
@@ -52,7 +56,8 @@ impl Parent {
     }
 
     fn trees(&self) -> Vec<&PathBuf> {
-        let mut roots: Vec<&PathBuf> = self.roots.values().chain(&self.devices).collect();
+        let blkio = self.blkio_dir().and(self.blkio.as_ref());
+        let mut roots: Vec<&PathBuf> = self.roots.values().chain(&self.devices).chain(blkio).collect();
         roots.dedup();
         roots
     }
@@ -77,13 +82,19 @@ impl Parent {
     pub fn group(&self, name: &str) -> Result<Group, CgroupError> {
         let mut dirs: Vec<PathBuf> = self.dirs.values().map(|dir| dir.join(name)).collect();
         dirs.dedup();
-        Group::make(dirs, |controller| self.dirs.get(controller).map(|dir| dir.join(name)))
+        let blkio = self.blkio.as_ref().map(|root| Blkio::new(root, &self.below, name));
+        Group::make(dirs, blkio, |controller| self.dirs.get(controller).map(|dir| dir.join(name)))
+    }
+
+    /// Where groups that are bounded in block I/O are, if there are any.
+    fn blkio_dir(&self) -> Option<PathBuf> {
+        self.blkio.as_ref().map(|root| root.join(&self.below)).filter(|dir| dir.exists())
     }
 
     /// Of groups in any of the trees: who was killed while making or removing one left it in some of them.
     pub fn names(&self) -> Result<Vec<String>, CgroupError> {
         let mut names = BTreeSet::new();
-        for dir in self.dirs.values() {
+        for dir in self.dirs.values().chain(&self.blkio_dir()) {
             names.extend(tree::children(dir)?);
         }
         Ok(names.into_iter().collect())
@@ -157,6 +168,39 @@ fn shares(limits: &Limits) -> u64 {
     }
 }
 
+/// A container's directory in the tree for block I/O, made when it is first bounded there.
+#[derive(Debug)]
+struct Blkio {
+    root: PathBuf,
+    /// The node's directory, from the root.
+    below: String,
+    dir: PathBuf,
+    procs: OnceLock<File>,
+}
+
+impl Blkio {
+    fn new(root: &Path, below: &str, name: &str) -> Self {
+        let dir = root.join(below).join(name);
+        Self { root: root.to_owned(), below: below.to_owned(), dir, procs: OnceLock::new() }
+    }
+
+    /// Makes the directory.
+    fn procs(&self) -> Result<&File, CgroupError> {
+        if let Some(procs) = self.procs.get() {
+            return Ok(procs);
+        }
+        tree::make_all(&self.root, &self.below)?;
+        tree::make(&self.dir)?;
+        let opened = open_to_join(&self.dir)?;
+        Ok(self.procs.get_or_init(|| opened))
+    }
+}
+
+fn open_to_join(dir: &Path) -> Result<File, CgroupError> {
+    let path = dir.join("cgroup.procs");
+    OpenOptions::new().write(true).open(&path).map_err(|source| CgroupError::Read { path, source })
+}
+
 /// A container's directories, with what every launch or measurement uses kept open.
 #[derive(Debug)]
 pub struct Group {
@@ -175,17 +219,24 @@ pub struct Group {
     pids_current: Rare,
     cpu_usage: Option<Kept>,
     freezer: Rare,
+    blkio: Option<Blkio>,
 }
 
 impl Group {
-    fn make(dirs: Vec<PathBuf>, of: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, CgroupError> {
+    fn make(
+        dirs: Vec<PathBuf>,
+        blkio: Option<Blkio>,
+        of: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Result<Self, CgroupError> {
         let mut joins = Vec::with_capacity(dirs.len());
         let mut is_fresh = true;
         for dir in &dirs {
             is_fresh &= tree::make(dir)?;
-            let path = dir.join("cgroup.procs");
-            let opened = OpenOptions::new().write(true).open(&path);
-            joins.push(opened.map_err(|source| CgroupError::Read { path, source })?);
+            joins.push(open_to_join(dir)?);
+        }
+        // Whoever bounded it before is found by that.
+        if let Some(blkio) = blkio.as_ref().filter(|blkio| blkio.dir.exists()) {
+            blkio.procs()?;
         }
         let file = |controller: &str, name: &str| of(controller).unwrap_or_default().join(name);
         let cpu_usage = of("cpuacct").map(|dir| Kept::reading(dir.join("cpuacct.usage"))).transpose()?;
@@ -204,11 +255,18 @@ impl Group {
             freezer: Rare::new(file("freezer", "freezer.state")),
             cpu_usage,
             dirs,
+            blkio,
         })
     }
 
-    pub fn joins(&self) -> &[File] {
-        &self.joins
+    pub fn joins(&self) -> Vec<&File> {
+        let blkio = self.blkio.as_ref().and_then(|blkio| blkio.procs.get());
+        self.joins.iter().chain(blkio).collect()
+    }
+
+    /// Nobody has bounded its block I/O.
+    pub fn is_unbound_io(&self) -> bool {
+        self.blkio.as_ref().is_none_or(|blkio| blkio.procs.get().is_none())
     }
 
     /// All but the CPU.
@@ -220,6 +278,14 @@ impl Group {
     pub fn limit_cpu(&self, limits: &Limits) -> Result<(), CgroupError> {
         self.cpu_quota.set(&(limits.cpu_milli * PERIOD_US / 1000).to_string())?;
         self.cpu_shares.set(&shares(limits).to_string())
+    }
+
+    pub fn limit_io(&self, limits: IoLimits, disk: &Disk) -> Result<(), CgroupError> {
+        let Some(blkio) = &self.blkio else {
+            return Err(CgroupError::NotOffered { path: self.dirs[0].clone(), controller: "blkio".to_owned() });
+        };
+        blkio.procs()?;
+        disk.lines(limits).iter().try_for_each(|(file, line)| tree::write(&blkio.dir.join(file), line))
     }
 
     /// The file of the limit, and what stands for none.
@@ -278,7 +344,8 @@ impl Group {
     }
 
     pub fn remove(self) -> Result<(), CgroupError> {
-        let Self { dirs, .. } = self;
-        dirs.iter().try_for_each(|dir| tree::remove(dir))
+        let Self { dirs, blkio, .. } = self;
+        let blkio = blkio.filter(|blkio| blkio.procs.get().is_some()).map(|blkio| blkio.dir);
+        dirs.iter().chain(&blkio).try_for_each(|dir| tree::remove(dir))
     }
 }

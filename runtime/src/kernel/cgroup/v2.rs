@@ -4,9 +4,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::disk::Disk;
 use super::tree::{self, Kept, Rare};
 use super::{Capacity, CgroupError, delegation, devices};
-use crate::spec::Limits;
+use crate::spec::{IoLimits, Limits};
 
 const PERIOD_US: u64 = 100_000;
 
@@ -150,6 +151,19 @@ impl Group {
     pub fn limit_cpu(&self, limits: &Limits) -> Result<(), CgroupError> {
         self.cpu_max.set(&quota(limits.cpu_milli))?;
         self.cpu_weight.set(&weight(limits).to_string())
+    }
+
+    pub fn limit_io(&self, limits: IoLimits, disk: &Disk) -> Result<(), CgroupError> {
+        let file = self.dir.join("io.max");
+        if !file.exists() {
+            return Err(CgroupError::NotOffered { path: self.dir.clone(), controller: "io".to_owned() });
+        }
+        tree::write(&file, &disk.line(limits))
+    }
+
+    /// Nobody has bounded its block I/O.
+    pub fn is_unbound_io(&self) -> bool {
+        self.is_fresh
     }
 
     /// The file of the limit, and what stands for none.
