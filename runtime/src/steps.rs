@@ -38,6 +38,9 @@ pub enum HostStep {
     MapIds,
     /// Into the cgroups, so that all that follows is counted and bounded. While the child mounts; it waits before it goes on to the program.
     Join,
+    /// The container's `/proc`, of its PID namespace, on the overlay before that is attached: into a mount namespace that holds nothing the child could
+    /// not mount one, as that is allowed only where a whole one is visible.
+    Proc,
 }
 
 /// Performed by the container's first process, in this order.
@@ -72,7 +75,8 @@ pub enum ChildStep {
     Pivot,
     /// And goes: from here on nothing of the host can be reached by a path.
     DropHost,
-    /// In place of the last two, where the escape suite shows what they are good for.
+    /// In place of the last two in a mount namespace that holds nothing: there is no host to let go of, and waiting until it is gone would be the longest of
+    /// all steps. (And where the escape suite shows what those two are good for.)
     ChangeRoot,
     /// The host name.
     Hostname(CString),
@@ -120,6 +124,7 @@ impl HostStep {
             Self::Clone => Moment::Cloned,
             Self::MapIds => Moment::Mapped,
             Self::Join => Moment::Joined,
+            Self::Proc => Moment::ProcMounted,
         }
     }
 }
@@ -136,8 +141,8 @@ impl ChildStep {
             Self::HideFile(_) | Self::HideDirectory(_) => Moment::Hidden,
             Self::ReadOnly(_) => Moment::Protected,
             Self::Pivot | Self::ChangeRoot => Moment::Pivoted,
-            Self::DropHost => Moment::HostDropped,
-            Self::Hostname(_) | Self::AwaitGo => Moment::Told,
+            Self::DropHost | Self::Hostname(_) => Moment::HostDropped,
+            Self::AwaitGo => Moment::Told,
             Self::CgroupNamespace | Self::BecomeRoot | Self::OwnTerminals | Self::Limit { .. } => Moment::Limited,
             Self::Descriptors => Moment::Connected,
             Self::Capabilities(_) | Self::NoNewPrivileges => Moment::Lowered,
@@ -223,6 +228,8 @@ pub struct Surroundings {
     pub present: Vec<&'static CStr>,
     /// The launcher's own limit of open files: more cannot be given.
     pub most_open_files: u64,
+    /// Whether the launcher's mount namespace holds nothing but an empty directory.
+    pub bare: bool,
 }
 
 /// Files that OCI runtimes hide.
@@ -294,7 +301,7 @@ fn host(spec: &ContainerSpec, around: &Surroundings) -> Vec<HostStep> {
         resolv.push_str(&format!("nameserver {server}\n"));
     }
     let hosts = format!("127.0.0.1\tlocalhost\n{}\t{}\n", around.address, spec.hostname);
-    vec![
+    let mut steps = vec![
         HostStep::Scratch { size_bytes: spec.limits.scratch_bytes },
         HostStep::EtcFile { name: c"hosts", content: hosts.into_bytes() },
         HostStep::EtcFile { name: c"hostname", content: format!("{}\n", spec.hostname).into_bytes() },
@@ -304,28 +311,37 @@ fn host(spec: &ContainerSpec, around: &Surroundings) -> Vec<HostStep> {
         HostStep::Clone,
         HostStep::MapIds,
         HostStep::Join,
-    ]
+    ];
+    if around.bare {
+        steps.push(HostStep::Proc);
+    }
+    steps
 }
 
 fn child(spec: &ContainerSpec, around: &Surroundings) -> Vec<ChildStep> {
     let mount = |kind, target, flags, data| ChildStep::Mount { kind, target, flags, data };
     let present = |path: &&'static CStr| around.present.contains(path);
-    let mut steps = vec![
-        ChildStep::DieWithLauncher,
-        ChildStep::AttachRoot,
-        mount(c"proc", c"proc", SAFE, c""),
+    let mut steps = vec![ChildStep::DieWithLauncher];
+    if around.bare {
+        steps.extend([ChildStep::AwaitGo, ChildStep::AttachRoot]);
+    } else {
+        steps.extend([ChildStep::AttachRoot, mount(c"proc", c"proc", SAFE, c"")]);
+    }
+    steps.extend([
         ChildStep::AttachSys,
         mount(c"devpts", c"dev/pts", libc::MS_NOSUID | libc::MS_NOEXEC, c"newinstance,ptmxmode=0666,mode=0620,max=256"),
         mount(c"mqueue", c"dev/mqueue", SAFE, c""),
-    ];
+    ]);
     steps.extend(HIDDEN_FILES.into_iter().filter(present).map(ChildStep::HideFile));
     steps.extend(HIDDEN_DIRECTORIES.into_iter().filter(present).map(ChildStep::HideDirectory));
     steps.extend(READ_ONLY.into_iter().filter(present).map(ChildStep::ReadOnly));
+    let hostname = ChildStep::Hostname(c_string(spec.hostname.as_bytes()));
+    if around.bare {
+        steps.extend([ChildStep::ChangeRoot, hostname]);
+    } else {
+        steps.extend([ChildStep::Pivot, ChildStep::DropHost, hostname, ChildStep::AwaitGo]);
+    }
     steps.extend([
-        ChildStep::Pivot,
-        ChildStep::DropHost,
-        ChildStep::Hostname(c_string(spec.hostname.as_bytes())),
-        ChildStep::AwaitGo,
         ChildStep::CgroupNamespace,
         ChildStep::BecomeRoot,
         ChildStep::OwnTerminals,
@@ -399,6 +415,10 @@ mod tests {
     use crate::spec::ContainerId;
 
     fn made(change: impl FnOnce(&mut ContainerSpec)) -> Plan {
+        made_in(false, change)
+    }
+
+    fn made_in(bare: bool, change: impl FnOnce(&mut ContainerSpec)) -> Plan {
         let id = ContainerId::new("web-1").expect("an id");
         let mut spec = ContainerSpec::new(id, "/img", &["app", "-x"]);
         change(&mut spec);
@@ -408,6 +428,7 @@ mod tests {
             nameservers: vec![IpAddr::from([9, 9, 9, 9])],
             present,
             most_open_files: 4096,
+            bare,
         };
         plan(&spec, &around)
     }
@@ -443,6 +464,22 @@ mod tests {
         let proc = place(&steps, |s| matches!(s, ChildStep::Mount { kind, .. } if *kind == c"proc"));
         assert!(proc < place(&steps, |s| *s == ChildStep::DropHost));
         assert!(place(&steps, |s| *s == ChildStep::AwaitGo) < place(&steps, |s| *s == ChildStep::CgroupNamespace));
+    }
+
+    #[test]
+    fn in_a_bare_namespace_nothing_of_the_host_is_dropped_as_there_is_nothing() {
+        let plan = made_in(true, |_| {});
+        assert_eq!(plan.host.last(), Some(&HostStep::Proc));
+        let steps = plan.child;
+        assert!(place(&steps, |s| *s == ChildStep::AwaitGo) < place(&steps, |s| *s == ChildStep::AttachRoot));
+        let of_the_host = |s: &ChildStep| {
+            matches!(s, ChildStep::Pivot | ChildStep::DropHost)
+                || matches!(s, ChildStep::Mount { kind, .. } if *kind == c"proc")
+        };
+        assert!(!steps.iter().any(of_the_host));
+        let root = place(&steps, |s| *s == ChildStep::ChangeRoot);
+        assert!(place(&steps, |s| matches!(s, ChildStep::ReadOnly(_))) < root);
+        assert!(root < place(&steps, |s| *s == ChildStep::BecomeRoot));
     }
 
     #[test]

@@ -36,6 +36,12 @@ pub fn sysfs() -> io::Result<OwnedFd> {
     detached("sysfs", &[], safe | MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
+/// A proc file system of another PID namespace, attached nowhere (Linux 6.17).
+pub fn proc_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    detached("proc", &[Setting::Fd("pidns", namespace)], safe)
+}
+
 /// The kernel's own words about a refused file system, where it has any, in place of a bare number.
 fn explained(context: BorrowedFd<'_>, error: io::Error) -> io::Error {
     let mut text = [0_u8; 512];

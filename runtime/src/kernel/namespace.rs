@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -21,6 +21,17 @@ pub fn inside_from<T>(home: BorrowedFd<'_>, network: BorrowedFd<'_>, work: impl 
     let result = work();
     drop(back);
     Ok(result)
+}
+
+/// The PID namespace of the process behind `pidfd` (Linux 6.11).
+pub fn pids_of(pidfd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const PIDFD_GET_PID_NAMESPACE: libc::Ioctl = 0xff05;
+    // SAFETY: a plain call on a descriptor of ours; the result is a new descriptor or -1.
+    match unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_PID_NAMESPACE, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: just made, owned by nobody else.
+        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+    }
 }
 
 /// Runs `work` with another effective user and the same capabilities, which needs SECBIT_NO_SETUID_FIXUP. A process that cannot be itself again must not

@@ -158,6 +158,7 @@ fn start_program(home: &Home, request: &EnterRequest, cgroups: &Cgroups, streams
         nameservers: Vec::new(),
         present: Vec::new(),
         most_open_files: home.most_open_files,
+        bare: false,
     };
     let plan = steps::plan(&request.spec, &around);
     let steps = match request.errand {

@@ -57,6 +57,12 @@ pub struct Shared<'a> {
     pub launcher: i32,
     /// The overlay.
     pub root: i32,
+    /// The writable layer's own tree, where it is attached nowhere.
+    pub scratch: Option<i32>,
+    /// The directory of the launcher's tree that the root is attached to: `/` of a bare one.
+    pub place: &'a CStr,
+    /// An empty directory of that tree.
+    pub empty: &'a CStr,
     /// The sysfs.
     pub sys: i32,
     /// Writing ends of standard output and error.
@@ -150,7 +156,7 @@ pub fn perform(shared: &Shared<'_>, step: &ChildStep) -> isize {
             call(libc::SYS_mount, [at(c"dev/null"), at(path), 0, libc::MS_BIND as usize, 0, 0])
         }
         ChildStep::HideDirectory(path) => {
-            call(libc::SYS_mount, [at(c"/empty"), at(path), 0, libc::MS_BIND as usize, 0, 0])
+            call(libc::SYS_mount, [at(shared.empty), at(path), 0, libc::MS_BIND as usize, 0, 0])
         }
         ChildStep::ReadOnly(path) => read_only(path),
         ChildStep::Pivot => call(libc::SYS_pivot_root, [at(c"."), at(c"."), 0, 0, 0, 0]),
@@ -206,9 +212,17 @@ fn attach(tree: i32, target: &CStr) -> isize {
     call(libc::SYS_move_mount, [tree as usize, at(c""), here, at(target), MOVE_MOUNT_F_EMPTY_PATH, 0])
 }
 
+/// The writable layer's own tree goes below the overlay, out of everybody's reach, and so ends with the others of this namespace: one that is attached
+/// nowhere makes whoever closes it last wait for all CPUs.
 fn attach_root(shared: &Shared<'_>) -> isize {
-    match attach(shared.root, c"/mnt") {
-        0 => call(libc::SYS_chdir, [at(c"/mnt"), 0, 0, 0, 0, 0]),
+    if let Some(scratch) = shared.scratch {
+        let attached = attach(scratch, shared.place);
+        if attached < 0 {
+            return attached;
+        }
+    }
+    match attach(shared.root, shared.place) {
+        0 => call(libc::SYS_fchdir, [shared.root as usize, 0, 0, 0, 0, 0]),
         error => error,
     }
 }

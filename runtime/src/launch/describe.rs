@@ -14,6 +14,7 @@ pub fn host(step: &HostStep) -> String {
         HostStep::Clone => "create the container's first process".to_owned(),
         HostStep::MapIds => "map the container's user and group ids".to_owned(),
         HostStep::Join => "put the container into its cgroups".to_owned(),
+        HostStep::Proc => "mount proc on /proc".to_owned(),
     }
 }
 

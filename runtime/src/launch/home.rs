@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode};
 use rustix::mount::{
     MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount,
 };
@@ -28,6 +28,8 @@ pub struct Home {
     pub own: OwnedFd,
     /// `/proc`.
     pub proc: OwnedFd,
+    /// Whether its mount namespace holds nothing but an empty directory: then what containers get is passed to them by descriptors alone.
+    pub bare: bool,
     /// The host's network.
     pub network: OwnedFd,
     /// A writable layer made ahead.
@@ -46,6 +48,8 @@ pub struct Home {
     pub without: Vec<Weaken>,
     /// Where there is no list of devices, with [`Weaken::Devices`].
     pub all_devices: Option<OwnedFd>,
+    /// Keeps moves between cgroups quick.
+    _quick: Option<OwnedFd>,
     child_stack: Stack,
     program_stack: Stack,
 }
@@ -79,14 +83,17 @@ impl Home {
         unshare_mounts().map_err(step("make a mount namespace of its own"))?;
         let all_devices = without.contains(&Weaken::Devices).then(weaken::all_devices).transpose();
         let quick_v2 = quick::ask_v2(super::CGROUP_ROOT);
-        move_out().map_err(step("move into an empty root"))?;
-        quicken_moves(quick_v2);
-        let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY).map_err(step("open /proc"))?;
-        let init = executable(super::INIT).map_err(step("put the init in memory"))?;
         let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
+        let own = own.map_err(|error| step("open a pidfd of its own")(error.into()))?;
+        let bare = without.is_empty() && can_be_bare(&own);
+        let proc = if bare { move_into_nothing() } else { move_out() }.map_err(step("move into an empty root"))?;
+        let quick = quicken_moves(quick_v2);
+        let init = executable(super::INIT).map_err(step("put the init in memory"))?;
         Ok(Self {
-            own: own.map_err(|error| step("open a pidfd of its own")(error.into()))?,
+            own,
             proc,
+            bare,
+            _quick: quick,
             network,
             scratch: Spare::default(),
             init,
@@ -110,10 +117,6 @@ impl Home {
     pub fn program_stack_top(&self) -> usize {
         self.program_stack.bottom() + STACK_BYTES
     }
-}
-
-fn open(path: &str, flags: OFlags) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Not dumpable, no signals, files with exactly the modes asked for.
@@ -195,27 +198,42 @@ fn unshare_mounts() -> io::Result<()> {
 }
 
 /// Where moves are slow: on v2 only programs that join a container make any.
-fn quicken_moves(v2: io::Result<bool>) {
+fn quicken_moves(v2: io::Result<bool>) -> Option<OwnedFd> {
     let asked = match v2 {
-        Ok(false) => quick::mount_own(c"/cgroup"),
-        other => other.map(drop),
+        Ok(false) => quick::make_own().map(Some),
+        other => other.map(|_| None),
     };
-    if let Err(error) = asked {
+    asked.unwrap_or_else(|error| {
         tracing::debug!(%error, "moves between cgroups stay slow");
-    }
+        None
+    })
 }
 
-/// A tmpfs with `proc`, `mnt`, `cgroup`, `empty` and [`super::layers::PLACES`] becomes the root; the host's tree goes. What is hidden from containers is
-/// covered with `empty`, which holds nothing and can hold nothing: one for all, as making and dropping a file system for each would cost a tenth of a launch.
-/// What that leaves: containers of one launcher can `flock` each other out of that directory, which holds up nobody who does not lock it.
-fn move_out() -> io::Result<()> {
+/// Whether a container's `/proc` can be made here, and its layers need no place in this mount namespace: both by trying, in that order.
+fn can_be_bare(own: &OwnedFd) -> bool {
+    let tried = namespace::pids_of(own.as_fd()).and_then(|pids| mount::proc_of(pids.as_fd()));
+    let tried = tried.and_then(|_| super::layers::detached());
+    if let Err(error) = &tried {
+        tracing::debug!(%error, "containers begin in a mount namespace that holds more than nothing");
+    }
+    tried.is_ok()
+}
+
+/// An empty directory that nothing can be added to becomes the root; all of the host's tree goes. Gives its `/proc`.
+fn move_into_nothing() -> io::Result<OwnedFd> {
     let proc = mount::copy_of(CWD, c"/proc")?;
-    let root = mount::detached(
-        "tmpfs",
-        &[mount::Setting::Text("mode", "0755"), mount::Setting::Text("size", "64k")],
-        MountAttrFlags::empty(),
-    )?;
-    let empty = mount::detached(
+    let empty = nothing()?;
+    move_mount(empty.as_fd(), "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    rustix::process::chdir("/proc")?;
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")?;
+    Ok(proc)
+}
+
+/// A directory that holds nothing and can hold nothing.
+fn nothing() -> io::Result<OwnedFd> {
+    mount::detached(
         "tmpfs",
         &[
             mount::Setting::Text("mode", "0555"),
@@ -226,8 +244,21 @@ fn move_out() -> io::Result<()> {
             | MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+    )
+}
+
+/// Where containers cannot begin with nothing. A tmpfs with `proc`, `mnt`, `empty` and [`super::layers::PLACES`] becomes the root; the host's tree goes. What is hidden from containers is
+/// covered with `empty`, which holds nothing and can hold nothing: one for all, as making and dropping a file system for each would cost a tenth of a launch.
+/// What that leaves: containers of one launcher can `flock` each other out of that directory, which holds up nobody who does not lock it.
+fn move_out() -> io::Result<OwnedFd> {
+    let proc = mount::copy_of(CWD, c"/proc")?;
+    let root = mount::detached(
+        "tmpfs",
+        &[mount::Setting::Text("mode", "0755"), mount::Setting::Text("size", "64k")],
+        MountAttrFlags::empty(),
     )?;
-    for dir in ["proc", "mnt", "cgroup", "empty"].into_iter().chain(super::layers::PLACES) {
+    let empty = nothing()?;
+    for dir in ["proc", "mnt", "empty"].into_iter().chain(super::layers::PLACES) {
         rustix::fs::mkdirat(&root, dir, Mode::from_raw_mode(0o755))?;
     }
     let attach = |tree: &OwnedFd, target: &str| {
@@ -240,7 +271,7 @@ fn move_out() -> io::Result<()> {
     rustix::process::pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;
-    Ok(())
+    Ok(proc)
 }
 
 /// A sealed executable in memory that may be executed but not read: what runs from it cannot be traced by the container either.

@@ -1,7 +1,7 @@
 //! How the layers of a container's root get into its overlay. The kernel decides; it is found out by trying, once.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
@@ -58,21 +58,20 @@ pub fn overlay_of(devices: Option<BorrowedFd<'_>>, image: BorrowedFd<'_>, writab
     let Some(devices) = devices else { return overlay_attached(image, writable) };
     let open = |path: &str| rustix::fs::openat(writable, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let (upper, work) = (open("upper")?, open("work")?);
-    let by_fd = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let (upper_path, work_path) = (by_fd(&upper), by_fd(&work));
-    overlay(vec![Setting::Fd("lowerdir+", devices), Setting::Fd("lowerdir+", image)], &upper_path, &work_path)
+    let layers = [("lowerdir+", devices), ("lowerdir+", image), ("upperdir", upper.as_fd()), ("workdir", work.as_fd())];
+    overlay(layers.map(|(key, fd)| Setting::Fd(key, fd)).into())
 }
 
 /// The overlay has copies of its own of what it lies over: afterwards nothing needs to be attached.
 fn overlay_attached(image: BorrowedFd<'_>, writable: &OwnedFd) -> io::Result<OwnedFd> {
     let _image = Attached::at(image, IMAGE)?;
     let _writable = Attached::at(writable.as_fd(), WRITABLE)?;
-    overlay(vec![Setting::Text("lowerdir", IMAGE)], &format!("{WRITABLE}/upper"), &format!("{WRITABLE}/work"))
+    let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
+    let layers = [("lowerdir", IMAGE), ("upperdir", &upper), ("workdir", &work)];
+    overlay(layers.map(|(key, path)| Setting::Text(key, path)).into())
 }
 
-fn overlay<'a>(mut settings: Vec<Setting<'a>>, upper: &'a str, work: &'a str) -> io::Result<OwnedFd> {
-    settings.push(Setting::Text("upperdir", upper));
-    settings.push(Setting::Text("workdir", work));
+fn overlay(mut settings: Vec<Setting<'_>>) -> io::Result<OwnedFd> {
     settings.push(Setting::Text("redirect_dir", "on"));
     mount::detached("overlay", &settings, MountAttrFlags::empty())
 }

@@ -48,7 +48,7 @@ moments! {
     /// Child.
     RootAttached = "child: root attached",
     /// Child.
-    ProcMounted = "child: /proc",
+    ProcMounted = "/proc mounted",
     /// Child.
     SysAttached = "child: /sys attached",
     /// Child.
@@ -58,9 +58,9 @@ moments! {
     /// Child.
     Protected = "child: paths made read-only",
     /// Child.
-    Pivoted = "child: pivot_root",
+    Pivoted = "child: root changed",
     /// Child.
-    HostDropped = "child: host's tree let go",
+    HostDropped = "child: host's tree let go, host name",
     /// Child.
     Told = "child: told to go on",
     /// Child.
@@ -77,6 +77,12 @@ moments! {
     Answered = "runtime told",
     /// Runtime: the process is recorded.
     Recorded = "process recorded",
+    /// Runtime: the first process is gone, and with it all others and their namespaces.
+    Gone = "program, init and namespaces ended",
+    /// Runtime: the exit is known, the slot another container's.
+    Reaped = "exit read, slot given back",
+    /// Runtime: nothing is known of it any more.
+    Forgotten = "record blank, folder given up",
 }
 
 impl TryFrom<u8> for Moment {

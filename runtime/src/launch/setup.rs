@@ -74,6 +74,7 @@ pub fn launch(home: &Home, request: &Request, fds: &Descriptors, tell: impl FnOn
         nameservers: request.nameservers.clone(),
         present: home.present.clone(),
         most_open_files: home.most_open_files,
+        bare: home.bare,
     };
     let mut plan = steps::plan(&request.spec, &around);
     weaken::apply(&home.without, home.proc.as_raw_fd(), &mut plan);
@@ -110,8 +111,12 @@ struct Cloned {
 }
 
 impl<'a> UnderWay<'a> {
+    /// Of several of a kind, the last.
     fn note(&mut self, what: Moment) {
-        self.moments_ns.push((what, now_ns()));
+        match self.moments_ns.last_mut() {
+            Some(last) if last.0 == what => last.1 = now_ns(),
+            _ => self.moments_ns.push((what, now_ns())),
+        }
     }
 
     fn without(&self, protection: Weaken) -> bool {
@@ -135,7 +140,7 @@ impl<'a> UnderWay<'a> {
             HostStep::EtcFile { name, content } => self.etc_file(name, content)?,
             HostStep::Root => self.root = Some(self.overlay()?),
             HostStep::Pipes => self.pipes = Some([output_pipe()?, output_pipe()?]),
-            HostStep::Clone | HostStep::MapIds | HostStep::Join => {}
+            HostStep::Clone | HostStep::MapIds | HostStep::Join | HostStep::Proc => {}
         }
         Ok(())
     }
@@ -237,14 +242,23 @@ impl<'a> UnderWay<'a> {
         if let Err(failure) = self.join(cloned.pid) {
             return Err(self.abandon(&cloned, &shared, plan, failure));
         }
+        self.note(Moment::Joined);
+        if self.home.bare {
+            if let Err(error) = self.make_proc(cloned.pidfd.as_fd()) {
+                return Err(self.abandon(&cloned, &shared, plan, failure(describe::host(&HostStep::Proc), &error)));
+            }
+            self.note(Moment::ProcMounted);
+        }
         shared.go.store(1, Ordering::Release);
         child::wake(&shared.go);
-        self.note(Moment::Joined);
         match has_started(&shared) {
             true => {
                 let started = self.started(cloned, &shared, plan);
                 tell(started);
                 await_release(&shared);
+                // The program and its init go first: what is left to do here can be done while they end.
+                // SAFETY: a plain call.
+                unsafe { libc::sched_yield() };
                 Ok(())
             }
             false => {
@@ -274,6 +288,12 @@ impl<'a> UnderWay<'a> {
             init_argv: [c"init".as_ptr(), prepared.half_log.as_ptr(), std::ptr::null()],
             launcher: self.home.own.as_raw_fd(),
             root: self.root.as_ref()?.as_raw_fd(),
+            scratch: match self.request.layers {
+                Layers::Detached => self.scratch.as_ref().map(AsRawFd::as_raw_fd),
+                Layers::Attached => None,
+            },
+            place: if self.home.bare { c"/" } else { c"/mnt" },
+            empty: if self.home.bare { c"/" } else { c"/empty" },
             sys: self.sys.as_ref()?.as_raw_fd(),
             outputs: [pipes[0].1.as_raw_fd(), pipes[1].1.as_raw_fd()],
             init_fds: [&pipes[0].0, &pipes[1].0, log, other_log, record].map(AsRawFd::as_raw_fd),
@@ -364,6 +384,14 @@ impl<'a> UnderWay<'a> {
         let path = rustix::fs::readlinkat(&self.home.proc, format!("self/fd/{}", procs.as_raw_fd()), Vec::new());
         let path = path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
         format!("{} by {path}", describe::host(&HostStep::Join))
+    }
+
+    /// On the overlay, which is attached nowhere yet.
+    fn make_proc(&self, process: BorrowedFd<'_>) -> io::Result<()> {
+        let root = self.root.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let proc = mount::proc_of(namespace::pids_of(process)?.as_fd())?;
+        let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        Ok(rustix::mount::move_mount(proc.as_fd(), c"", root.as_fd(), c"proc", flags)?)
     }
 
     fn started(&mut self, cloned: Cloned, shared: &Shared<'_>, plan: &Plan) -> Started {

@@ -178,7 +178,7 @@ pub const ROWS: &[Row] = &[
         .with(|spec| spec.working_dir = "/proc/self/fd/9".into()),
     row("leaked_program", &["am_i_root"], NotStarted(ENOENT), Without(&[Descriptors]))
         .with(|spec| spec.args[0] = "/proc/self/fd/9/self/root/bin/escape".into()),
-    row("out_of_chroot", &["out_of_chroot", "/cgroup"], Refused(ENOENT), Without(&[Pivot])),
+    row("out_of_chroot", &["out_of_chroot", "/writable"], Refused(ENOENT), Without(&[Pivot])),
     row(
         "mknod_disk",
         &["mknod_block", "DISK", "0"],

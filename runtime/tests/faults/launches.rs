@@ -167,13 +167,16 @@ impl Drop for Launches {
 }
 
 /// What goes on after a refusal, as there is another way or nothing that could be done. All else must be told.
-const SWALLOWED: [(Actor, i64, &str); 13] = [
+const SWALLOWED: [(Actor, i64, &str); 16] = [
     (Actor::Runtime, libc::SYS_close, "the descriptor is closed all the same"),
     (Actor::Launcher, libc::SYS_close, "the descriptor is closed all the same"),
     (Actor::Runtime, libc::SYS_fcntl, "std's own check that a descriptor is open"),
     (Actor::Launcher, libc::SYS_fcntl, "std's own check that a descriptor is open"),
     (Actor::Runtime, libc::SYS_open_tree, "a device layer of its own, as on older kernels"),
     (Actor::Runtime, libc::SYS_fstat, "processes are told apart by when they were started"),
+    (Actor::Runtime, libc::SYS_sched_getaffinity, "the thread may be moved to another CPU while it waits"),
+    (Actor::Runtime, libc::SYS_sched_setaffinity, "the same, or it stays on one CPU"),
+    (Actor::Launcher, libc::SYS_sched_yield, "the launcher goes on at once"),
     (Actor::Fork, libc::SYS_prctl, "the holder of a mapping is killed by its parent anyway"),
     (Actor::Fork, libc::SYS_read, "the holder of a mapping ends at once: then the mapping is refused"),
     (Actor::Child, libc::SYS_sched_setaffinity, "the init stays on its launcher's CPU"),
@@ -204,7 +207,7 @@ const STEPS: [&str; 23] = [
     "user and group ids",
     "mount proc on /proc",
     "hide /proc/keys",
-    "let go of the host",
+    "make the root file system the root",
     "capabilities",
     "system call filter",
     "execute /bin/payload",

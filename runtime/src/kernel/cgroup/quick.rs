@@ -3,12 +3,14 @@
 //!
 //! A cure, not a need: failure is only slower.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::mount::{FsOpenFlags, fsconfig_set_flag, fsopen};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+};
 
 const OPTION: &str = "favordynmods";
 
@@ -35,14 +37,14 @@ pub fn ask_v2(root: &str) -> io::Result<bool> {
     if result == 0 { Ok(true) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Mounts a named hierarchy of our own with it at `place`, without touching anybody's: beside v1. It goes with the mount namespace.
-pub fn mount_own(place: &CStr) -> io::Result<()> {
-    let options = c"none,name=bellows,favordynmods".as_ptr().cast();
-    // SAFETY: all arguments are C strings.
-    match unsafe { libc::mount(c"cgroup".as_ptr(), place.as_ptr(), c"cgroup".as_ptr(), 0, options) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+/// Mounts a named hierarchy of our own with it, without touching anybody's: beside v1. It goes with the descriptor.
+pub fn make_own() -> io::Result<OwnedFd> {
+    let context = fsopen("cgroup", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_flag(context.as_fd(), "none")?;
+    fsconfig_set_string(context.as_fd(), "name", "bellows")?;
+    fsconfig_set_flag(context.as_fd(), OPTION)?;
+    fsconfig_create(context.as_fd())?;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
 /// What the tree itself was told when it was mounted: after ` - TYPE SOURCE `. A remount without them would take them back.

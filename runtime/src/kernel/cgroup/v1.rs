@@ -213,7 +213,7 @@ pub struct Group {
     cpu_shares: Rare,
     memory_limit: Rare,
     memory_usage: Kept,
-    memory_peak: Rare,
+    memory_peak: Kept,
     force_empty: PathBuf,
     oom_control: Kept,
     pids_current: Rare,
@@ -247,7 +247,7 @@ impl Group {
             cpu_quota: Rare::new(file("cpu", "cpu.cfs_quota_us")),
             cpu_shares: Rare::new(file("cpu", "cpu.shares")),
             memory_limit: Rare::new(file("memory", "memory.limit_in_bytes")),
-            memory_peak: Rare::new(file("memory", "memory.max_usage_in_bytes")),
+            memory_peak: Rare::new(file("memory", "memory.max_usage_in_bytes")).both()?,
             force_empty: file("memory", "memory.force_empty"),
             memory_usage: Kept::reading(file("memory", "memory.usage_in_bytes"))?,
             oom_control: Kept::reading(file("memory", "memory.oom_control"))?,
@@ -303,7 +303,7 @@ impl Group {
     }
 
     pub fn memory_peak_bytes(&self) -> Option<u64> {
-        self.memory_peak.reading().and_then(|peak| peak.number()).ok()
+        self.memory_peak.number().ok()
     }
 
     pub fn forget_peak(&self) {
