@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 use super::folders::{Folder, Folders, Place};
+use super::here::Here;
 use super::record::{self, Record};
 use super::slots::Slot;
 use super::types::{Ended, Exit, LogFiles};
@@ -161,7 +162,7 @@ impl Containers {
             Known::Running(life) => life,
             Known::Starting | Known::Leaving => return Err(Error::NoSuchContainer(id.clone())),
         };
-        life.wait(None).map_err(|source| Error::Machine("the end of a container", source))?;
+        life.await_end()?;
         machine::bury(life.pidfd.as_fd());
         let mut slot = life.slot.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(taken) = slot.as_ref() else {
@@ -255,6 +256,16 @@ pub fn conclude(file: &File, oom_kills: Option<u64>) -> io::Result<Ended> {
 impl Life {
     pub fn new(pidfd: OwnedFd, slot: Slot, record: File, place: Place, tenant: String) -> Self {
         Self { pidfd, record, place, tenant, slot: Mutex::new(Some(slot)) }
+    }
+
+    /// Waits until it has ended, which is told from the CPU that it was started on.
+    pub fn await_end(&self) -> Result<(), Error> {
+        let wrong = |source| Error::Machine("the end of a container", source);
+        if !self.wait(Some(0)).map_err(wrong)? {
+            let _near = Here::stay();
+            self.wait(None).map_err(wrong)?;
+        }
+        Ok(())
     }
 
     /// Waits until it has ended (true), at most `limit_ms`.

@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 
 use super::config::LauncherCommand;
+use super::here::Here;
 use super::machine;
 use crate::kernel::cgroup::{CgroupError, Cgroups};
 use crate::launch::wire::{self, Failure, Message, Reply};
@@ -92,6 +93,7 @@ impl Launchers {
         cgroups: &Cgroups,
     ) -> Result<Outcome, LauncherError> {
         let mut launcher = self.take();
+        let _near = (launcher.cpu == rustix::thread::sched_getcpu()).then(Here::stay);
         let mut answer = launcher.exchange(request, fds);
         if answer.as_ref().is_err_and(was_not_read) {
             launcher = self.replacement(launcher, cgroups)?;

@@ -6,6 +6,7 @@ mod containers;
 mod error;
 mod execution;
 mod folders;
+mod here;
 mod launchers;
 mod log;
 mod machine;
@@ -206,6 +207,11 @@ impl Runtime {
     /// Ends every process of the container at once; the init drains the output and writes the record first, unless it does not answer.
     pub fn kill(&self, id: &ContainerId) -> Result<(), Error> {
         self.containers.alive(id)?.kill(id)
+    }
+
+    /// Waits until it has ended: until its first process is gone, the last of all.
+    pub fn await_end(&self, id: &ContainerId) -> Result<(), Error> {
+        self.containers.alive(id).map_or_else(ended_is_fine, |life| life.await_end())
     }
 
     /// Collects how it ended and frees its cgroups, slot and scratch; log and record stay until [`Runtime::forget`]. Waits for the end if it still runs.
