@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::Runtime;
-use crate::handle::{Error, Exit, Timings};
+use crate::handle::{Error, Exit, Running, Timings};
 use crate::kernel::sys::{CloneArgs, raw};
-use crate::launch::{PAYLOAD, now_ns};
+use crate::launch::{Moment, PAYLOAD, now_ns};
 use crate::spec::{ContainerId, ContainerSpec};
 
 /// One container's whole life.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// Where the time of the launch went.
+    /// Where its time went, from the order until all was cleaned up.
     pub timings: Timings,
     /// From the call until its program was executed and that was known.
     pub launched_ns: u64,
@@ -76,11 +76,17 @@ fn one(runtime: &Runtime, template: &ContainerSpec, number: usize) -> Result<Lif
     let mut spec = template.clone();
     spec.id = ContainerId::new(format!("{}-{number}", template.id))?;
     let began_ns = now_ns();
-    let running = runtime.launch(&spec)?;
+    let since = |what: Moment| (what.name(), now_ns() - began_ns);
+    let Running { mut timings, .. } = runtime.launch(&spec)?;
     let launched_ns = now_ns() - began_ns;
+    runtime.await_end(&spec.id)?;
+    let gone = since(Moment::Gone);
     let ended = runtime.reap(&spec.id)?;
+    let reaped = since(Moment::Reaped);
     runtime.forget(&spec.id)?;
-    Ok(Life { timings: running.timings, launched_ns, cleaned_ns: now_ns() - began_ns, exit: ended.exit })
+    let forgotten = since(Moment::Forgotten);
+    timings.moments_ns.extend([gone, reaped, forgotten]);
+    Ok(Life { timings, launched_ns, cleaned_ns: forgotten.1, exit: ended.exit })
 }
 
 /// The kernel's floor: clone3 with seven namespaces, overlay on tmpfs, `/proc`, pivot_root, exec of the tiny program, wait; nothing else, no network link, no

@@ -3,6 +3,7 @@
 //! A container here is the whole thing: seven namespaces, own root, own address, cgroups, seccomp, init. Cleaned up means reaped, its
 //! cgroups, slot and scratch free. What pools prepare and refill meanwhile is inside the wall time.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -40,7 +41,7 @@ pub struct Arguments {
     /// How often a virtual machine is booted beside them; 0 for not at all
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
     vm_runs: u32,
-    /// Also print where the time of a launch goes, moment by moment
+    /// Also print where the time goes from the order until all is cleaned up, moment by moment
     #[arg(long)]
     moments: bool,
     /// Also launch beside this many containers that are alive; 0 for not at all
@@ -236,19 +237,31 @@ fn lives(runtime: &Runtime, payload: &Payload, name: &str, count: usize, paralle
     }
 }
 
-/// Medians of the moments of a launch, after the order, each beside how long it was after the moment before.
+/// The moments of a life, after the order: the median of each, beside the mean of how long it was after the one before. The means add up to the last row.
 fn moments(run: &Run) -> Vec<Row> {
-    let first = run.lives.first().map(|life| life.timings.moments_ns.clone()).unwrap_or_default();
-    let median = |of: &dyn Fn(&bellows_runtime::bench::Life) -> Option<u64>| {
-        quantile(&mut run.lives.iter().filter_map(of).map(milliseconds).collect::<Vec<_>>(), 500)
-    };
-    let rows = first.iter().enumerate();
-    rows.map(|(index, (moment, _))| {
-        let at = |life: &bellows_runtime::bench::Life, index: usize| Some(life.timings.moments_ns.get(index)?.1);
-        let before = |life: &_| if index == 0 { Some(0) } else { at(life, index - 1) };
-        let step = median(&|life| Some(at(life, index)?.saturating_sub(before(life)?)));
-        let row = Row::new(format!("after the order, {moment}"), median(&|life| at(life, index)), "ms");
-        Row { reference: Some(Reference { name: "this step".to_owned(), value: step }), ..row }
-    })
-    .collect()
+    let mut all: BTreeMap<&str, (Vec<f64>, f64)> = BTreeMap::new();
+    for life in &run.lives {
+        let mut before_ns = 0;
+        for (moment, at_ns) in &life.timings.moments_ns {
+            let (times, steps) = all.entry(moment).or_default();
+            times.push(milliseconds(*at_ns));
+            *steps += milliseconds(at_ns.saturating_sub(before_ns));
+            before_ns = *at_ns;
+        }
+    }
+    let count = run.lives.len().max(1) as f64;
+    let total = all.values().map(|(_, steps)| steps).sum::<f64>() / count;
+    let beside = |name: &str, value| Some(Reference { name: name.to_owned(), value });
+    let mut rows: Vec<Row> = all
+        .into_iter()
+        .map(|(moment, (mut times, steps))| Row {
+            reference: beside("this step, mean", steps / count),
+            ..Row::new(format!("after the order, {moment}"), quantile(&mut times, 500), "ms")
+        })
+        .collect();
+    rows.sort_by(|a, b| a.value.total_cmp(&b.value));
+    let cleaned = run.lives.iter().map(|life| milliseconds(life.cleaned_ns)).sum::<f64>() / count;
+    let sum = Row::new("order to cleaned up, in a row, mean", cleaned, "ms");
+    rows.push(Row { reference: beside("all steps above", total), ..sum });
+    rows
 }
