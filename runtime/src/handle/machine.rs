@@ -39,11 +39,11 @@ pub struct Identity {
 const OF_PIDFD: u64 = 1 << 63;
 
 impl Identity {
-    /// Of a process that is not yet waited for. The inode costs a third of a microsecond, the ticks fifteen.
+    /// The inode costs a third of a microsecond, the ticks fifteen. One that has ended and is buried already has no ticks: it is nobody's from then on.
     pub fn of(pid: u32, pidfd: BorrowedFd<'_>) -> io::Result<Self> {
         let mark = match inode(pidfd) {
             Ok(Some(inode)) => inode | OF_PIDFD,
-            Ok(None) | Err(_) => start_ticks(pid)?.ok_or(io::ErrorKind::NotFound)?,
+            Ok(None) | Err(_) => start_ticks(pid)?.unwrap_or(0),
         };
         Ok(Self { pid, mark })
     }

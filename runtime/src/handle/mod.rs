@@ -11,6 +11,7 @@ mod launchers;
 mod log;
 mod machine;
 mod record;
+mod reserve;
 mod slots;
 mod stats;
 mod types;
@@ -33,6 +34,7 @@ use self::containers::{Containers, Life};
 use self::folders::{Folder, Place};
 use self::launchers::{Launchers, Outcome};
 use self::record::Record;
+use self::reserve::Reserve;
 use self::slots::{Maker, Slot, Slots};
 use crate::kernel::cgroup::{Cgroups, Joining};
 use crate::launch::wire::Order;
@@ -50,6 +52,7 @@ pub struct Runtime {
     launchers: Launchers,
     slots: Slots,
     adopted: Mutex<Vec<Adopted>>,
+    reserve: Reserve,
 }
 
 impl Runtime {
@@ -59,6 +62,7 @@ impl Runtime {
     pub fn start(config: RuntimeConfig) -> Result<Self, Error> {
         machine::inherit_orphans()?;
         crate::launch::raise_open_files();
+        let reserve = Reserve::keep().map_err(|source| Error::Machine("descriptors in reserve", source))?;
         let containers = Containers::open(&config.state)?;
         let left = adopt::Left::read(&containers)?;
         let top = left.cgroup_top(&config.cgroup_parent)?;
@@ -69,7 +73,7 @@ impl Runtime {
         let launchers = launchers.map_err(Error::Start)?;
         let found = adopt::find(&containers, &maker, left)?;
         let slots = Slots::start(maker, config.pool, &found.slots)?;
-        Ok(Self { config, containers, slots, launchers, adopted: Mutex::new(found.adopted) })
+        Ok(Self { config, containers, slots, launchers, adopted: Mutex::new(found.adopted), reserve })
     }
 
     /// What it was started with.
@@ -108,7 +112,7 @@ impl Runtime {
                 self.containers.insert(spec.id.clone(), life);
                 Ok(running)
             }
-            Err(error) => Err(self.undo(slot, folder.place, spec, error)),
+            Err(error) => Err(self.reserve.lend(|| self.undo(slot, folder.place, spec, error))),
         }
     }
 

@@ -289,8 +289,8 @@ impl<'a> UnderWay<'a> {
             launcher: self.home.own.as_raw_fd(),
             root: self.root.as_ref()?.as_raw_fd(),
             scratch: match self.request.layers {
-                Layers::Detached => self.scratch.as_ref().map(AsRawFd::as_raw_fd),
-                Layers::Attached => None,
+                Layers::Detached if !self.without(Weaken::Places) => self.scratch.as_ref().map(AsRawFd::as_raw_fd),
+                _ => None,
             },
             place: if self.home.bare { c"/" } else { c"/mnt" },
             empty: if self.home.bare { c"/" } else { c"/empty" },

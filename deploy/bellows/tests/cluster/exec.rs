@@ -152,8 +152,9 @@ fn a_terminal_reaches_through() {
     let bench = with_busybox(&["--nodes", "1"]);
     let cli = &bench.dev.cli;
     cli.apply(&sleeper("app", 1), &["--wait"]);
-    let script = "busybox tty; busybox stty size; trap 'busybox stty size' WINCH; echo ready; \
-                  while read line; do echo \"[$line]\"; done; exit 9";
+    // A signal that comes while it reads ends the reading as the end does.
+    let script = "busybox tty; busybox stty size; trap 'busybox stty size; resized=1' WINCH; echo ready; \
+                  while read line || [ $resized ]; do resized=; echo \"[$line]\"; done; exit 9";
     let mut terminal = Terminal::open(cli, &["exec", "-it", "app", "--", "sh", "-c", script]);
     terminal.read_until("ready");
     assert!(terminal.seen.contains("/dev/pts/0") && terminal.seen.contains("31 97"), "{}", terminal.seen);

@@ -11,7 +11,7 @@ use super::*;
 
 /// What one copy declares.
 const COPY_CPU_MILLI: u64 = 10;
-const COPY_BYTES: u64 = 4 << 20;
+const COPY_BYTES: u64 = 8 << 20;
 
 /// The bar: ten points of a hundred.
 const BAR_PERMILLE: u64 = 100;
@@ -23,11 +23,11 @@ const LATE_MS: u64 = 2_000;
 const WINDOW_MS: u64 = 5_000 + 2_000;
 
 const HOSTS: [&str; 5] = [
-    "big:cpu=2,memory=1GiB",
-    "small:cpu=1,memory=512MiB",
-    "full:cpu=2,memory=512MiB",
-    "busy:cpu=1,memory=1GiB",
-    "half:cpu=1,memory=512MiB",
+    "big:cpu=2,memory=2GiB",
+    "small:cpu=1,memory=1GiB",
+    "full:cpu=2,memory=1GiB",
+    "busy:cpu=1,memory=2GiB",
+    "half:cpu=1,memory=1GiB",
 ];
 
 /// A node as it last reported itself.
@@ -177,10 +177,10 @@ fn copies_land_on_lightly_loaded_nodes() {
     let layout = images::busybox(work.path());
     local.cli.json(&["image", "load", layout.to_str().expect("temporary paths are text"), "--name", "busybox"]);
     let yaml = "name: web\nimage: busybox\ncommand: [sleep, \"100000\"]\nreplicas: 0\n\
-        resources: {cpu: 10m, memory: 4Mi, processes: 16, scratch: 1Mi, log: 64Ki}\n";
+        resources: {cpu: 10m, memory: 8Mi, processes: 16, scratch: 1Mi, log: 64Ki}\n";
     local.cli.apply(yaml, &["--wait"]);
     equal_nodes_share(&local);
-    let burns = [Burn::memory(&local, "full", 300), Burn::memory(&local, "half", 100), Burn::cpu(&local, "busy", 400)];
+    let burns = [Burn::memory(&local, "full", 600), Burn::memory(&local, "half", 200), Burn::cpu(&local, "busy", 400)];
     a_burst_fills_the_valleys(&local);
     drop(burns);
     load_that_moves_is_followed(&local);

@@ -203,7 +203,14 @@ fn the_clone_of_a_node_is_refused_and_its_restart_is_not() {
     copy_folder(&parts.state().join("node-1/identity"), &folder.join("identity"));
     let state = folder.to_str().expect("temporary paths are text").to_owned();
     let cgroup = format!("bellows-{}-clone", tag(parts.state()));
-    let changed = [("--state", state.as_str()), ("--subnet", "10.254.240.0/20"), ("--cgroup", cgroup.as_str())];
+    // All that one machine has once.
+    let changed = [
+        ("--state", state.as_str()),
+        ("--subnet", "10.254.240.0/20"),
+        ("--cgroup", cgroup.as_str()),
+        ("--ingress", "127.0.0.99"),
+        ("--links", "127.0.0.99:7499"),
+    ];
     let mut clone = parts.agents[0].like("clone", &parts.state().join("log-clone"), &changed);
     refused(&mut clone, &["cloned disk", "`identity`", "--token"]);
     drop(clone);
