@@ -183,51 +183,6 @@ fn ids_that_have_run_out_are_told() {
     works_and_leaves_nothing(victim, &place);
 }
 
-/// Raised again at the end, from outside.
-#[test]
-fn descriptors_that_have_run_out_are_told_whichever_is_the_first_that_is_missing() {
-    let Some(place) = place() else { return };
-    let mut victim = Victim::start(&place);
-    victim.ask("start");
-    victim.ask(LAUNCH);
-    victim.ask("end one");
-    let pid = victim.pid().cast_signed();
-    let limit = |most: u64| {
-        let mut both = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: numbers of ours, of a process of ours.
-        unsafe {
-            libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut both);
-            both.rlim_cur = most.min(both.rlim_max);
-            assert_eq!(libc::prlimit(pid, libc::RLIMIT_NOFILE, &both, std::ptr::null_mut()), 0);
-        }
-    };
-    // The number up to which so many are free.
-    let up_to = |free: usize| {
-        let all = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
-        let open: std::collections::BTreeSet<u64> =
-            all.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect();
-        (0..).filter(|number| !open.contains(number)).nth(free).expect("numbers do not end")
-    };
-    let mut told = std::collections::BTreeSet::new();
-    for free in 0..40 {
-        limit(up_to(free));
-        victim.tell(LAUNCH);
-        let answer = victim.answer();
-        limit(1 << 20);
-        match answer {
-            Answer::Ok(_) => drop(victim.ask("end one")),
-            Answer::Failed { kind, errno, text } => {
-                assert!(errno == libc::EMFILE || kind == "Launcher", "{kind} {errno} {text}");
-                told.insert(text);
-            }
-        }
-        support::wait_until("nothing is left", || place.processes().is_empty());
-    }
-    told.iter().for_each(|text| println!("{text}"));
-    assert!(told.len() > 2, "{told:?}");
-    works_and_leaves_nothing(victim, &place);
-}
-
 /// As a kernel without this call, or a service manager's filter, answers: ENOSYS.
 fn without_call(place: &Place, call: libc::c_long) -> Victim {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bellows-launcher"));

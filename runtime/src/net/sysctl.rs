@@ -4,7 +4,7 @@
 //! thousand namespaces every look-up goes past a thousand. So this `/proc`, attached nowhere, is made anew from time to time.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +15,9 @@ use crate::kernel::mount;
 
 /// A new one is made after so many look-ups: some sixty namespaces.
 const LOOKUPS: u32 = 300;
+
+/// No setting is longer.
+const LONGEST: u64 = 4096;
 
 /// What a new namespace has from the machine's first one, and what a kernel has that nobody has told anything: what an app sees, and how its packets fare,
 /// shall not depend on its node's administrator. Everything else begins with the kernel's own, or is the whole machine's (`core/rmem_max` and its like,
@@ -64,10 +67,13 @@ impl Sysctls {
 
     /// Sets what this namespace has from the machine's first one to what it always is. What that is, is looked at in one namespace for some sixty.
     pub fn level(&self) -> io::Result<()> {
-        let strange = self.with_view(|view| match &view.strange {
-            Some(known) => Arc::clone(known),
-            None => Arc::clone(view.strange.insert(strange(&view.proc))),
-        })?;
+        let strange = self.with_view(|view| {
+            let found = match view.strange.take() {
+                Some(known) => known,
+                None => strange(&view.proc)?,
+            };
+            Ok::<_, io::Error>(Arc::clone(view.strange.insert(found)))
+        })??;
         for (name, value) in &*strange {
             self.set_if_there(name, value)?;
         }
@@ -91,26 +97,45 @@ impl Sysctls {
     }
 }
 
-/// What this namespace, which nobody has told anything, has otherwise than it should be. What cannot be read is not there.
-fn strange(proc: &OwnedFd) -> Arc<[(String, &'static str)]> {
-    let read = |name: &str| {
-        let path = format!("sys/net/{name}");
-        let file = openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        io::read_to_string(File::from(file)).ok()
-    };
-    let links = KINDS.into_iter().flat_map(|kind| names_below(proc, kind).into_iter().map(move |name| (kind, name)));
-    let links = links.map(|(kind, name)| (format!("ipv4/conf/{kind}/{name}"), of_links(kind, &name)));
-    let all = INHERITED.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(links);
-    all.filter(|(name, value)| read(name).is_some_and(|found| found.trim() != *value)).collect()
+/// What this namespace, which nobody has told anything, has otherwise than it should be.
+fn strange(proc: &OwnedFd) -> io::Result<Arc<[(String, &'static str)]>> {
+    let mut all: Vec<_> = INHERITED.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    for kind in KINDS {
+        let names = names_below(proc, kind)?;
+        all.extend(names.into_iter().map(|name| (format!("ipv4/conf/{kind}/{name}"), of_links(kind, &name))));
+    }
+    let mut strange = Vec::new();
+    for (name, value) in all {
+        if read(proc, &name)?.is_some_and(|found| found.trim() != value) {
+            strange.push((name, value));
+        }
+    }
+    Ok(strange.into())
+}
+
+/// Nothing where there is no such setting.
+fn read(proc: &OwnedFd, name: &str) -> io::Result<Option<String>> {
+    let opened = openat(proc, format!("sys/net/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    match opened {
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        opened => {
+            let mut text = String::new();
+            File::from(opened?).take(LONGEST).read_to_string(&mut text).map(|_| Some(text))
+        }
+    }
 }
 
 /// Whatever this kernel has of the kind; `mc_forwarding` is nobody's to set.
-fn names_below(proc: &OwnedFd, kind: &str) -> Vec<String> {
+fn names_below(proc: &OwnedFd, kind: &str) -> io::Result<Vec<String>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = openat(proc, format!("sys/net/ipv4/conf/{kind}"), flags, Mode::empty());
-    let Ok(dir) = opened.and_then(Dir::new) else { return Vec::new() };
-    let names = dir.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| !name.starts_with('.') && name != "mc_forwarding").collect()
+    let mut names = Vec::new();
+    for entry in Dir::new(openat(proc, format!("sys/net/ipv4/conf/{kind}"), flags, Mode::empty())?)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && name != "mc_forwarding" {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 fn of_links(kind: &str, name: &str) -> &'static str {
@@ -155,13 +180,13 @@ mod tests {
             for (name, value) in changed.into_iter().zip(["2", "0", "4096 16384 70000"]) {
                 sysctls.set(name, value).expect("set");
             }
-            let found = strange(&sysctls.view().expect("a /proc"));
+            let found = strange(&sysctls.view().expect("a /proc")).expect("read");
             let mut names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
             names.sort_unstable();
             assert_eq!(names, [changed[1], changed[0], "ipv4/conf/lo/rp_filter", changed[2]]);
             let again = Sysctls::default();
             again.level().expect("levelled");
-            assert!(strange(&again.view().expect("a /proc")).is_empty());
+            assert!(strange(&again.view().expect("a /proc")).expect("read").is_empty());
         });
         apart.join().expect("done");
     }
