@@ -300,7 +300,7 @@ impl Slots {
         let mut state = self.shared.lock();
         let resting: Vec<Slot> = state.resting.drain(..).map(|(_, slot)| slot).collect();
         let all: Vec<Slot> = state.ready.drain(..).chain(resting).collect();
-        all.into_iter().map(|slot| slot.group.remove()).fold(Ok(()), Result::and)
+        all.into_iter().map(|slot| self.shared.take_apart(slot)).fold(Ok(()), Result::and)
     }
 }
 
@@ -394,17 +394,24 @@ impl Shared {
         let Some(slot) = state.ready.pop() else { return state };
         drop(state);
         let number = slot.number;
-        if let Err(error) = slot.group.remove() {
+        if let Err(error) = self.take_apart(slot) {
             tracing::warn!(
                 number,
                 error = &error as &dyn std::error::Error,
                 "cannot remove the cgroups of an unused slot"
             );
         }
-        drop(slot.network);
         let mut state = self.lock();
         state.absent.insert(number);
         state
+    }
+
+    /// A connection that nobody has any more, and whose other end is silent, would keep the network for minutes.
+    fn take_apart(&self, slot: Slot) -> Result<(), CgroupError> {
+        if let Err(error) = self.maker.networks.clear(&slot.network) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "old connections keep a network for a while");
+        }
+        slot.group.remove()
     }
 
     /// A slot after its rest: fresh cgroups where memory was left behind, counters anew.

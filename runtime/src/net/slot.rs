@@ -106,8 +106,13 @@ impl Networks {
 
     /// For the next container: no socket of the last one is left.
     pub fn renew(&self, network: &mut Network) -> Result<(), NetError> {
-        super::sockets::clear(network, self.home())?;
+        self.clear(network)?;
         network.begin_anew()
+    }
+
+    /// Ends every connection inside, where nobody lives any more.
+    pub fn clear(&self, network: &Network) -> Result<(), NetError> {
+        super::sockets::clear(network, self.home())
     }
 
     /// A namespace with loopback, address and routes, reachable from the host.
