@@ -1,33 +1,32 @@
 //! Both shapes against directories that look like theirs: which files are written, with what.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use tempfile::TempDir;
 
 use super::*;
 
-struct Fake(PathBuf);
+struct Fake(TempDir);
 
 impl Fake {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("bellows-cgroup-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("a temporary directory");
-        Self(path)
+        let prefix = format!("bellows-cgroup-{name}-");
+        Self(tempfile::Builder::new().prefix(&prefix).tempdir().expect("a temporary directory"))
+    }
+
+    fn root(&self) -> &Path {
+        self.0.path()
     }
 
     fn put(&self, file: &str, text: &str) {
-        let path = self.0.join(file);
+        let path = self.root().join(file);
         fs::create_dir_all(path.parent().expect("a file in a directory")).expect("directories");
         fs::write(path, text).expect("a file");
     }
 
     fn says(&self, file: &str) -> String {
-        fs::read_to_string(self.0.join(file)).expect(file)
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).expect("the fake tree goes");
+        fs::read_to_string(self.root().join(file)).expect(file)
     }
 }
 
@@ -59,9 +58,9 @@ fn v2() -> Fake {
 fn v2_writes_and_reads_its_files() {
     let fake = v2();
     let capacity = Capacity { cpu_milli: 2000, memory_bytes: 1 << 30 };
-    let cgroups = Cgroups::prepare(&fake.0, "bellows/n1", Some(capacity), None).expect("prepared");
-    assert_eq!(controller(&fake.0, "io").expect("found"), "v2");
-    assert!(controller(&fake.0, "rdma").expect_err("not among them").to_string().contains("cpuset"));
+    let cgroups = Cgroups::prepare(fake.root(), "bellows/n1", Some(capacity), None).expect("prepared");
+    assert_eq!(controller(fake.root(), "io").expect("found"), "v2");
+    assert!(controller(fake.root(), "rdma").expect_err("not among them").to_string().contains("cpuset"));
     assert_eq!(fake.says("bellows/cgroup.subtree_control"), "+cpu +memory +pids +io");
     assert_eq!(fake.says("bellows/n1/cpu.max"), "200000 100000");
     assert_eq!(fake.says("bellows/n1/memory.max"), "1073741824");
@@ -109,7 +108,7 @@ fn v2_writes_and_reads_its_files() {
 #[test]
 fn what_was_unbound_begins_without_a_write() {
     let fake = v2();
-    let cgroups = Cgroups::prepare(&fake.0, "bellows/n1", None, None).expect("prepared");
+    let cgroups = Cgroups::prepare(fake.root(), "bellows/n1", None, None).expect("prepared");
     let group = cgroups.group("s3").expect("a group");
     let limits = Limits { cpu_milli: 250, memory_bytes: 65_536, processes: 9, ..Limits::default() };
     group.limit(&limits).expect("written");
@@ -152,12 +151,12 @@ fn v1_finds_controllers_mounted_together() {
     fake.put("cpu,cpuacct/n/s1/cpuacct.usage", "5000000\n");
     fake.put("memory/n/memory.usage_in_bytes", "10000\n");
     fake.put("memory/n/memory.stat", "inactive_file 1\ntotal_inactive_file 4000\n");
-    let cgroups = Cgroups::prepare(&fake.0, "n", None, None).expect("prepared");
+    let cgroups = Cgroups::prepare(fake.root(), "n", None, None).expect("prepared");
     fake.put("freezer/n/s7/freezer.state", "");
     assert_eq!(cgroups.names().expect("names"), ["s1", "s7"], "also who is in one tree only");
     assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses, here and below");
-    assert_eq!(freezer(&fake.0).expect("found"), "v1");
-    assert!(device_list(&fake.0).is_err() && controller(&fake.0, "io").is_err());
+    assert_eq!(freezer(fake.root()).expect("found"), "v1");
+    assert!(device_list(fake.root()).is_err() && controller(fake.root(), "io").is_err());
     let group = cgroups.group("s1").expect("a group");
     group.limit(&Limits { cpu_milli: 500, ..Limits::default() }).expect("limits");
     assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.cfs_quota_us"), "50000");
@@ -179,7 +178,7 @@ fn v1_finds_controllers_mounted_together() {
 #[test]
 fn nothing_mounted_is_an_error_that_names_the_place() {
     let fake = Fake::new("none");
-    let said = Cgroups::prepare(&fake.0, "n", None, None).expect_err("no controllers").to_string();
-    assert!(said.contains(&fake.0.display().to_string()), "{said}");
-    assert!(Path::new(&fake.0).exists());
+    let said = Cgroups::prepare(fake.root(), "n", None, None).expect_err("no controllers").to_string();
+    assert!(said.contains(&fake.root().display().to_string()), "{said}");
+    assert!(fake.root().exists());
 }
