@@ -81,6 +81,38 @@ pub struct Shared<'a> {
     pub bundle: Option<&'a Bundled>,
 }
 
+impl<'a> Shared<'a> {
+    /// Before anything was done, with no descriptor but those that whoever clones adds.
+    pub fn new(plan: &'a Plan, argv: Vec<*const c_char>, envp: Vec<*const c_char>) -> Self {
+        Self {
+            go: AtomicU32::new(0),
+            alive: AtomicU32::new(1),
+            state: AtomicU32::new(WAITING),
+            failed_in_program: AtomicU32::new(0),
+            failed_step: AtomicU32::new(u32::MAX),
+            failed_errno: AtomicI32::new(0),
+            moments: [const { AtomicU64::new(0) }; 48],
+            plan,
+            argv,
+            envp,
+            init_argv: [std::ptr::null(); 3],
+            launcher: -1,
+            root: -1,
+            scratch: None,
+            place: c"/",
+            empty: c"/",
+            sys: -1,
+            outputs: [-1; 2],
+            init_fds: [-1; 5],
+            init: -1,
+            filter: &[],
+            cpus: &[],
+            program_stack_top: 0,
+            bundle: None,
+        }
+    }
+}
+
 #[inline(always)]
 pub fn call(nr: libc::c_long, args: [usize; 6]) -> isize {
     // SAFETY: every pointer passed in this file is to a C string or structure in `Shared` or on this stack, and outlives the call.

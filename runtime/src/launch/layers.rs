@@ -50,16 +50,26 @@ pub fn detached() -> io::Result<()> {
         mount::shift_owners(tree.as_fd(), userns.as_fd())?;
     }
     let writable = scratch::make(64 << 10)?;
-    overlay_of(Some(devices.as_fd()), image.as_fd(), &writable).map(drop)
+    Layers::Detached.overlay_of(Some(devices.as_fd()), image.as_fd(), &writable).map(drop)
 }
 
-/// The overlay of the device layer (in [`Layers::Detached`]), an image's tree and a writable layer, attached nowhere.
-pub fn overlay_of(devices: Option<BorrowedFd<'_>>, image: BorrowedFd<'_>, writable: &OwnedFd) -> io::Result<OwnedFd> {
-    let Some(devices) = devices else { return overlay_attached(image, writable) };
-    let open = |path: &str| rustix::fs::openat(writable, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-    let (upper, work) = (open("upper")?, open("work")?);
-    let layers = [("lowerdir+", devices), ("lowerdir+", image), ("upperdir", upper.as_fd()), ("workdir", work.as_fd())];
-    overlay(layers.map(|(key, fd)| Setting::Fd(key, fd)).into())
+impl Layers {
+    /// The overlay of the device layer, if there is one, an image's tree and a writable layer, attached nowhere.
+    pub fn overlay_of(
+        self,
+        devices: Option<BorrowedFd<'_>>,
+        image: BorrowedFd<'_>,
+        writable: &OwnedFd,
+    ) -> io::Result<OwnedFd> {
+        if self == Self::Attached {
+            return overlay_attached(image, writable);
+        }
+        let open = |path: &str| rustix::fs::openat(writable, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let (upper, work) = (open("upper")?, open("work")?);
+        let lower = devices.into_iter().chain([image]).map(|tree| ("lowerdir+", tree));
+        let layers = lower.chain([("upperdir", upper.as_fd()), ("workdir", work.as_fd())]);
+        overlay(layers.map(|(key, fd)| Setting::Fd(key, fd)).collect())
+    }
 }
 
 /// The overlay has copies of its own of what it lies over: afterwards nothing needs to be attached.

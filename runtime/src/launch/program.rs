@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU32;
 
 use super::child::{self, Shared};
 use super::copy;
@@ -137,29 +137,9 @@ fn checked(result: i32) -> io::Result<()> {
 fn shared<'a>(home: &'a Home, plan: &'a Plan, prepared: &'a Prepared) -> Shared<'a> {
     Shared {
         go: AtomicU32::new(1),
-        alive: AtomicU32::new(1),
-        state: AtomicU32::new(child::WAITING),
-        failed_in_program: AtomicU32::new(0),
-        failed_step: AtomicU32::new(u32::MAX),
-        failed_errno: AtomicI32::new(0),
-        moments: [const { AtomicU64::new(0) }; 48],
-        plan,
-        argv: prepared.argv.clone(),
-        envp: prepared.envp.clone(),
-        init_argv: [std::ptr::null(); 3],
-        launcher: -1,
-        root: -1,
-        scratch: None,
-        place: c"",
-        empty: c"",
-        sys: -1,
-        outputs: [-1; 2],
-        init_fds: [-1; 5],
-        init: -1,
         filter: prepared.filter(home),
         cpus: &home.cpus,
-        program_stack_top: 0,
-        bundle: None,
+        ..Shared::new(plan, prepared.argv.clone(), prepared.envp.clone())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -14,7 +14,7 @@ use super::child::{self, Shared};
 use super::describe;
 use super::devices;
 use super::home::Home;
-use super::layers::{self, Layers};
+use super::layers::Layers;
 use super::moments::Moment;
 use super::weaken::{self, Weaken};
 use super::wire::{Failure, Request};
@@ -208,7 +208,7 @@ impl<'a> UnderWay<'a> {
         let scratch = self.scratch.as_ref().ok_or(io::ErrorKind::NotFound)?;
         self.resemble(scratch)?;
         let devices = self.fds.devices.as_ref().filter(|_| !self.without(Weaken::Places));
-        layers::overlay_of(devices.map(AsFd::as_fd), self.fds.image.as_fd(), scratch)
+        self.request.layers.overlay_of(devices.map(AsFd::as_fd), self.fds.image.as_fd(), scratch)
     }
 
     /// A copy of the slot's, or another one of the same network where the kernel copies only what is attached (before Linux 6.15).
@@ -275,22 +275,12 @@ impl<'a> UnderWay<'a> {
         let pipes = self.pipes.as_ref()?;
         let [log, other_log, record] = &self.fds.kept;
         Some(Shared {
-            go: AtomicU32::new(0),
-            alive: AtomicU32::new(1),
-            state: AtomicU32::new(child::WAITING),
-            failed_in_program: AtomicU32::new(0),
-            failed_step: AtomicU32::new(u32::MAX),
-            failed_errno: AtomicI32::new(0),
-            moments: [const { std::sync::atomic::AtomicU64::new(0) }; 48],
-            plan,
-            argv: prepared.argv.clone(),
-            envp: prepared.envp.clone(),
             init_argv: [c"init".as_ptr(), prepared.half_log.as_ptr(), std::ptr::null()],
             launcher: self.home.own.as_raw_fd(),
             root: self.root.as_ref()?.as_raw_fd(),
             scratch: match self.request.layers {
-                Layers::Detached if !self.without(Weaken::Places) => self.scratch.as_ref().map(AsRawFd::as_raw_fd),
-                _ => None,
+                Layers::Detached => self.scratch.as_ref().map(AsRawFd::as_raw_fd),
+                Layers::Attached => None,
             },
             place: if self.home.bare { c"/" } else { c"/mnt" },
             empty: if self.home.bare { c"/" } else { c"/empty" },
@@ -301,7 +291,7 @@ impl<'a> UnderWay<'a> {
             filter: prepared.filter(self.home),
             cpus: &self.home.cpus,
             program_stack_top: self.home.program_stack_top(),
-            bundle: None,
+            ..Shared::new(plan, prepared.argv.clone(), prepared.envp.clone())
         })
     }
 

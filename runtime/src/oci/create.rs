@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use oci_spec::runtime::State;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -161,30 +161,12 @@ fn shared(plan: &'static BundlePlan, bundled: &'static Bundled, opened: &Opened,
     };
     let (args, env) = plan::execution(&plan.steps);
     Shared {
-        go: AtomicU32::new(0),
-        alive: AtomicU32::new(1),
-        state: AtomicU32::new(child::WAITING),
-        failed_in_program: AtomicU32::new(0),
-        failed_step: AtomicU32::new(u32::MAX),
-        failed_errno: AtomicI32::new(0),
-        moments: [const { AtomicU64::new(0) }; 48],
-        plan: &plan.steps,
-        argv: pointers(args),
-        envp: pointers(env),
-        init_argv: [std::ptr::null(); 3],
         launcher: opened.own.as_raw_fd(),
         root: opened.root.as_ref().map_or(-1, AsRawFd::as_raw_fd),
-        scratch: None,
-        place: c"",
-        empty: c"",
-        sys: -1,
-        outputs: [-1; 2],
-        init_fds: [-1; 5],
-        init: -1,
         filter: plan.filter.as_ref().map_or(&[], |compiled| &compiled.program),
-        cpus: &[],
         program_stack_top: top,
         bundle: Some(bundled),
+        ..Shared::new(&plan.steps, pointers(args), pointers(env))
     }
 }
 
