@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::driven::{Answer, Descriptors, Victim};
+use crate::driven::Answer;
 use crate::support::{self, Place, wait_until};
-use crate::tracer::{self, Actor, Fault, Seen, Tracer};
+use crate::tracer::{self, Actor, Fault};
+use crate::tried::Tried;
 
 /// A test that hangs ends so.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -18,11 +19,7 @@ fn no_memory(nr: u64) -> Option<i32> {
 const ANSWERS: [tracer::Answer; 2] = [no_memory, tracer::used_up];
 
 struct Entries {
-    place: Place,
-    victim: Victim,
-    tracer: Tracer,
-    swallowed: BTreeSet<(Actor, u64)>,
-    told: BTreeSet<(Actor, u64, String)>,
+    tried: Tried,
     /// Told without the kernel's answer.
     lost: BTreeSet<(Actor, u64, String)>,
 }
@@ -30,27 +27,7 @@ struct Entries {
 impl Entries {
     /// With a runtime that has been started and dropped once.
     fn begin(place: Place) -> Self {
-        let mut victim = Victim::start(&place);
-        victim.ask("start");
-        victim.ask("leave");
-        let mut tracer = Tracer::default();
-        tracer.seize(victim.pid(), Actor::Runtime);
-        victim.end_later(PATIENCE);
-        let (swallowed, told, lost) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Self { place, victim, tracer, swallowed, told, lost }
-    }
-
-    fn order(&mut self, order: &str, fault: Option<Fault>) -> (Seen, Answer) {
-        let victim = &mut self.victim;
-        let seen = self.tracer.watch(fault, || victim.tell(order));
-        (seen, self.victim.answer())
-    }
-
-    fn must(&mut self, order: &str) -> String {
-        match self.order(order, None).1 {
-            Answer::Ok(said) => said,
-            failed => panic!("{order}: {failed:?}"),
-        }
+        Self { tried: Tried::begin(place, &["start", "leave"], PATIENCE), lost: BTreeSet::new() }
     }
 
     /// Gives the order again and again, each time with another call of the actor refused; `then` says what must hold after each.
@@ -59,7 +36,7 @@ impl Entries {
         let mut refused = 0;
         for with in ANSWERS {
             for index in (0..).filter(|index| !spared.contains(index)) {
-                let (seen, answer) = self.order(order, Some(Fault { actor, index, with }));
+                let (seen, answer) = self.tried.order(order, Some(Fault { actor, index, with }));
                 self.judge(actor, seen.refused, &answer);
                 then(self, &format!("{order}: {actor:?} {index} {:?}: {answer:?}", seen.refused), &answer);
                 refused += usize::from(seen.refused.is_some());
@@ -78,7 +55,7 @@ impl Entries {
         order: &str,
         then: &mut impl FnMut(&mut Self, &str, &Answer),
     ) -> BTreeSet<usize> {
-        let (seen, answer) = self.order(order, None);
+        let (seen, answer) = self.tried.order(order, None);
         then(self, order, &answer);
         let makes = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_vfork, libc::SYS_fork].map(i64::cast_unsigned);
         let calls = seen.calls.get(&actor).cloned().unwrap_or_default();
@@ -98,42 +75,13 @@ impl Entries {
     fn judge(&mut self, actor: Actor, refused: Option<(u64, i32)>, answer: &Answer) {
         match (refused, answer) {
             (None, answer) => assert!(matches!(answer, Answer::Ok(_)), "{answer:?}"),
-            (Some((nr, _)), Answer::Ok(_)) => drop(self.swallowed.insert((actor, nr))),
+            (Some((nr, _)), Answer::Ok(_)) => drop(self.tried.swallowed.insert((actor, nr))),
             (Some((nr, refused)), Answer::Failed { errno, text, .. }) => {
                 // The C library says that a thread may be had later, whatever the kernel says.
                 let thread = nr == libc::SYS_clone3.cast_unsigned() && *errno == libc::EAGAIN;
-                let all = if *errno == refused || thread { &mut self.told } else { &mut self.lost };
+                let all = if *errno == refused || thread { &mut self.tried.told } else { &mut self.lost };
                 all.insert((actor, nr, text.clone()));
             }
-        }
-    }
-
-    /// Which calls were refused and told to nobody, but for those that are known.
-    fn check_swallowed(&self, known: &[(Actor, i64, &str)], steps: &[&str]) {
-        for (actor, nr, text) in &self.told {
-            println!("{actor:?}, call {nr}: {text}");
-        }
-        assert!(self.lost.is_empty(), "the kernel's answer is lost: {:#?}", self.lost);
-        let known = |actor: Actor, nr: u64| known.iter().any(|(a, n, _)| *a == actor && n.cast_unsigned() == nr);
-        let unknown: Vec<_> = self.swallowed.iter().filter(|(actor, nr)| !known(*actor, *nr)).collect();
-        assert!(unknown.is_empty(), "refused and told to nobody: {unknown:?}");
-        for step in steps {
-            assert!(self.told.iter().any(|(_, _, text)| text.contains(step)), "never told: {step}");
-        }
-    }
-
-    /// Descriptors of the runtime's process; the kernel's own files come and go with what std keeps open.
-    fn descriptors(&self) -> Descriptors {
-        self.victim.descriptors()
-    }
-}
-
-impl Drop for Entries {
-    /// A failed test leaves nothing to those after it.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.victim.end();
-            self.place.end_processes();
         }
     }
 }
@@ -152,15 +100,15 @@ const END: [(Actor, i64, &str); 6] = [
 fn every_system_call_of_an_end_is_refused_in_its_turn() {
     let Some(place) = support::place() else { return };
     let mut entries = Entries::begin(place);
-    entries.must("start");
+    entries.tried.must("start");
     let launch = "launch one /bin/payload sleep";
     for verb in ["kill", "reap", "forget"] {
         let verbs = ["kill", "reap", "forget"];
         let at = verbs.iter().position(|one| *one == verb).expect("one of them");
         let prepare = |entries: &mut Entries| {
-            entries.must(launch);
+            entries.tried.must(launch);
             for earlier in &verbs[..at] {
-                entries.must(&format!("{earlier} one"));
+                entries.tried.must(&format!("{earlier} one"));
             }
         };
         prepare(&mut entries);
@@ -168,24 +116,23 @@ fn every_system_call_of_an_end_is_refused_in_its_turn() {
             match answer {
                 Answer::Ok(said) => assert!(said.is_empty() || said == "Signal(9)", "{what}"),
                 // Whatever was not done can be done again.
-                Answer::Failed { .. } => drop(entries.must(&format!("{verb} one"))),
+                Answer::Failed { .. } => drop(entries.tried.must(&format!("{verb} one"))),
             }
             for later in &verbs[at + 1..] {
-                let said = entries.must(&format!("{later} one"));
+                let said = entries.tried.must(&format!("{later} one"));
                 assert!(said.is_empty() || said == "Signal(9)", "{what}: {later} says {said}");
             }
-            wait_until("nothing runs", || entries.place.processes().is_empty());
-            let ours = entries.descriptors();
+            wait_until("nothing runs", || entries.tried.place.processes().is_empty());
+            let ours = entries.tried.victim.descriptors();
             assert_eq!(ours.get("anon_inode").or(ours.get("pidfd")), None, "pidfds after {what}: {ours:?}");
             prepare(entries);
         });
         println!("{verb}: {refused} calls refused");
         for later in &verbs[at..] {
-            entries.must(&format!("{later} one"));
+            entries.tried.must(&format!("{later} one"));
         }
     }
-    entries.check_swallowed(&END, &["/record", "send signal"]);
-    entries.must("shutdown");
-    entries.victim.end();
-    entries.place.assert_clean();
+    assert!(entries.lost.is_empty(), "the kernel's answer is lost: {:#?}", entries.lost);
+    entries.tried.check(&END, &["/record", "send signal"]);
+    entries.tried.end();
 }

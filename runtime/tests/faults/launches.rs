@@ -1,58 +1,32 @@
 //! Every call of a launch.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::driven::{Answer, Descriptors, Victim, descriptors};
+use crate::driven::{Answer, Descriptors, descriptors};
 use crate::support::{self, Place, wait_until};
-use crate::tracer::{self, Actor, Fault, Seen, Tracer};
+use crate::tracer::{self, Actor, Fault};
+use crate::tried::Tried;
 
 /// A test that hangs ends so.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 struct Launches {
-    place: Place,
-    victim: Victim,
-    tracer: Tracer,
+    tried: Tried,
     launcher: u32,
     alive: usize,
     /// Its own, to us.
     pipes: usize,
     number: usize,
-    /// What was refused and told to nobody: actor, call.
-    swallowed: BTreeSet<(Actor, u64)>,
-    /// What was told: actor, call, in which words.
-    told: BTreeSet<(Actor, u64, String)>,
 }
 
 impl Launches {
+    /// Folders are made ahead by a thread; so are writable layers after the first launch.
     fn start(place: Place) -> Self {
-        let mut victim = Victim::start(&place);
-        victim.ask("start");
-        let launcher = victim.ask("launchers").parse().expect("one launcher");
-        // Folders are made ahead by a thread; so are writable layers after the first launch.
-        victim.ask("launch first /bin/payload sleep");
-        victim.ask("end first");
-        let mut tracer = Tracer::default();
-        tracer.seize(victim.pid(), Actor::Runtime);
-        tracer.seize(launcher, Actor::Launcher);
-        victim.end_later(PATIENCE);
-        let pipes = victim.descriptors().get("pipe").copied().unwrap_or(0);
-        let (swallowed, told) = (BTreeSet::new(), BTreeSet::new());
-        Self { place, victim, tracer, launcher, alive: 0, pipes, number: 0, swallowed, told }
-    }
-
-    fn order(&mut self, order: &str, fault: Option<Fault>) -> (Seen, Answer) {
-        let victim = &mut self.victim;
-        let seen = self.tracer.watch(fault, || victim.tell(order));
-        (seen, self.victim.answer())
-    }
-
-    fn must(&mut self, order: &str) -> String {
-        match self.order(order, None).1 {
-            Answer::Ok(said) => said,
-            failed => panic!("{order}: {failed:?}"),
-        }
+        let mut tried = Tried::begin(place, &["start", "launch first /bin/payload sleep", "end first"], PATIENCE);
+        let launcher = tried.must("launchers").parse().expect("one launcher");
+        tried.tracer.seize(launcher, Actor::Launcher);
+        let pipes = tried.victim.descriptors().get("pipe").copied().unwrap_or(0);
+        Self { tried, launcher, alive: 0, pipes, number: 0 }
     }
 
     /// Refuses each of the actor's calls. With `hold`, what runs stays, so that every launch has to make its own slot.
@@ -77,7 +51,7 @@ impl Launches {
         }
         self.number += 1;
         let name = format!("r{}", self.number);
-        let (seen, answer) = self.order(&format!("launch {name} /bin/payload sleep"), None);
+        let (seen, answer) = self.tried.order(&format!("launch {name} /bin/payload sleep"), None);
         assert!(matches!(answer, Answer::Ok(_)), "{answer:?}");
         self.alive += 1;
         let calls = seen.calls.get(&actor).into_iter().flatten().enumerate();
@@ -90,20 +64,20 @@ impl Launches {
         let before = descriptors(self.launcher);
         self.number += 1;
         let name = format!("f{}", self.number);
-        let (seen, answer) = self.order(&format!("launch {name} /bin/payload sleep"), Some(fault));
+        let (seen, answer) = self.tried.order(&format!("launch {name} /bin/payload sleep"), Some(fault));
         if let Answer::Ok(_) = answer {
-            self.must(&format!("end {name}"));
+            self.tried.must(&format!("end {name}"));
         }
         if let Some(refused) = seen.refused {
             self.judge(fault.actor, refused, seen.after_reply, &answer);
         }
         self.nothing_is_left(&before, &format!("{fault:?} {:?} {answer:?}", seen.refused));
         let after = format!("a{}", self.number);
-        self.must(&format!("launch {after} /bin/payload sleep"));
+        self.tried.must(&format!("launch {after} /bin/payload sleep"));
         if hold {
             self.alive += 1;
         } else {
-            self.must(&format!("end {after}"));
+            self.tried.must(&format!("end {after}"));
         }
         seen.reached(fault.actor, fault.index)
     }
@@ -111,18 +85,18 @@ impl Launches {
     fn judge(&mut self, actor: Actor, (nr, refused): (u64, i32), after_reply: bool, answer: &Answer) {
         match answer {
             Answer::Ok(_) if after_reply => {}
-            Answer::Ok(_) => drop(self.swallowed.insert((actor, nr))),
+            Answer::Ok(_) => drop(self.tried.swallowed.insert((actor, nr))),
             Answer::Failed { kind, errno, text } => {
                 // A launcher that cannot answer ends, and that is what is told.
                 let told = *errno == refused || kind == "Launcher";
                 assert!(told, "{actor:?}, call {nr}: the kernel's answer is lost: {answer:?}");
-                self.told.insert((actor, nr, text.clone()));
+                self.tried.told.insert((actor, nr, text.clone()));
             }
         }
     }
 
     fn nothing_is_left(&mut self, before: &Descriptors, what: &str) {
-        let (alive, place) = (self.alive, &self.place);
+        let (alive, place) = (self.alive, &self.tried.place);
         wait_until(&format!("only {alive} containers' processes are left after {what}"), || {
             place.processes().len() == 2 * alive
         });
@@ -130,18 +104,18 @@ impl Launches {
         wait_until(&format!("only {alive} links and one are left after {what}"), || place.links().len() <= alive + 1);
         // One whose last container left memory behind is made anew meanwhile, and another takes its place: then one too many goes in idle time.
         wait_until(&format!("only {alive} groups and one are left after {what}"), || place.groups().len() <= alive + 1);
-        let ours = self.victim.descriptors();
+        let ours = self.tried.victim.descriptors();
         let count = |kind: &str| ours.get(kind).copied().unwrap_or(0);
         assert_eq!(count("pidfd") + count("anon_inode"), alive, "pidfds after {what}: {ours:?}");
         // The host's own, and those of a slot.
         assert!(count("net") <= alive + 3 && count("user") <= alive + 2, "namespaces after {what}: {ours:?}");
         assert_eq!(count("pipe"), self.pipes, "pipes after {what}: {ours:?}");
-        let now = self.must("launchers").parse().expect("one launcher");
+        let now = self.tried.must("launchers").parse().expect("one launcher");
         if now == self.launcher {
             same_but_for_trees(&descriptors(now), before, what);
         } else {
             self.launcher = now;
-            self.tracer.seize(now, Actor::Launcher);
+            self.tried.tracer.seize(now, Actor::Launcher);
         }
     }
 }
@@ -154,16 +128,6 @@ fn same_but_for_trees(after: &Descriptors, before: &Descriptors, what: &str) {
     let (now, then): (Descriptors, Descriptors) = (others(after), others(before));
     assert_eq!(now, then, "the launcher's descriptors after {what}");
     assert!(trees(after) <= trees(before) + 1, "the launcher's trees after {what}: {after:?}, before {before:?}");
-}
-
-impl Drop for Launches {
-    /// A failed test leaves nothing to those after it.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.victim.end();
-            self.place.end_processes();
-        }
-    }
 }
 
 /// What goes on after a refusal, as there is another way or nothing that could be done. All else must be told.
@@ -232,16 +196,6 @@ fn every_system_call_of_a_launch_is_refused_in_its_turn() {
     for (actor, _) in actors {
         launches.every_call_of(actor, false, tracer::used_up);
     }
-    for (actor, nr, text) in &launches.told {
-        println!("{actor:?}, call {nr}: {text}");
-    }
-    for step in STEPS {
-        assert!(launches.told.iter().any(|(_, _, text)| text.contains(step)), "never told: {step}");
-    }
-    let known = |actor: Actor, nr: u64| SWALLOWED.iter().any(|(a, n, _)| *a == actor && n.cast_unsigned() == nr);
-    let unknown: Vec<_> = launches.swallowed.iter().filter(|(actor, nr)| !known(*actor, *nr)).collect();
-    assert!(unknown.is_empty(), "refused and told to nobody: {unknown:?}");
-    launches.must("shutdown");
-    launches.victim.end();
-    launches.place.assert_clean();
+    launches.tried.check(&SWALLOWED, &STEPS);
+    launches.tried.end();
 }

@@ -8,6 +8,8 @@ mod driven;
 mod support;
 #[cfg(target_arch = "x86_64")]
 mod tracer;
+#[cfg(target_arch = "x86_64")]
+mod tried;
 
 #[cfg(target_arch = "x86_64")]
 mod launches;
