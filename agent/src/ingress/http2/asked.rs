@@ -10,7 +10,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::Request;
 
-use super::body::{Frames, Text};
+use super::body::{Frames, Text, poll_each};
 use super::head::{self, Whole};
 use crate::ingress::wire::{Guard, Guarded, Shut, Wire, keep_watch};
 
@@ -133,19 +133,7 @@ impl Wire for Rc<Asked> {
 
     fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let mut answer = self.answer.borrow_mut();
-        let mut sent = 0;
-        for part in parts {
-            let mut rest = &part[..];
-            while !rest.is_empty() {
-                let count = match answer.poll_send(cx, rest, self.head_only) {
-                    Poll::Pending if sent > 0 => return Poll::Ready(Ok(sent)),
-                    polled => ready!(polled)?,
-                };
-                sent += count;
-                rest = &rest[count..];
-            }
-        }
-        Poll::Ready(Ok(sent))
+        poll_each(parts, |rest| answer.poll_send(cx, rest, self.head_only))
     }
 
     fn poll_close(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {

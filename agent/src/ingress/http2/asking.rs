@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
 
-use super::body::{Frames, Text};
+use super::body::{Frames, Text, poll_each};
 use super::head::{self, Asker, Whole};
 use super::pool::Lane;
 use crate::ingress::wire::{Guard, Guarded, Shut, Wire, keep_watch};
@@ -140,19 +140,7 @@ impl Wire for Rc<Asking> {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let mut sent = 0;
-        for part in parts {
-            let mut rest = &part[..];
-            while !rest.is_empty() {
-                let count = match self.poll_send_some(cx, rest) {
-                    Poll::Pending if sent > 0 => return Poll::Ready(Ok(sent)),
-                    polled => ready!(polled)?,
-                };
-                sent += count;
-                rest = &rest[count..];
-            }
-        }
-        Poll::Ready(Ok(sent))
+        poll_each(parts, |rest| self.poll_send_some(cx, rest))
     }
 
     fn poll_close(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,7 +1,7 @@
 //! A body between its two forms: DATA frames with trailers, and HTTP/1.1's text, by length or in chunks.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -173,4 +173,24 @@ pub(in crate::ingress) fn poll_room(
             room => return Poll::Ready(Ok(room.min(wanted))),
         }
     }
+}
+
+/// Sends parts one behind the other by `send`, which takes some of one; what was taken before it had to wait is taken.
+pub(super) fn poll_each(
+    parts: &[IoSlice<'_>],
+    mut send: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
+) -> Poll<io::Result<usize>> {
+    let mut sent = 0;
+    for part in parts {
+        let mut rest = &part[..];
+        while !rest.is_empty() {
+            let count = match send(rest) {
+                Poll::Pending if sent > 0 => return Poll::Ready(Ok(sent)),
+                polled => ready!(polled)?,
+            };
+            sent += count;
+            rest = &rest[count..];
+        }
+    }
+    Poll::Ready(Ok(sent))
 }
