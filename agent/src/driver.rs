@@ -297,11 +297,10 @@ impl Driver {
 
     /// For whoever judges afterwards which copies were chosen: how this one and its peers stood.
     fn witness(&self, replica: ReplicaId, what: &str) {
-        let Some(standing) =
-            self.core.witness(replica).filter(|_| tracing::enabled!(target: WITNESS, tracing::Level::DEBUG))
-        else {
-            return;
-        };
+        if !tracing::enabled!(target: WITNESS, tracing::Level::DEBUG) {
+            return; // it takes a look at every copy
+        }
+        let Some(standing) = self.core.witness(replica) else { return };
         let Witnessed { app, requests, busy, idle_others } = standing;
         let (busy, why) = (busy.is_some(), busy.unwrap_or_default());
         tracing::debug!(target: WITNESS, %replica, app = app.0, what, requests, busy, idle_others, why);

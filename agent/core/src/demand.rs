@@ -84,13 +84,13 @@ impl AgentCore {
     /// Routes of apps that nobody has asked for here for long are of no use: no more of them is told to this node. Those of which a copy is
     /// or may be started here stay.
     pub(crate) fn forget_quiet(&mut self, now: Instant) {
-        let here: BTreeSet<AppId> = self.replicas.values().map(|copy| copy.app).collect();
-        let allowed: BTreeSet<AppId> = self.asks.allowances.values().map(|allowance| allowance.app).collect();
-        let quiet = |app: &AppId, asked: &App| {
-            asked.held == 0 && now - asked.changed_at >= QUIET && !here.contains(app) && !allowed.contains(app)
+        let quiet = |asked: &App| asked.held == 0 && now - asked.changed_at >= QUIET;
+        let needed = |app: AppId| {
+            self.replicas.values().any(|copy| copy.app == app)
+                || self.asks.allowances.values().any(|one| one.app == app)
         };
-        let gone: Vec<AppId> =
-            self.asks.apps.iter().filter(|(app, asked)| quiet(app, asked)).map(|(app, _)| *app).collect();
+        let apps = self.asks.apps.iter().filter(|(app, asked)| quiet(asked) && !needed(**app));
+        let gone: Vec<AppId> = apps.map(|(app, _)| *app).collect();
         for app in gone {
             let arrivals = self.asks.apps.remove(&app).map_or(0, |asked| asked.arrivals);
             self.asks.quiet.insert(app, arrivals);
