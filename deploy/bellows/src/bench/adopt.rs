@@ -5,31 +5,23 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use bellows_local::processes;
 use bellows_proto::operator as wire;
-use bellows_proto::types::{AppSpec, Port, ReplicaId, Resources, app_spec::Scale, ended, port};
-use bellows_runtime::image::Store;
-use bellows_runtime::image::build::{BuildConfig, Content, FileSpec};
-use bellows_runtime::launch::PAYLOAD;
+use bellows_proto::types::{ReplicaId, ended};
 use clap::Args;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-use super::parts::Parts;
+use super::lab::Lab;
+use super::parts::Wish;
 use super::rows::Row;
-use crate::connection::{self, Connection};
-use crate::dev::requests;
 use crate::failure::Failure;
 use crate::globals::Globals;
 use crate::output::views;
-use crate::verbs::logs::LogStream;
 
 /// Name of the app and of its image.
 const NAME: &str = "bench-adopt";
-/// What its copies execute, and where they listen.
-const PROGRAM: &str = "/bin/payload";
+/// Where its copies listen.
 const PORT: u16 = 8080;
 /// What a copy asks for.
 const CPU_MILLI: u64 = 10;
@@ -59,11 +51,8 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments, globals: &Globals) -> Result<Vec<Row>, Failure> {
     crate::dev::need_root("`bellows bench adopt`")?;
     let copies = arguments.copies;
-    let parts = Parts::start(u64::from(copies + 1) * CPU_MILLI + 1000)?;
-    let globals = parts.globals(globals);
-    let connection = Connection::open(&globals)?;
-    let mark = format!("BENCH={}", rand::random::<u64>());
-    let mut served = Served { parts, connection, tenant: globals.tenant.clone(), copies, mark, round: 0 };
+    let lab = Lab::start(globals, Wish::one_node(u64::from(copies + 1) * CPU_MILLI + 1000)).await?;
+    let mut served = Served { lab, copies, mark: rand::random(), round: 0 };
     served.declare().await?;
     let mut rows = Vec::new();
     for blow in [Blow::Kill, Blow::Upgrade, Blow::Launchers] {
@@ -107,61 +96,40 @@ struct Doomed {
 
 /// The app, and where it runs.
 struct Served {
-    parts: Parts,
-    connection: Connection,
-    tenant: String,
+    lab: Lab,
     copies: u32,
     /// In the environment of its programs, and of no others on the machine.
-    mark: String,
+    mark: u64,
     round: usize,
 }
 
 impl Served {
     async fn declare(&mut self) -> Result<(), Failure> {
-        let file = FileSpec { path: PathBuf::from(PROGRAM), mode: 0o755, content: Content::Bytes(PAYLOAD.to_vec()) };
-        let build = |store: Store| store.build(NAME, &[file], &BuildConfig::default());
-        let digest = Store::open(self.parts.state.path().join("images")).and_then(build);
-        let digest = digest.map_err(|error| Failure::from_error(&error))?;
-        requests::register_image(&mut self.connection, NAME, &digest.to_string()).await?;
-        let spec = self.spec();
-        requests::apply_and_wait(&mut self.connection, spec).await
-    }
-
-    fn spec(&self) -> AppSpec {
-        let (name, value) = self.mark.split_once('=').unwrap_or_default();
-        AppSpec {
-            name: NAME.to_owned(),
-            tenant: self.tenant.clone(),
-            image: NAME.to_owned(),
-            command: vec![PROGRAM.to_owned(), "serve".to_owned(), PORT.to_string()],
-            env: [(name.to_owned(), value.to_owned())].into(),
-            ports: vec![Port { name: "main".to_owned(), port: PORT.into(), protocol: port::Protocol::Tcp.into() }],
-            resources: Some(Resources { cpu_milli: CPU_MILLI, memory_bytes: 8 << 20 }),
-            processes: 8,
-            scratch_bytes: 1 << 20,
-            log_bytes: 64 << 10,
-            scale: Some(Scale::Replicas(self.copies)),
-            stop_grace_ms: 10_000,
-            drain_deadline_ms: 60_000,
-            ..AppSpec::default()
-        }
+        self.lab.tiny_image(NAME).await?;
+        let (copies, mark) = (self.copies, self.mark);
+        let yaml = format!(
+            "name: {NAME}\nimage: {NAME}\ncommand: [/bin/payload, serve, \"{PORT}\"]\nenv: {{BENCH: \"{mark}\"}}\nreplicas: {copies}\n\
+             ports: [{{name: main, port: {PORT}, protocol: tcp}}]\n\
+             resources: {{cpu: {CPU_MILLI}m, memory: 8MiB, processes: 8, scratch: 1MiB, log: 64KiB}}\n"
+        );
+        self.lab.declare(&yaml).await
     }
 
     /// One blow, what was seen of it, and everything as before.
     async fn suffer(&mut self, blow: Blow) -> Result<Vec<Row>, Failure> {
-        let before = self.replicas().await?;
+        let before = self.lab.replicas().await?;
         let processes = self.processes();
         match blow {
-            Blow::Kill => self.parts.kill_agent()?,
-            Blow::Upgrade => self.parts.upgrade_agent()?,
-            Blow::Launchers => self.parts.launchers().into_iter().for_each(kill_nine),
+            Blow::Kill => self.lab.parts.agents[0].kill(),
+            Blow::Upgrade => self.lab.parts.agents[0].upgrade(self.lab.parts.state.path())?,
+            Blow::Launchers => drop(processes::kill_and_wait(&self.lab.parts.launchers(), PATIENCE)),
         }
         let answered = before.iter().filter(|replica| dial(replica, &[]).is_ok()).count();
         let doomed = self.tell_to_end(&before, &processes)?;
         let mut rows = Vec::new();
         if blow != Blow::Launchers {
-            self.until("the controller to miss the node", async |all| all.iter().all(|replica| replica.unknown))
-                .await?;
+            let missed = |all: &[wire::Replica]| all.iter().all(|replica| replica.unknown);
+            self.lab.until(LOOK_EVERY, "the controller to miss the node", missed).await?;
             rows.push(self.adopted(blow, &doomed).await?);
         }
         let known = self.known(&doomed).await?;
@@ -185,11 +153,11 @@ impl Served {
     /// Seconds from the start of the next agent until the controller has heard of every copy that lives.
     async fn adopted(&mut self, blow: Blow, doomed: &[Doomed]) -> Result<Row, Failure> {
         let began = Instant::now();
-        self.parts.start_agent()?;
+        self.lab.parts.agents[0].begin()?;
         let wanted = self.copies as usize - doomed.len();
         let ended = |replica: &wire::Replica| doomed.iter().any(|one| Some(one.id) == replica.id);
         let there = |replica: &&wire::Replica| replica.ready && !replica.unknown && !ended(replica);
-        self.until("the next agent", async |all| all.iter().filter(there).count() == wanted).await?;
+        self.lab.until(LOOK_EVERY, "the next agent", |all| all.iter().filter(there).count() == wanted).await?;
         let seconds = began.elapsed().as_secs_f64();
         let name = format!("{}: start of the next until all {wanted} alive are ready at the controller", blow.name());
         Ok(Row::new(name, seconds, "s").at_most(ADOPTED_S))
@@ -226,75 +194,42 @@ impl Served {
     /// When all are there again: how many of these have their code in their row, and their last line in the log.
     async fn known(&mut self, doomed: &[Doomed]) -> Result<usize, Failure> {
         let wanted = self.copies as usize;
-        let ready = async |all: &[wire::Replica]| all.iter().filter(|replica| replica.ready).count() == wanted;
-        self.until("all copies", ready).await?;
-        let rows = self.replicas().await?;
+        // An agent that lives hears of an end a moment later: until then the copy is as ready as before.
+        let ended = |replica: &&wire::Replica| doomed.iter().any(|one| Some(one.id) == replica.id);
+        let again = |all: &[wire::Replica]| {
+            all.iter().filter(|replica| replica.ready).count() == wanted
+                && all.iter().filter(ended).all(|replica| replica.last_exit.is_some())
+        };
+        self.lab.until(LOOK_EVERY, "all copies", again).await?;
+        let rows = self.lab.replicas().await?;
         let mut known = 0;
         for one in doomed {
             let row = rows.iter().find(|row| row.id == Some(one.id));
             let exit = row.and_then(|row| row.last_exit.as_ref()?.exit);
             let code = exit == Some(ended::Exit::Code(one.code as i32));
-            if code && self.last_log(one.id).await?.contains(&format!("last words {}", one.code)) {
+            if code && self.lab.previous_log(one.id).await?.contains(&format!("last words {}", one.code)) {
                 known += 1;
             }
         }
         Ok(known)
     }
 
-    async fn last_log(&self, replica: ReplicaId) -> Result<String, Failure> {
-        let request = wire::LogsRequest { replica: Some(replica), previous: true, ..Default::default() };
-        let mut stream = LogStream::open(self.connection.clone(), request).await?;
-        let mut text = Vec::new();
-        while let Some(data) = stream.next().await? {
-            text.extend(data);
-        }
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    }
-
     async fn one_more(&mut self) -> Result<f64, Failure> {
-        let request = wire::ScaleRequest {
-            tenant: self.tenant.clone(),
-            app: NAME.to_owned(),
-            replicas: self.copies + 1,
-            idempotency_key: connection::idempotency_key(),
-            ..Default::default()
-        };
         let began = Instant::now();
-        let changed = self.connection.ask(async |client| client.scale(request.clone()).await).await?;
-        let (tenant, app) = (self.tenant.clone(), NAME.to_owned());
-        let settled = requests::settled(&mut self.connection, tenant, app, changed.generation);
-        tokio::time::timeout(PATIENCE, settled).await.map_err(|_| self.late("a copy more"))??;
+        let generation = self.lab.scale(NAME, self.copies + 1).await?;
+        self.lab.settled(NAME, generation).await?;
         Ok(began.elapsed().as_secs_f64())
-    }
-
-    async fn until(&mut self, what: &str, holds: impl AsyncFn(&[wire::Replica]) -> bool) -> Result<(), Failure> {
-        let began = Instant::now();
-        while !holds(&self.replicas().await?).await {
-            if began.elapsed() > PATIENCE {
-                return Err(self.late(what));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Ok(())
-    }
-
-    fn late(&self, what: &str) -> Failure {
-        Failure::failed(format!("waited {PATIENCE:?} in vain for {what}; {}", self.parts.said()))
-    }
-
-    async fn replicas(&mut self) -> Result<Vec<wire::Replica>, Failure> {
-        let request = wire::ListReplicasRequest { tenant: self.tenant.clone(), app: NAME.to_owned(), ended: false };
-        Ok(self.connection.ask(async |client| client.list_replicas(request.clone()).await).await?.replicas)
     }
 
     /// The program of each copy, by the copy's id.
     fn processes(&self) -> BTreeMap<String, Process> {
+        let mark = format!("BENCH={}", self.mark);
         let all = fs::read_dir("/proc").into_iter().flatten().flatten();
         all.filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let environment = fs::read(entry.path().join("environ")).ok()?;
             let environment = String::from_utf8_lossy(&environment).into_owned();
-            let ours = environment.split('\0').any(|one| one == self.mark);
+            let ours = environment.split('\0').any(|one| one == mark);
             let id = environment.split('\0').find_map(|one| one.strip_prefix("BELLOWS_REPLICA="))?;
             ours.then_some((id.to_owned(), Process { pid, started: started(pid)? }))
         })
@@ -322,10 +257,4 @@ fn started(pid: u32) -> Option<u64> {
 
 fn is_there(process: Process) -> bool {
     started(process.pid) == Some(process.started)
-}
-
-fn kill_nine(pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
-        let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
 }

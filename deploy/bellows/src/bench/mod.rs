@@ -7,6 +7,7 @@ mod cluster;
 mod crun;
 mod endurance;
 mod ground;
+mod lab;
 mod launch;
 mod memory;
 mod parts;

@@ -10,7 +10,8 @@ use bellows_runtime::image::Store;
 use clap::Args;
 
 use super::cluster::OwnCluster;
-use super::parts::Parts;
+use super::lab::Lab;
+use super::parts::Wish;
 use super::rows::Row;
 use super::{memory, payload};
 use crate::connection::{self, Connection};
@@ -118,11 +119,10 @@ async fn many(
 
 /// All on one node, whose agent is a process of its own as on a server.
 async fn on_one(sleeper: &Sleeper, many: u32, globals: &Globals) -> Result<[Row; 2], Failure> {
-    let parts = Parts::start(u64::from(many) * CPU_MILLI + 1000)?;
-    let mut connection = Connection::open(&parts.globals(globals))?;
-    sleeper.declare(&mut connection, parts.state.path()).await?;
-    let seconds = sleeper.scale(&mut connection, many).await?;
-    let mib = memory::rss_kib(parts.agent())? / 1024.0;
+    let mut lab = Lab::start(globals, Wish::one_node(u64::from(many) * CPU_MILLI + 1000)).await?;
+    sleeper.declare(&mut lab.connection, lab.parts.state.path()).await?;
+    let seconds = sleeper.scale(&mut lab.connection, many).await?;
+    let mib = memory::rss_kib(lab.parts.agents[0].pid())? / 1024.0;
     Ok([
         Row::new(format!("scale 0 -> {many} on one node: all ready"), seconds, "s"),
         Row::new(format!("resident memory of the agent, {many} alive on its node"), mib, "MiB").at_most(AGENT_MIB),

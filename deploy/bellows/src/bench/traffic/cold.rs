@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::lab::Lab;
-use super::parts::Wish;
+use crate::bench::lab::Lab;
+use crate::bench::parts::Wish;
 use crate::bench::rows::{Row, quantile};
 use crate::failure::Failure;
 use crate::globals::Globals;

@@ -6,11 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::apps;
-use super::lab::Lab;
 use super::pace::{Pace, Raw, drive};
-use super::parts::{self, Wish};
 use super::proxies::Proxy;
+use crate::bench::lab::Lab;
 use crate::bench::memory::Kernel;
+use crate::bench::parts::{self, Wish};
 use crate::bench::rows::{Row, quantile};
 use crate::failure::Failure;
 use crate::globals::Globals;

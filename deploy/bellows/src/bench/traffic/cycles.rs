@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::lab::Lab;
 use super::load::{Kind, Load};
-use super::parts::Wish;
-use super::{apps, judge, lab};
+use super::{apps, judge};
+use crate::bench::lab::{self, Lab};
+use crate::bench::parts::Wish;
 use crate::bench::rows::Row;
 use crate::failure::Failure;
 use crate::globals::Globals;

@@ -6,10 +6,8 @@ mod cold;
 mod cost;
 mod cycles;
 mod judge;
-mod lab;
 mod load;
 mod pace;
-mod parts;
 mod proxies;
 mod step;
 

@@ -8,8 +8,7 @@ use std::time::Duration;
 use bellows_local::cgroup;
 
 use super::apps::program;
-use super::parts;
-use crate::bench::{cgroups, memory};
+use crate::bench::{cgroups, memory, parts};
 use crate::failure::Failure;
 
 /// More connections than any part of the measurement opens.

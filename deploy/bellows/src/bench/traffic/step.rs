@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::ask::Asker;
-use super::lab::Lab;
-use super::parts::Wish;
+use crate::bench::lab::{self, Lab};
+use crate::bench::parts::Wish;
 use crate::bench::rows::{Row, quantile};
 use crate::failure::Failure;
 use crate::globals::Globals;
@@ -72,7 +72,7 @@ fn app() -> String {
         "name: step\nimage: {image}\nresources: {{cpu: 100m, memory: 32MiB}}\nconcurrency: {{limit: {LIMIT}}}\n\
          policy: {{min: 1, max: {COPIES}, idle_grace: 500ms, concurrency: {{target: {LIMIT}}}}}\n\
          ports: [{{name: web, port: 8080, protocol: http}}]\nroutes: [{{host: {HOST}, to: web}}]\n",
-        image = super::lab::OWN,
+        image = lab::OWN,
     )
 }
 

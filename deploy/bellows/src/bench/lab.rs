@@ -1,10 +1,10 @@
-//! The cluster of one part of the measurement, and how it is told what to run.
+//! The cluster of one measurement, and how it is told what to run.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bellows_proto::operator as wire;
-use bellows_proto::types::AppSpec;
+use bellows_proto::types::{AppSpec, ReplicaId};
 use bellows_runtime::image::Store;
 use bellows_runtime::image::build::{BuildConfig, Content, FileSpec};
 
@@ -14,6 +14,7 @@ use crate::connection::{self, Connection};
 use crate::dev::{demo, requests};
 use crate::failure::Failure;
 use crate::globals::Globals;
+use crate::verbs::logs::LogStream;
 
 /// Whoever is not there by then does not come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A cluster, and who speaks with it.
 pub struct Lab {
     pub parts: Parts,
-    connection: Connection,
+    pub connection: Connection,
     tenant: String,
 }
 
@@ -44,7 +45,7 @@ impl Lab {
     /// An image with one program without any library: `/bin/payload`.
     pub async fn tiny_image(&mut self, name: &str) -> Result<(), Failure> {
         let folder = self.parts.state.path();
-        let program = super::super::ground::tiny_image(folder)?.join("bin/payload");
+        let program = super::ground::tiny_image(folder)?.join("bin/payload");
         let file = FileSpec { path: "/bin/payload".into(), mode: 0o755, content: Content::File(program) };
         self.image(name, |store| store.build(name, &[file], &BuildConfig::default())).await
     }
@@ -86,6 +87,17 @@ impl Lab {
         Ok(self.connection.ask(async |client| client.list_replicas(request.clone()).await).await?.replicas)
     }
 
+    /// What the attempt before the present one wrote.
+    pub async fn previous_log(&self, replica: ReplicaId) -> Result<String, Failure> {
+        let request = wire::LogsRequest { replica: Some(replica), previous: true, ..Default::default() };
+        let mut stream = LogStream::open(self.connection.clone(), request).await?;
+        let mut text = Vec::new();
+        while let Some(data) = stream.next().await? {
+            text.extend(data);
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// Wants so many copies; returns the generation of the wish.
     pub async fn scale(&mut self, app: &str, replicas: u32) -> Result<u64, Failure> {
         let request = wire::ScaleRequest {
@@ -106,33 +118,37 @@ impl Lab {
 
     /// Until so many copies of the app run and no others.
     pub async fn copies(&mut self, app: &str, wanted: usize) -> Result<(), Failure> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let copies = self.replicas().await?.into_iter().filter(|copy| copy.app == app);
-            let (all, ready) = copies.fold((0, 0), |(all, ready), copy| (all + 1, ready + usize::from(copy.ready)));
-            if (all, ready) == (wanted, wanted) {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                let text = format!("{wanted} copies of {app} within {PATIENCE:?}: there are {all}, {ready} ready");
-                return Err(Failure::failed(text));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        self.until(LOOK_EVERY, &format!("{wanted} copies of {app}"), |all| {
+            let copies = all.iter().filter(|copy| copy.app == app);
+            copies.fold((0, 0), |(all, ready), copy| (all + 1, ready + usize::from(copy.ready))) == (wanted, wanted)
+        })
+        .await
     }
 
     /// Until no copy of any app runs.
     pub async fn nothing_runs(&mut self) -> Result<(), Failure> {
+        self.until(LOOK_EVERY, "the end of all copies", |all| all.is_empty()).await
+    }
+
+    /// Until this holds of the copies that run, which is looked at so often.
+    pub async fn until(
+        &mut self,
+        look_every: Duration,
+        what: &str,
+        holds: impl Fn(&[wire::Replica]) -> bool,
+    ) -> Result<(), Failure> {
         let end = Instant::now() + PATIENCE;
         loop {
-            let left = self.replicas().await?.len();
-            match left {
-                0 => return Ok(()),
-                _ if Instant::now() > end => {
-                    return Err(Failure::failed(format!("{left} copies have not ended within {PATIENCE:?}")));
-                }
-                _ => tokio::time::sleep(LOOK_EVERY).await,
+            let copies = self.replicas().await?;
+            if holds(&copies) {
+                return Ok(());
             }
+            if Instant::now() > end {
+                let ready = copies.iter().filter(|copy| copy.ready).count();
+                let there = format!("there are {} copies, {ready} ready; {}", copies.len(), self.parts.said());
+                return Err(Failure::failed(format!("waited {PATIENCE:?} in vain for {what}: {there}")));
+            }
+            tokio::time::sleep(look_every).await;
         }
     }
 
