@@ -2,7 +2,8 @@
 //!
 //! It stands between them and the real one (ptrace), so the code under test knows nothing of it: whatever call somebody adds is refused in its turn too.
 //! Not refused are calls that cannot fail, those that get memory for the allocator (a process that gets none ends: that is the death of a
-//! launcher, told elsewhere), and the wait for a futex.
+//! launcher, told elsewhere), the wait for a futex, and the way back from a container's network (a thread that cannot come back must not go on, so
+//! its process ends, and the next one adopts).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,9 +78,18 @@ pub struct Seen {
     pub refused: Option<(u64, i32)>,
     /// Whether that was after the launcher had said that the program runs.
     pub after_reply: bool,
+    /// The runtime's thread is in a container's network.
+    inside: bool,
 }
 
 impl Seen {
+    /// Whether the runtime comes back from a container's network by this call: it goes in by one and back by the next.
+    fn leads_back(&mut self, nr: u64) -> bool {
+        let moves = nr == libc::SYS_setns.cast_unsigned();
+        self.inside ^= moves;
+        moves && !self.inside
+    }
+
     /// Whether the actor made so many calls.
     pub fn reached(&self, actor: Actor, index: usize) -> bool {
         self.calls.get(&actor).is_some_and(|calls| calls.len() > index)
@@ -245,7 +255,7 @@ impl Tracer {
         let nr = registers.orig_rax;
         task.inside = Some((nr, None));
         task.counting &= !ends_order(task.actor, nr, registers.rdi);
-        if !task.counting || !can_fail(nr) {
+        if !task.counting || !can_fail(nr) || (task.actor == Actor::Runtime && self.seen.leads_back(nr)) {
             return;
         }
         let calls = self.seen.calls.entry(task.actor).or_default();
