@@ -21,9 +21,11 @@ use super::Error;
 use super::record::Record;
 
 /// Made ahead; three open files each.
-const READY: usize = 12;
+const READY: usize = 24;
+/// With so few left, there is no waiting for more to be made ready together.
+const LOW: usize = 6;
 /// Kept open for the next ones.
-const KEEP: usize = 24;
+const KEEP: usize = 32;
 /// Kept beside, closed: opening a file is four times as quick as making one, and the file system is not asked for inodes.
 const SPARE: usize = 256;
 /// Made ready again together: waking a thread costs as much as a folder.
@@ -87,6 +89,8 @@ struct State {
     next: u64,
     /// A batch is under way.
     clearing: bool,
+    /// Somebody waits for the rest.
+    hurry: bool,
     closing: bool,
 }
 
@@ -130,7 +134,7 @@ impl Folders {
     pub fn take(&self) -> Result<Folder, Error> {
         let mut state = self.shared.lock();
         let found = state.ready.pop();
-        if state.ready.len() == READY / 2 {
+        if state.ready.len() == LOW {
             self.shared.changed.notify_one();
         }
         if let Some(folder) = found {
@@ -160,7 +164,9 @@ impl Folders {
     /// Waits until nothing is left of what was given up.
     pub fn settle(&self) {
         let busy = |state: &mut State| state.clearing || !state.gone.is_empty();
-        let state = self.shared.lock();
+        let mut state = self.shared.lock();
+        state.hurry = true;
+        self.shared.changed.notify_one();
         drop(self.shared.cleared.wait_while(state, busy).unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -265,8 +271,8 @@ impl Shared {
     fn serve(&self) {
         let mut state = self.lock();
         while !state.closing {
-            let low = state.ready.len() <= READY / 2;
-            state = if state.gone.len() >= BATCH || low && !state.gone.is_empty() {
+            let hurry = state.hurry || state.ready.len() <= LOW;
+            state = if state.gone.len() >= BATCH || hurry && !state.gone.is_empty() {
                 self.clear(state)
             } else if state.ready.len() + state.gone.len() < READY {
                 self.fill(state)
@@ -330,7 +336,7 @@ impl Shared {
         let mut state = self.lock();
         state.ready.append(&mut ready);
         state.spare.append(&mut spare);
-        state.clearing = false;
+        (state.clearing, state.hurry) = (false, false);
         self.cleared.notify_all();
         state
     }
