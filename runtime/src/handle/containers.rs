@@ -21,6 +21,7 @@ use super::slots::Slot;
 use super::types::{Ended, Exit, LogFiles};
 use super::{Error, Shared, machine};
 use crate::kernel::cgroup::{CgroupError, Group};
+use crate::kernel::namespace;
 use crate::spec::ContainerId;
 
 /// The init's signal for "end everything at once"; the other side is `init/init.rs`.
@@ -254,7 +255,8 @@ pub fn conclude(file: &File, oom_kills: Option<u64>) -> io::Result<Ended> {
 }
 
 impl Life {
-    pub fn new(pidfd: OwnedFd, slot: Slot, record: File, place: Place, tenant: String) -> Self {
+    pub fn new(pidfd: OwnedFd, mut slot: Slot, record: File, place: Place, tenant: String) -> Self {
+        slot.trees = namespace::mounts_of(pidfd.as_fd()).ok();
         Self { pidfd, record, place, tenant, slot: Mutex::new(Some(slot)) }
     }
 

@@ -11,6 +11,7 @@ mod launchers;
 mod log;
 mod machine;
 mod record;
+mod remains;
 mod reserve;
 mod slots;
 mod stats;
@@ -234,6 +235,7 @@ impl Runtime {
 
     /// Waits until nothing is left of the containers that were forgotten: their files go in the background.
     pub fn settle(&self) {
+        self.slots.settle();
         self.containers.settle();
     }
 

@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::config::{Ipv4Subnet, PoolSizes};
+use super::remains::Remains;
 use crate::kernel::cgroup::{CgroupError, Cgroups, Group};
 use crate::kernel::{ids, mount, namespace};
 use crate::launch::{Layers, device_layer, shifted_devices};
@@ -79,6 +80,8 @@ pub struct Slot {
     image: Option<(PathBuf, OwnedFd)>,
     /// Whose packets its network has seen.
     tenant: Option<String>,
+    /// The mount namespace of the container that has it, where the kernel gives it out (Linux 6.11): its file trees outlive it by that.
+    pub trees: Option<OwnedFd>,
     /// CPU time that its cgroup had counted when its last container had ended.
     pub cpu_before_us: u64,
 }
@@ -154,7 +157,8 @@ impl Maker {
         let shared = self.devices.as_ref().map(|shared| shifted_devices(shared.as_fd(), userns.as_fd()));
         let devices = shared.transpose().map_err(failed("shift the device layer's owners"))?;
         let group = self.cgroups.group(&group_name(number))?;
-        Ok(Slot { number, first_id, group, network, devices, userns, image: None, tenant: None, cpu_before_us: 0 })
+        let (image, tenant, trees) = (None, None, None);
+        Ok(Slot { number, first_id, group, network, devices, userns, image, tenant, trees, cpu_before_us: 0 })
     }
 }
 
@@ -205,6 +209,12 @@ struct State {
 }
 
 impl State {
+    fn ready_for(&mut self, tenant: &str) -> Option<Slot> {
+        let fits = |slot: &Slot| slot.tenant.as_deref().is_none_or(|owner| owner == tenant);
+        let at = self.ready.iter().rposition(fits)?;
+        Some(self.ready.swap_remove(at))
+    }
+
     /// Whether nothing was taken or given back for so long; else how long until then.
     fn at_rest(&self, length: Duration) -> Result<(), Duration> {
         let left = self.last_use.map_or(Duration::ZERO, |last| length.saturating_sub(last.elapsed()));
@@ -224,6 +234,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Slots {
     shared: Arc<Shared>,
+    remains: Remains<(Slot, String)>,
     refiller: Option<JoinHandle<()>>,
 }
 
@@ -236,7 +247,10 @@ impl Slots {
         let shared = Arc::new(Shared { maker, sizes, state: Mutex::new(state), changed: Condvar::new() });
         let for_thread = Arc::clone(&shared);
         let refiller = std::thread::Builder::new().name("slots".to_owned()).spawn(move || for_thread.refill());
-        Ok(Self { shared, refiller: Some(refiller.map_err(SlotError::Thread)?) })
+        let for_remains = Arc::clone(&shared);
+        let remains = Remains::start(move |(slot, tenant)| for_remains.give_back(slot, tenant));
+        let remains = remains.map_err(SlotError::Thread)?;
+        Ok(Self { shared, remains, refiller: Some(refiller.map_err(SlotError::Thread)?) })
     }
 
     /// What slots are made of.
@@ -244,12 +258,20 @@ impl Slots {
         &self.shared.maker
     }
 
-    /// A slot for a container of `tenant`: made ahead if there is one, else made now.
+    /// A slot for a container of `tenant`: made ahead if there is one, or just given back, else made now.
     pub fn take(&self, tenant: &str) -> Result<Slot, SlotError> {
         let mut state = self.shared.lock();
         state.last_use = Some(Instant::now());
-        let fits = |slot: &Slot| slot.tenant.as_deref().is_none_or(|owner| owner == tenant);
-        let found = state.ready.iter().rposition(fits).map(|at| state.ready.swap_remove(at));
+        let mut found = state.ready_for(tenant);
+        while found.is_none() {
+            drop(state);
+            let back = self.remains.hurry();
+            state = self.shared.lock();
+            found = state.ready_for(tenant);
+            if !back {
+                break;
+            }
+        }
         // Only for work: a needless wake-up costs as much as a tenth of a launch.
         if !state.refilling && state.ready.len() < self.shared.sizes.ready && !state.absent.is_empty() {
             state.refilling = true;
@@ -261,35 +283,22 @@ impl Slots {
         }
     }
 
-    /// A container's slot after its end.
+    /// A container's slot after its end, when its file trees are gone.
     pub fn give_back(&self, mut slot: Slot, tenant: &str) {
-        slot.group.forget_peak();
-        slot.cpu_before_us = slot.group.cpu_us().unwrap_or(slot.cpu_before_us);
-        let untouched = slot.network.is_untouched();
-        if !untouched {
-            slot.tenant = Some(tenant.to_owned());
+        match slot.trees.take() {
+            Some(trees) => self.remains.take(trees, (slot, tenant.to_owned())),
+            None => self.shared.give_back(slot, tenant.to_owned()),
         }
-        let clean = untouched && !slot.group.is_stale();
-        let mut state = self.shared.lock();
-        let now = Instant::now();
-        state.last_use = Some(now);
-        let news = if clean {
-            state.ready.push(slot);
-            // One too many: from now on the thread looks for idle time.
-            state.ready.len() == self.shared.sizes.keep + 1
-        } else {
-            let until = if untouched { now } else { now + QUARANTINE };
-            let sooner = state.resting.front().is_none_or(|(first, _)| until < *first);
-            state.resting.push_back((until, slot));
-            sooner
-        };
-        if news {
-            self.shared.changed.notify_one();
-        }
+    }
+
+    /// Returns when the slots of all containers that have ended are back.
+    pub fn settle(&self) {
+        self.remains.settle();
     }
 
     /// Removes every slot that is not in use.
     pub fn close(&mut self) -> Result<(), CgroupError> {
+        self.remains.close();
         self.shared.lock().closing = true;
         self.shared.changed.notify_one();
         if let Some(refiller) = self.refiller.take()
@@ -315,6 +324,32 @@ impl Drop for Slots {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, mut slot: Slot, tenant: String) {
+        slot.group.forget_peak();
+        slot.cpu_before_us = slot.group.cpu_us().unwrap_or(slot.cpu_before_us);
+        let untouched = slot.network.is_untouched();
+        if !untouched {
+            slot.tenant = Some(tenant);
+        }
+        let clean = untouched && !slot.group.is_stale();
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.last_use = Some(now);
+        let news = if clean {
+            state.ready.push(slot);
+            // One too many: from now on the thread looks for idle time.
+            state.ready.len() == self.sizes.keep + 1
+        } else {
+            let until = if untouched { now } else { now + QUARANTINE };
+            let sooner = state.resting.front().is_none_or(|(first, _)| until < *first);
+            state.resting.push_back((until, slot));
+            sooner
+        };
+        if news {
+            self.changed.notify_one();
+        }
     }
 
     fn make_now(&self, mut state: MutexGuard<'_, State>) -> Result<Slot, SlotError> {
@@ -415,16 +450,16 @@ impl Shared {
     }
 
     /// A slot after its rest: fresh cgroups where memory was left behind, counters anew.
-    fn renew(&self, slot: Slot) {
-        let Slot { number, first_id, mut group, mut network, devices, userns, image, tenant, mut cpu_before_us } = slot;
-        let renewed = (|| {
-            if group.is_stale() {
-                group.remove()?;
-                group = self.maker.cgroups.group(&group_name(number))?;
-                cpu_before_us = 0;
+    fn renew(&self, mut slot: Slot) {
+        let number = slot.number;
+        let renewed = (move || {
+            if slot.group.is_stale() {
+                slot.group.remove()?;
+                slot.group = self.maker.cgroups.group(&group_name(number))?;
+                slot.cpu_before_us = 0;
             }
-            self.maker.networks.renew(&mut network)?;
-            Ok::<_, SlotError>(Slot { number, first_id, group, network, devices, userns, image, tenant, cpu_before_us })
+            self.maker.networks.renew(&mut slot.network)?;
+            Ok::<_, SlotError>(slot)
         })();
         let mut state = self.lock();
         match renewed {

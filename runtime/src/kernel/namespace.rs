@@ -26,8 +26,18 @@ pub fn inside_from<T>(home: BorrowedFd<'_>, network: BorrowedFd<'_>, work: impl 
 /// The PID namespace of the process behind `pidfd` (Linux 6.11).
 pub fn pids_of(pidfd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const PIDFD_GET_PID_NAMESPACE: libc::Ioctl = 0xff05;
+    namespace_of(pidfd, PIDFD_GET_PID_NAMESPACE)
+}
+
+/// Its mount namespace (Linux 6.11).
+pub fn mounts_of(pidfd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const PIDFD_GET_MNT_NAMESPACE: libc::Ioctl = 0xff03;
+    namespace_of(pidfd, PIDFD_GET_MNT_NAMESPACE)
+}
+
+fn namespace_of(pidfd: BorrowedFd<'_>, which: libc::Ioctl) -> io::Result<OwnedFd> {
     // SAFETY: a plain call on a descriptor of ours; the result is a new descriptor or -1.
-    match unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_PID_NAMESPACE, 0) } {
+    match unsafe { libc::ioctl(pidfd.as_raw_fd(), which, 0) } {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: just made, owned by nobody else.
         fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
