@@ -4,6 +4,7 @@
 //! a colon, a list of encodings): then whatever passes has one meaning. Fields that belong to one connection end here.
 
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -62,9 +63,9 @@ pub(crate) struct Sender {
 impl Request {
     /// Reads the head at the beginning of `bytes`; nothing when it is not whole yet.
     pub(crate) fn read(bytes: &[u8]) -> Result<Option<Self>, Bad> {
-        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MOST];
-        let mut head = httparse::Request::new(&mut fields);
-        let length = match head.parse(bytes) {
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MOST];
+        let mut head = httparse::Request::new(&mut []);
+        let length = match head.parse_with_uninit_headers(bytes, &mut fields) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) if bytes.len() >= HEAD_MOST => return Err(TOO_LARGE),
             Ok(httparse::Status::Partial) => return Ok(None),

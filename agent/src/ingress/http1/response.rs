@@ -1,5 +1,7 @@
 //! The head of an app's answer: read as strictly as a request's, and written anew for whoever asked.
 
+use std::mem::MaybeUninit;
+
 use super::framing::Framing;
 use super::hop::{Connection, is_hop};
 use super::request::{HEAD_MOST, Kind, number};
@@ -37,9 +39,10 @@ impl Response {
     /// Reads the head at the beginning of `bytes` and writes it for the asker `into`; nothing when it is not whole yet. Whether the
     /// asker's connection can go on is the second of the pair.
     pub(crate) fn read(bytes: &[u8], wish: Wish, into: &mut Vec<u8>) -> Result<Option<(Self, bool)>, Garbage> {
-        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MOST];
-        let mut head = httparse::Response::new(&mut fields);
-        let length = match head.parse(bytes) {
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MOST];
+        let mut head = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        let length = match parser.parse_response_with_uninit_headers(&mut head, bytes, &mut fields) {
             Ok(httparse::Status::Complete(length)) if length <= HEAD_MOST => length,
             Ok(httparse::Status::Partial) if bytes.len() < HEAD_MOST => return Ok(None),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Garbage("the head of its answer is too large")),
