@@ -196,6 +196,8 @@ pub(crate) fn wire_traffic(
         held: asked.held,
         arrivals: asked.arrivals,
         oldest_held_ms: asked.oldest_held.0,
+        refused: asked.refused,
+        last_refused: asked.last_refusal.map(|(why, ago)| wire::RefusedRequest { why, ago_ms: ago.0 }),
     };
     let copy = |(id, in_flight)| wire::ReplicaTraffic { id: Some(convert::wire_replica(id)), in_flight };
     wire::Traffic {

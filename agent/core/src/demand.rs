@@ -14,14 +14,14 @@ use crate::input::{Allowance, RunSpec, WhenCutOff};
 use crate::journal::Record;
 use crate::replica::{Phase, Replica};
 use crate::report::Reason;
-use crate::traffic::Demand;
+use crate::traffic::{Demand, Refused};
 use crate::units::{Instant, Millis};
 
 /// Without a request for an hour.
 const QUIET: Millis = Millis(3_600_000);
 
 /// What the leader hears of one app's demand at this ingress.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Asked {
     /// Requests that wait now.
     pub held: u32,
@@ -29,6 +29,10 @@ pub struct Asked {
     pub arrivals: u64,
     /// How long the oldest of the waiting ones has waited.
     pub oldest_held: Millis,
+    /// Requests that nobody served, since the session began.
+    pub refused: u64,
+    /// Why the last one of these was refused, and how long ago.
+    pub last_refusal: Option<(String, Millis)>,
 }
 
 /// All apps that were ever asked for here, and what may be started for them.
@@ -40,8 +44,8 @@ pub(crate) struct Asks {
     new: BTreeSet<AppId>,
     /// To be unsubscribed from in this step.
     dropped: BTreeSet<AppId>,
-    /// Arrivals of those that were unsubscribed from: no news, should they be asked for again.
-    quiet: BTreeMap<AppId, u64>,
+    /// What was counted of those that were unsubscribed from: no news, should they be asked for again.
+    quiet: BTreeMap<AppId, Past>,
     /// Whose counts have changed.
     changed: BTreeSet<AppId>,
     counted: BTreeSet<ReplicaId>,
@@ -51,11 +55,24 @@ pub(crate) struct Asks {
 struct App {
     held: u32,
     arrivals: u64,
-    /// Arrivals before the session: its leader does not hear of them.
-    before: u64,
+    refused: Refused,
+    /// Before the session: its leader does not hear of that.
+    before: Past,
     oldest_held: Option<Instant>,
     /// When the counts changed last.
     changed_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Past {
+    arrivals: u64,
+    refused: u64,
+}
+
+impl App {
+    fn past(&self) -> Past {
+        Past { arrivals: self.arrivals, refused: self.refused.count }
+    }
 }
 
 impl AgentCore {
@@ -70,10 +87,12 @@ impl AgentCore {
         if !self.asks.apps.contains_key(&app) {
             self.asks.new.insert(app);
         }
-        let before = self.asks.quiet.remove(&app).unwrap_or(0);
+        let before = self.asks.quiet.remove(&app).unwrap_or_default();
         let asked = self.asks.apps.entry(app).or_insert_with(|| App { before, ..App::default() });
-        let same = (asked.held, asked.arrivals) == (demand.held, demand.arrivals);
+        let same = (asked.held, asked.past())
+            == (demand.held, Past { arrivals: demand.arrivals, refused: demand.refused.count });
         (asked.held, asked.arrivals, asked.oldest_held) = (demand.held, demand.arrivals, demand.oldest_held);
+        asked.refused = demand.refused;
         if !same || self.asks.new.contains(&app) {
             asked.changed_at = now;
             self.asks.changed.insert(app);
@@ -92,8 +111,8 @@ impl AgentCore {
         let apps = self.asks.apps.iter().filter(|(app, asked)| quiet(asked) && !needed(**app));
         let gone: Vec<AppId> = apps.map(|(app, _)| *app).collect();
         for app in gone {
-            let arrivals = self.asks.apps.remove(&app).map_or(0, |asked| asked.arrivals);
-            self.asks.quiet.insert(app, arrivals);
+            let past = self.asks.apps.remove(&app).map(|asked| asked.past()).unwrap_or_default();
+            self.asks.quiet.insert(app, past);
             self.asks.new.remove(&app);
             self.asks.dropped.insert(app);
         }
@@ -167,7 +186,7 @@ impl AgentCore {
     /// A new leader knows nothing: it hears of every app that is asked for here, and of all counts.
     pub(crate) fn ask_anew(&mut self) {
         for asked in self.asks.apps.values_mut() {
-            asked.before = asked.arrivals;
+            asked.before = asked.past();
         }
         self.asks.new = self.asks.apps.keys().copied().collect();
         self.asks.dropped.clear();
@@ -192,10 +211,15 @@ impl AgentCore {
         if changed.is_empty() && counted.is_empty() {
             return;
         }
-        let asked = |app: &App| Asked {
-            held: app.held,
-            arrivals: app.arrivals - app.before.min(app.arrivals),
-            oldest_held: app.oldest_held.map_or(Millis(0), |since| now - since),
+        let asked = |app: &App| {
+            let refused = app.refused.count.saturating_sub(app.before.refused);
+            Asked {
+                held: app.held,
+                arrivals: app.arrivals.saturating_sub(app.before.arrivals),
+                oldest_held: app.oldest_held.map_or(Millis(0), |since| now - since),
+                refused,
+                last_refusal: (refused > 0).then(|| (app.refused.why.clone(), now - app.refused.at)),
+            }
         };
         let apps = changed.iter().filter_map(|app| Some((*app, asked(self.asks.apps.get(app)?)))).collect();
         let count = |id: &ReplicaId| Some((*id, self.replicas.get(id)?.seen.work.in_flight()));

@@ -175,10 +175,16 @@ impl App {
         let now = self.time.now();
         let mut state = self.lock();
         let moved = state.traffic.tick(now);
-        if !moved.is_empty() {
+        let refused = !moved.is_empty();
+        if refused {
             state.deliver(moved);
         }
-        state.traffic.wake_at(now)
+        let wake = state.traffic.wake_at(now);
+        drop(state);
+        if refused {
+            self.changed(false);
+        }
+        wake
     }
 
     /// What it is asked for; from now on the next change is told again.

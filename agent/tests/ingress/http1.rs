@@ -223,6 +223,18 @@ fn beyond_its_bounds_the_queue_answers_503_with_the_reason_and_when_to_come_back
     let said = rest(&mut first);
     assert!(said.contains("Retry-After: 5\r\n") && said.contains("no copy could take it within"), "{said}");
     assert!(said.ends_with("no copy is there\n"), "{said}");
+    let told = async {
+        loop {
+            let demand = house.ingress.changed().await;
+            if let Some((_, demand)) = demand.into_iter().find(|(_, demand)| demand.held == 0) {
+                return demand.refused;
+            }
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let told = runtime.block_on(async { tokio::time::timeout(crate::support::PATIENCE, told).await });
+    let refused = told.expect("whoever asks for copies hears that it waits no more");
+    assert!(refused.count == 2 && refused.why.ends_with("no copy is there"), "{refused:?}");
 }
 
 #[test]

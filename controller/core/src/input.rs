@@ -266,7 +266,7 @@ pub struct TrafficReport {
 }
 
 /// What an ingress counts of one app.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppTraffic {
     /// Which.
     pub app: AppId,
@@ -276,6 +276,12 @@ pub struct AppTraffic {
     pub arrivals: u64,
     /// How long the oldest of the waiting ones has waited.
     pub oldest_held: Millis,
+    /// Requests that the ingress refused since the session began.
+    #[serde(default)]
+    pub refused: u64,
+    /// Why it refused the last one, and how long ago.
+    #[serde(default)]
+    pub last_refusal: Option<(String, Millis)>,
 }
 
 /// News of a node.

@@ -236,6 +236,10 @@ impl Teller {
             let (app, count) = (self.lab.app(app), number(count));
             return self.lab.hold(node, app, if verb == "hold" { count as u32 } else { 0 }, count);
         }
+        if let ("refuse", [app, count]) = (verb, rest) {
+            let (app, count) = (self.lab.app(app), number(count));
+            return self.lab.refuse(node, app, count as u32);
+        }
         let agent = self.agent(node);
         match (verb, rest) {
             ("silence", []) => agent.silent = true,

@@ -10,7 +10,7 @@ use bellows_proto::types;
 
 use super::spec::port_to_wire;
 use super::traffic::route_to_wire;
-use super::words::{digest_from_wire, fence_to_wire, replica_id_from_wire, replica_id_to_wire};
+use super::words::{digest_from_wire, fence_to_wire, replica_id_from_wire, replica_id_to_wire, shortened};
 use super::{Malformed, Result, each};
 
 /// Apps in one message: ten for each copy of the largest node.
@@ -114,6 +114,8 @@ pub(crate) fn traffic_report_from_wire(told: wire::Traffic) -> Result<TrafficRep
         held: app.held,
         arrivals: app.arrivals,
         oldest_held: Millis(app.oldest_held_ms),
+        refused: app.refused,
+        last_refusal: app.last_refused.map(|last| (shortened(last.why), Millis(last.ago_ms))),
     };
     let copy = |copy: wire::ReplicaTraffic| Ok((replica_id_from_wire("id", copy.id)?, copy.in_flight));
     let replicas = each("replicas", told.replicas, copy)?;

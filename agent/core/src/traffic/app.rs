@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Demand;
 use super::choose::choose;
 use super::copy::Copy;
 use super::hold::{Queue, Refusal, Ticket};
 use super::route::{HereCopy, Owner, Terms, ToldCopy, Update};
+use super::{Demand, Refused};
 use crate::ids::ReplicaId;
 use crate::units::{Bytes, Instant};
 
@@ -82,6 +82,7 @@ pub struct AppTraffic {
     waiting: String,
     copies: BTreeMap<ReplicaId, Copy>,
     queue: Queue,
+    refused: Refused,
     arrivals: u64,
     /// Arrivals by other ingresses are not in `arrivals`; tickets count both.
     tickets: u64,
@@ -179,7 +180,7 @@ impl AppTraffic {
         for (ticket, waited) in self.queue.overdue(now, &self.terms.hold) {
             self.queue.leave(ticket);
             let why = self.why_waiting();
-            moved.push(Moved { ticket, verdict: Verdict::Refuse(Refusal::TooLong { waited, why }) });
+            moved.push(Moved { ticket, verdict: self.refuse(now, Refusal::TooLong { waited, why }) });
         }
         moved
     }
@@ -252,6 +253,7 @@ impl AppTraffic {
             held: self.queue.len(),
             arrivals: self.arrivals,
             oldest_held: self.queue.oldest(),
+            refused: self.refused.clone(),
         }
     }
 
@@ -270,8 +272,13 @@ impl AppTraffic {
         request.tried.clear();
         match self.queue.join(request.ticket, request.since, request.bytes, &self.terms.hold) {
             Ok(()) => Verdict::Hold,
-            Err(refusal) => Verdict::Refuse(refusal),
+            Err(refusal) => self.refuse(now, refusal),
         }
+    }
+
+    fn refuse(&mut self, now: Instant, refusal: Refusal) -> Verdict {
+        self.refused = Refused { count: self.refused.count + 1, why: refusal.to_string(), at: now };
+        Verdict::Refuse(refusal)
     }
 
     fn chosen(&self, now: Instant, tried: &[ReplicaId]) -> Option<ReplicaId> {

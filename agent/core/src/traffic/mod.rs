@@ -41,4 +41,18 @@ pub struct Demand {
     pub arrivals: u64,
     /// When the oldest that waits came, in milliseconds of the ingress's clock.
     pub oldest_held: Option<crate::units::Instant>,
+    /// Those that nobody served.
+    #[serde(default)]
+    pub refused: Refused,
+}
+
+/// Requests that an ingress refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Refused {
+    /// Ever.
+    pub count: u64,
+    /// Why the last one was, in words; nothing where none was.
+    pub why: String,
+    /// When, in milliseconds of the ingress's clock.
+    pub at: crate::units::Instant,
 }

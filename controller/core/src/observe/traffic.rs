@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::autoscale::policy::Demand;
 use crate::ids::{AppId, NodeId, ReplicaId, SessionId};
-use crate::input::TrafficReport;
+use crate::input::{AppTraffic, TrafficReport};
 use crate::limits::Limits;
 use crate::time::Instant;
 use crate::turn::Turn;
@@ -25,12 +25,16 @@ pub struct Requests {
 }
 
 /// What one ingress said last.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Ingress {
     /// Requests that wait there.
     pub held: u32,
     /// Requests that have come there since its session began.
     pub arrivals: u64,
+    /// Of these, those that nobody served.
+    pub refused: u64,
+    /// Why the last one of them was refused, and when.
+    pub last_refusal: Option<(String, Instant)>,
     /// When it said so, or subscribed.
     pub at: Instant,
     /// In the session that is open now; else the counts are those of the last one.
@@ -113,7 +117,7 @@ impl Turn<'_> {
         for app in apps {
             let at = self.now;
             let requests = &mut self.world.apps.entry(app).or_default().requests;
-            let unheard = Ingress { held: 0, arrivals: 0, at, current: false };
+            let unheard = Ingress { at, ..Ingress::default() };
             requests.ingresses.entry(node).or_insert(unheard);
             if let Some(seen) = self.world.node_mut(node) {
                 seen.asks_for.insert(app);
@@ -153,8 +157,10 @@ impl Turn<'_> {
             let before = if ingress.current { ingress.arrivals } else { 0 };
             let since = if ingress.current { ingress.at } else { now };
             requests.held = requests.held - u64::from(ingress.held) + u64::from(told.held);
-            *ingress = Ingress { held: told.held, arrivals: told.arrivals, at: now, current: true };
-            requests.arrivals.note(since, now, told.arrivals.saturating_sub(before), window);
+            let last_refusal = told.last_refusal.map(|(why, ago)| (why, Instant(now.0.saturating_sub(ago.0))));
+            let AppTraffic { held, arrivals, refused, .. } = told;
+            *ingress = Ingress { held, arrivals, refused, last_refusal, at: now, current: true };
+            requests.arrivals.note(since, now, arrivals.saturating_sub(before), window);
             self.world.demand.insert(told.app);
         }
     }

@@ -52,6 +52,7 @@ impl View<'_> {
         if let Some(seen) = self.app_seen(id) {
             answers.extend(self.explain_unplaced(seen));
             answers.extend(self.explain_waiting(seen));
+            answers.extend(self.explain_refusals(seen));
             answers.extend(self.explain_replacement(id, seen));
         }
         answers.extend(ends);
@@ -120,6 +121,22 @@ impl View<'_> {
         }
         let first = (!facts.is_empty()).then(|| facts.remove(0))?;
         Some(Answer::new("What is being waited for?", first, facts))
+    }
+
+    fn explain_refusals(&self, seen: &AppSeen) -> Option<Answer> {
+        let (now, ingresses) = (self.now(), &seen.requests.ingresses);
+        let told = ingresses.iter().filter_map(|(node, ingress)| Some((node, ingress, ingress.last_refusal.as_ref()?)));
+        let facts: Vec<String> = told
+            .map(|(node, ingress, (why, at))| {
+                format!("{} at {}, the last one {} ago: {why}", ingress.refused, self.node_name(*node), now - *at)
+            })
+            .collect();
+        let refused: u64 = ingresses.values().map(|ingress| ingress.refused).sum();
+        let answer = format!(
+            "{} since their ingresses' sessions began",
+            count(refused, "request was refused", "requests were refused")
+        );
+        (!facts.is_empty()).then(|| Answer::new("Which requests were refused, and why?", answer, facts))
     }
 
     fn explain_replacement(&self, id: AppId, seen: &AppSeen) -> Option<Answer> {

@@ -76,7 +76,7 @@ impl Agent {
         };
         let live = self.copies.values().filter(|copy| copy.report.ended.is_none());
         let replicas = live.map(|copy| (copy.report.id, busy(copy))).collect();
-        TrafficReport { apps: self.asks.values().copied().collect(), replicas }
+        TrafficReport { apps: self.asks.values().cloned().collect(), replicas }
     }
 
     pub fn learn_entrances(&mut self, whole: bool, apps: Vec<Entrance>, gone: &[AppId]) {

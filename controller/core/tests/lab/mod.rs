@@ -226,11 +226,25 @@ impl Lab {
 
     /// Requests wait at an ingress; the leader hears of it at once.
     pub fn hold(&mut self, node: NodeId, app: AppId, held: u32, arrivals: u64) {
+        self.asked_for(node, app, |asked| (asked.held, asked.arrivals) = (held, asked.arrivals + arrivals));
+    }
+
+    /// So many that waited have waited too long.
+    pub fn refuse(&mut self, node: NodeId, app: AppId, count: u32) {
+        self.asked_for(node, app, |asked| {
+            asked.held -= count;
+            asked.refused += u64::from(count);
+            asked.last_refusal = Some(("no copy could take it within 10 s".to_owned(), Millis(0)));
+        });
+    }
+
+    fn asked_for(&mut self, node: NodeId, app: AppId, change: impl FnOnce(&mut AppTraffic)) {
         let Some(agent) = self.agents.get_mut(&node) else { return };
         let new = !agent.asks.contains_key(&app);
         let asked = agent.asks.entry(app).or_insert(AppTraffic { app, ..AppTraffic::default() });
-        (asked.held, asked.arrivals) = (held, asked.arrivals + arrivals);
-        let report = TrafficReport { apps: vec![*asked], replicas: Vec::new() };
+        change(asked);
+        let held = asked.held;
+        let report = TrafficReport { apps: vec![asked.clone()], replicas: Vec::new() };
         let news = agent.start_by_allowance(self.now, app, held);
         let Some(session) = agent.session.filter(|_| agent.live && !agent.silent) else { return };
         if let Some(report) = news {

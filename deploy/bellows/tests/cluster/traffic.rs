@@ -4,6 +4,7 @@ mod faults;
 
 use std::net::Ipv4Addr;
 
+use super::support::events::Events;
 use super::support::http;
 use super::support::machine;
 use super::support::parts::free_port;
@@ -33,6 +34,35 @@ fn from_zero_copies_a_request_to_any_node_is_served() {
     for node in nodes {
         assert_eq!(http::body(node, "/"), "busybox serves\n", "asked at {node}");
     }
+    bench.end();
+}
+
+/// Whoever waits hears why; so does the operator, afterwards; and a copy that was started in vain goes.
+#[test]
+fn an_app_that_never_listens_is_explained() {
+    let Some(_machine) = machine(&["busybox"]) else { return };
+    let bench = with_busybox(&["--nodes", "1"]);
+    let cli = &bench.dev.cli;
+    let listen = free_port();
+    let mute = web(listen).replace("[/bin/httpd, -f, -p, \"8080\", -h, /www]", "[sleep, \"1000\"]");
+    cli.apply(&(mute + "hold: {time: 2s}\n"), &[]);
+    let node = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 1), listen));
+    let until = std::time::Instant::now() + PATIENCE;
+    let said = loop {
+        match http::get(node, "/") {
+            Ok(said) => break said,
+            Err(_) => assert!(std::time::Instant::now() < until, "nobody listens on {node}"),
+        }
+        std::thread::yield_now();
+    };
+    assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("no copy could take it within 2"), "{said}");
+    assert!(said.contains("1 starting"), "{said}");
+    let mut events = Events::follow(cli);
+    events.until("the end of the copy that was started", PATIENCE, |_| cli.replicas("web").is_empty().then_some(()));
+    let told = cli.json(&["explain", "web"]).to_string();
+    assert!(told.contains("1 request was refused"), "{told}");
+    assert!(told.contains("1 at node-1, the last one ") && told.contains("no copy could take it within 2"), "{told}");
+    drop(events);
     bench.end();
 }
 

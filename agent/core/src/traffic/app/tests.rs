@@ -100,7 +100,8 @@ fn the_queue_is_bounded_in_number_bytes_and_time() {
     let [over] = &app.tick(at(50))[..] else { panic!("one is overdue") };
     let Verdict::Refuse(why) = &over.verdict else { panic!("it is refused") };
     assert_eq!(why.to_string(), "no copy could take it within 50ms: no copy is there");
-    assert_eq!(app.demand().held, 1);
+    let Demand { held, refused, .. } = app.demand();
+    assert_eq!((held, refused), (1, Refused { count: 3, why: why.to_string(), at: at(50) }));
     assert_eq!(app.removed().len(), 1);
     assert_eq!(app.demand().held, 0);
 }
