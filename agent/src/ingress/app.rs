@@ -128,6 +128,7 @@ impl App {
         state.deliver(moved);
         drop(state);
         self.changed(false);
+        self.changes.queued.notify_one(); // who waits may have less time than before
     }
 
     /// Nothing more is heard of copies elsewhere.

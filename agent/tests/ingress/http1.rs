@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
-use bellows_agent_core::traffic::Terms;
+use bellows_agent_core::traffic::{Terms, Update};
 
-use crate::support::{House, Server, free_port, head, hold, read, replica, rest};
+use crate::support::{APP, House, Server, free_port, head, hold, read, replica, rest};
 
 #[test]
 fn a_request_reaches_the_app_with_where_it_came_from_and_without_fields_of_its_connection() {
@@ -235,6 +235,18 @@ fn beyond_its_bounds_the_queue_answers_503_with_the_reason_and_when_to_come_back
     let told = runtime.block_on(async { tokio::time::timeout(crate::support::PATIENCE, told).await });
     let refused = told.expect("whoever asks for copies hears that it waits no more");
     assert!(refused.count == 2 && refused.why.ends_with("no copy is there"), "{refused:?}");
+}
+
+#[test]
+fn whoever_waits_hears_of_new_terms() {
+    let house = House::new(free_port(), Terms::default());
+    let mut stream = house.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+    wait(|| house.ingress.demand().iter().any(|(_, demand)| demand.held == 1));
+    let waiting = "its image is on its way".to_owned();
+    house.ingress.routes(APP, Update { version: 2, terms: hold(1, 2_000), waiting, ..Update::default() });
+    let said = rest(&mut stream);
+    assert!(said.contains("no copy could take it within 2") && said.ends_with("; its image is on its way\n"), "{said}");
 }
 
 #[test]

@@ -162,6 +162,7 @@ impl Turn<'_> {
             *ingress = Ingress { held, arrivals, refused, last_refusal, at: now, current: true };
             requests.arrivals.note(since, now, arrivals.saturating_sub(before), window);
             self.world.demand.insert(told.app);
+            self.world.tell_waiting(told.app);
         }
     }
 

@@ -313,7 +313,16 @@ impl World {
             node.unmeasured += unmeasured;
         }
         self.touch_figures(at);
+        self.tell_waiting(app);
         slot
+    }
+
+    /// The reason for which requests for this app wait may be another one now.
+    pub fn tell_waiting(&mut self, app: AppId) {
+        let waits = |seen: &AppSeen| seen.requests.held > 0 && seen.routes.is_some();
+        if self.apps.get(&app).is_some_and(waits) {
+            self.news.revised.insert(app);
+        }
     }
 
     /// Ends to watch a copy.
@@ -380,6 +389,7 @@ impl World {
         if seen.elastic.is_some() {
             self.demand.insert(app);
         }
+        self.tell_waiting(app);
         result
     }
 

@@ -89,6 +89,7 @@ impl Turn<'_> {
         seen.unplaced = Some(Unplaced { count: missing, since, refused, text: text.clone(), facts });
         self.world.unplaced.insert(app);
         if news {
+            self.world.tell_waiting(app);
             self.tell(EventKind::Unplaced, About::app(app), Reason::new("no_room", text));
         }
     }

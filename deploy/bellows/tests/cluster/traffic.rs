@@ -56,7 +56,7 @@ fn an_app_that_never_listens_is_explained() {
         std::thread::yield_now();
     };
     assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("no copy could take it within 2"), "{said}");
-    assert!(said.contains("1 starting"), "{said}");
+    assert!(said.contains("1 starting") && said.contains("but none listens yet"), "{said}");
     let mut events = Events::follow(cli);
     events.until("the end of the copy that was started", PATIENCE, |_| cli.replicas("web").is_empty().then_some(()));
     let told = cli.json(&["explain", "web"]).to_string();
