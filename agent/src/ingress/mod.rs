@@ -9,6 +9,7 @@
 
 mod answer;
 mod app;
+mod balance;
 mod buffer;
 mod changes;
 mod dial;
@@ -169,7 +170,7 @@ impl Ingress {
                     tokio::task::spawn_local(keep_time(shared.clone()));
                     shared.tls.clone().map(|tls| tokio::task::spawn_local(tls.look_after()));
                 }
-                Thread::run(shared, Pool::new(dial, open), closing).await;
+                Thread::run(number, shared, Pool::new(dial, open), closing).await;
             };
             threads.push(start_thread(number, life).map_err(IngressError::Thread)?);
         }

@@ -11,6 +11,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use super::app::App;
+use super::balance::Balance;
 use super::changes::Changes;
 use super::link::Trust;
 use super::time::Time;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) entrances: watch::Sender<Arc<Entrances>>,
     pub(crate) changes: Arc<Changes>,
+    pub(crate) balance: Balance,
     pub(crate) time: Time,
     apps: Mutex<BTreeMap<AppId, Arc<App>>>,
     /// Copies of this node that may get requests, with their apps.
@@ -55,6 +57,7 @@ impl Shared {
             tls: tls.map(Arc::new),
             entrances: watch::channel(Arc::default()).0,
             changes: Arc::default(),
+            balance: Balance::new(config.threads.max(1)),
             time: Time::start(),
             apps: Mutex::default(),
             here: RwLock::default(),

@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::Closing;
 use super::app::{App, Seat, Target};
+use super::balance::{Arrival, Present};
 use super::http1::client::Client;
 use super::http1::request::Sender;
 use super::http1::upstream::{Place, Pool};
@@ -51,6 +52,7 @@ pub(crate) struct Port {
 
 /// What one thread has.
 pub(crate) struct Thread {
+    pub(crate) number: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Pool,
     pool2: Pool2,
@@ -76,10 +78,11 @@ impl Drop for UnderWay {
 
 impl Thread {
     /// The thread's whole life.
-    pub(crate) async fn run(shared: Arc<Shared>, pool: Pool, mut closing: watch::Receiver<Closing>) {
+    pub(crate) async fn run(number: usize, shared: Arc<Shared>, pool: Pool, mut closing: watch::Receiver<Closing>) {
         let mut entrances = shared.entrances.subscribe();
         let first = entrances.borrow_and_update().clone();
         let thread = Rc::new(Self {
+            number,
             shared,
             pool,
             pool2: Pool2::default(),
@@ -94,6 +97,7 @@ impl Thread {
         });
         tokio::task::spawn_local(wire::watch());
         tokio::task::spawn_local(thread.clone().sweep());
+        tokio::task::spawn_local(thread.clone().take_arrivals());
         thread.serve_links();
         loop {
             thread.listen();
@@ -230,7 +234,7 @@ impl Thread {
     async fn accept(self: Rc<Self>, listener: TcpListener, port: u16) {
         loop {
             match listener.accept().await {
-                Ok((stream, from)) => self.clone().welcome(stream, from.ip(), port),
+                Ok((stream, from)) => self.clone().accepted(stream, from.ip(), port),
                 Err(error) => {
                     tracing::warn!(port, %error, "cannot accept a connection");
                     tokio::time::sleep(SHORT_OF_BREATH).await;
@@ -239,19 +243,54 @@ impl Thread {
         }
     }
 
+    /// For this thread, or for one that has fewer connections.
+    fn accepted(self: Rc<Self>, stream: TcpStream, from: IpAddr, listen: u16) {
+        let Some(other) = self.shared.balance.lighter(self.number) else { return self.welcome(stream, from, listen) };
+        match stream.into_std() {
+            Ok(stream) => {
+                if let Err(arrival) = self.shared.balance.give(other, Arrival { stream, from, listen }) {
+                    self.arrived(arrival);
+                }
+            }
+            Err(error) => tracing::warn!(listen, %error, "a connection cannot be given to another thread"),
+        }
+    }
+
+    /// Connections that other threads have accepted.
+    async fn take_arrivals(self: Rc<Self>) {
+        let Some(mut arrivals) = self.shared.balance.arrivals(self.number) else { return };
+        while let Some(arrival) = arrivals.recv().await {
+            self.clone().arrived(arrival);
+        }
+    }
+
+    fn arrived(self: Rc<Self>, Arrival { stream, from, listen }: Arrival) {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => self.welcome(stream, from, listen),
+            Err(error) => tracing::warn!(listen, %error, "a connection cannot be taken from another thread"),
+        }
+    }
+
     fn welcome(self: Rc<Self>, stream: TcpStream, address: IpAddr, listen: u16) {
+        let present = Present::at(self.clone());
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone at once");
             return;
         }
         let Some((protocol, secure)) = self.entrances.borrow().spoken(listen) else { return };
         if protocol == Protocol::Tcp {
-            tokio::task::spawn_local(tcp::serve(self, Socket::new(stream), listen));
+            tokio::task::spawn_local(async move {
+                tcp::serve(self, Socket::new(stream), listen).await;
+                drop(present);
+            });
             return;
         }
         let sender = Sender { address: address.to_canonical(), secure: false, grpc: false };
         if secure || self.shared.tls.as_ref().is_some_and(|tls| tls.shared_ports.contains(&listen)) {
-            tokio::task::spawn_local(self.secure(stream, Sender { secure: true, ..sender }, listen));
+            tokio::task::spawn_local(async move {
+                self.secure(stream, Sender { secure: true, ..sender }, listen).await;
+                drop(present);
+            });
             return;
         }
         let client = Client { wire: Socket::new(stream), sender, listen, thread: self.clone() };
@@ -259,6 +298,7 @@ impl Thread {
             if let Some((socket, read)) = client.serve().await {
                 Box::pin(self.begun(socket, read, sender, listen)).await;
             }
+            drop(present);
         });
     }
 
