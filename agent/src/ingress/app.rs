@@ -1,6 +1,6 @@
 //! One app's traffic, shared by the threads: the pure decisions under one lock, and whoever waits for one.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,10 +57,10 @@ pub(crate) struct App {
 #[derive(Default)]
 struct State {
     traffic: AppTraffic,
-    waiting: HashMap<Ticket, oneshot::Sender<Result<Target, Refusal>>>,
-    targets: HashMap<ReplicaId, Target>,
+    waiting: BTreeMap<Ticket, oneshot::Sender<Result<Target, Refusal>>>,
+    targets: BTreeMap<ReplicaId, Target>,
     /// Other ingresses that wait for room in copies of this node.
-    watched: HashMap<ReplicaId, Vec<oneshot::Sender<()>>>,
+    watched: BTreeMap<ReplicaId, Vec<oneshot::Sender<()>>>,
     removed: bool,
 }
 

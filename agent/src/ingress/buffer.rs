@@ -42,6 +42,14 @@ impl Buffer {
         self.filled.end += count;
     }
 
+    /// Puts bytes before what is there, if as many were passed on; false, and nothing done, if not.
+    pub(crate) fn prepend(&mut self, bytes: &[u8]) -> bool {
+        let Some(start) = self.filled.start.checked_sub(bytes.len()) else { return false };
+        self.bytes[start..self.filled.start].copy_from_slice(bytes);
+        self.filled.start = start;
+        true
+    }
+
     /// So many were passed on.
     pub(crate) fn consume(&mut self, count: usize) {
         self.filled.start += count;
@@ -95,6 +103,18 @@ impl Drop for Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_passed_on_leaves_room_in_front() {
+        let mut buffer = Lent::new();
+        buffer.room()[..6].copy_from_slice(b"longer");
+        buffer.grew(6);
+        buffer.consume(4);
+        assert!(buffer.prepend(b"bett"));
+        assert_eq!(buffer.filled(), b"better");
+        assert!(!buffer.prepend(b"x") && buffer.prepend(b""));
+        assert_eq!(buffer.filled(), b"better");
+    }
 
     #[test]
     fn what_is_left_moves_to_the_front_when_the_end_is_reached() {

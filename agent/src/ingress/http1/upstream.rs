@@ -1,7 +1,7 @@
 //! Connections to copies on this node: made in the copy's own network, kept for the next request for a short while.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const KEPT: Duration = Duration::from_secs(1);
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// Which copy, and which of its ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) replica: ReplicaId,
     pub(crate) attempt: u32,
@@ -79,7 +79,7 @@ impl Drop for Counted {
 pub(crate) struct Pool {
     dial: Arc<dyn Dial>,
     pub(crate) open: Arc<Open>,
-    idle: RefCell<HashMap<Place, Vec<(Instant, Upstream)>>>,
+    idle: RefCell<BTreeMap<Place, Vec<(Instant, Upstream)>>>,
 }
 
 impl Pool {
@@ -91,7 +91,7 @@ impl Pool {
     pub(crate) async fn take(&self, place: Place) -> std::io::Result<Upstream> {
         match self.kept(&place) {
             Some(kept) => Ok(kept),
-            None => self.connect(place).await,
+            None => Box::pin(self.connect(place)).await,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Connections to apps that speak HTTP/2: few, each for many requests at once, closed when nobody has used them for a while.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ const KEPT: Duration = Duration::from_secs(10);
 
 /// A thread's connections.
 #[derive(Default)]
-pub(crate) struct Pool2(RefCell<HashMap<Place, Rc<Door>>>);
+pub(crate) struct Pool2(RefCell<BTreeMap<Place, Rc<Door>>>);
 
 /// Those to one place. One is made at a time: a burst of requests shares it.
 #[derive(Default)]
@@ -58,7 +58,7 @@ impl Pool2 {
         if let Some(stream) = door.stream().await {
             return Ok(stream);
         }
-        let connection = connect(pool, place).await?;
+        let connection = Box::pin(connect(pool, place)).await?;
         door.open.borrow_mut().push(connection);
         door.stream().await.ok_or_else(|| std::io::ErrorKind::ConnectionReset.into())
     }

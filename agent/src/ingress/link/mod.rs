@@ -174,7 +174,7 @@ impl Links {
         };
         match ready {
             Some(link) => Ok(link),
-            None => self.connect(trust, owner).await,
+            None => Box::pin(self.connect(trust, owner)).await,
         }
     }
 
