@@ -17,11 +17,11 @@ use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use super::folders::{Folder, Folders, Place};
 use super::here::Here;
 use super::record::{self, Record};
+use super::remains::Trees;
 use super::slots::Slot;
 use super::types::{Ended, Exit, LogFiles};
 use super::{Error, Shared, machine};
 use crate::kernel::cgroup::{CgroupError, Group};
-use crate::kernel::namespace;
 use crate::spec::ContainerId;
 
 /// The init's signal for "end everything at once"; the other side is `init/init.rs`.
@@ -256,7 +256,7 @@ pub fn conclude(file: &File, oom_kills: Option<u64>) -> io::Result<Ended> {
 
 impl Life {
     pub fn new(pidfd: OwnedFd, mut slot: Slot, record: File, place: Place, tenant: String) -> Self {
-        slot.trees = namespace::mounts_of(pidfd.as_fd()).ok();
+        slot.trees = Trees::of(pidfd.as_fd());
         Self { pidfd, record, place, tenant, slot: Mutex::new(Some(slot)) }
     }
 

@@ -25,7 +25,7 @@ const READY: usize = 24;
 /// With so few left, there is no waiting for more to be made ready together.
 const LOW: usize = 6;
 /// Kept open for the next ones.
-const KEEP: usize = 32;
+const KEEP: usize = 24;
 /// Kept beside, closed: opening a file is four times as quick as making one, and the file system is not asked for inodes.
 const SPARE: usize = 256;
 /// Made ready again together: waking a thread costs as much as a folder.

@@ -4,12 +4,44 @@
 //! short life takes. So the namespace is kept by a descriptor beyond the last process, and that is closed here, while the next container is launched
 //! already. Until then what the trees hold is charged to the slot's cgroup, so the slot comes back afterwards.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use crate::kernel::namespace;
+
 /// So many wait at most; whoever brings one more does it alone.
 const MOST: usize = 12;
+
+/// Of so many containers the trees are kept at a time: each is a descriptor, and a thousand containers need nearly all that a process may have.
+const KEPT: usize = 128;
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// The file trees of one container.
+#[derive(Debug)]
+pub struct Trees(#[allow(dead_code, reason = "kept to be dropped")] OwnedFd);
+
+impl Trees {
+    /// Of a container by its first process, where the kernel gives them out (Linux 6.11) and not too many are kept already.
+    pub fn of(pidfd: BorrowedFd<'_>) -> Option<Self> {
+        (HELD.load(Ordering::Relaxed) < KEPT)
+            .then(|| namespace::mounts_of(pidfd.as_fd()).ok())
+            .flatten()
+            .map(Self::keep)
+    }
+
+    fn keep(namespace: OwnedFd) -> Self {
+        HELD.fetch_add(1, Ordering::Relaxed);
+        Self(namespace)
+    }
+}
+
+impl Drop for Trees {
+    fn drop(&mut self) {
+        HELD.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Trees to let go of, and what becomes of `T` then.
 pub struct Remains<T> {
@@ -25,7 +57,7 @@ struct Shared<T> {
 }
 
 struct State<T> {
-    waiting: Vec<(OwnedFd, T)>,
+    waiting: Vec<(Trees, T)>,
     /// The thread is at work on some.
     busy: bool,
     closing: bool,
@@ -43,7 +75,7 @@ impl<T: Send + 'static> Remains<T> {
     }
 
     /// Trees that nobody uses any more.
-    pub fn take(&self, trees: OwnedFd, rest: T) {
+    pub fn take(&self, trees: Trees, rest: T) {
         let mut state = self.shared.lock();
         if state.waiting.len() < MOST && !state.closing {
             state.waiting.push((trees, rest));
@@ -124,13 +156,12 @@ impl<T> std::fmt::Debug for Remains<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;
 
-    fn tree() -> OwnedFd {
-        std::fs::File::open("/").expect("a folder").into()
+    fn tree() -> Trees {
+        Trees::keep(std::fs::File::open("/").expect("a folder").into())
     }
 
     #[test]

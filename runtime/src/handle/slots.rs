@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::config::{Ipv4Subnet, PoolSizes};
-use super::remains::Remains;
+use super::remains::{Remains, Trees};
 use crate::kernel::cgroup::{CgroupError, Cgroups, Group};
 use crate::kernel::{ids, mount, namespace};
 use crate::launch::{Layers, device_layer, shifted_devices};
@@ -80,8 +80,8 @@ pub struct Slot {
     image: Option<(PathBuf, OwnedFd)>,
     /// Whose packets its network has seen.
     tenant: Option<String>,
-    /// The mount namespace of the container that has it, where the kernel gives it out (Linux 6.11): its file trees outlive it by that.
-    pub trees: Option<OwnedFd>,
+    /// The file trees of the container that has it, which outlive it by this.
+    pub trees: Option<Trees>,
     /// CPU time that its cgroup had counted when its last container had ended.
     pub cpu_before_us: u64,
 }
