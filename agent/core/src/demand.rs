@@ -89,11 +89,10 @@ impl AgentCore {
         }
         let before = self.asks.quiet.remove(&app).unwrap_or_default();
         let asked = self.asks.apps.entry(app).or_insert_with(|| App { before, ..App::default() });
-        let same = (asked.held, asked.past())
-            == (demand.held, Past { arrivals: demand.arrivals, refused: demand.refused.count });
+        let was = (asked.held, asked.past());
         (asked.held, asked.arrivals, asked.oldest_held) = (demand.held, demand.arrivals, demand.oldest_held);
         asked.refused = demand.refused;
-        if !same || self.asks.new.contains(&app) {
+        if (asked.held, asked.past()) != was || self.asks.new.contains(&app) {
             asked.changed_at = now;
             self.asks.changed.insert(app);
         }

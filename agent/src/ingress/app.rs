@@ -126,9 +126,12 @@ impl App {
         }
         let moved = state.traffic.update(now, update);
         state.deliver(moved);
+        let some_wait = state.traffic.wake_at(now).is_some();
         drop(state);
         self.changed(false);
-        self.changes.queued.notify_one(); // who waits may have less time than before
+        if some_wait {
+            self.changes.queued.notify_one(); // they may have less time than before
+        }
     }
 
     /// Nothing more is heard of copies elsewhere.

@@ -4,7 +4,7 @@
 //! short life takes. So the namespace is kept by a descriptor beyond the last process, and that is closed here, while the next container is launched
 //! already. Until then what the trees hold is charged to the slot's cgroup, so the slot comes back afterwards.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -25,10 +25,7 @@ pub struct Trees(#[allow(dead_code, reason = "kept to be dropped")] OwnedFd);
 impl Trees {
     /// Of a container by its first process, where the kernel gives them out (Linux 6.11) and not too many are kept already.
     pub fn of(pidfd: BorrowedFd<'_>) -> Option<Self> {
-        (HELD.load(Ordering::Relaxed) < KEPT)
-            .then(|| namespace::mounts_of(pidfd.as_fd()).ok())
-            .flatten()
-            .map(Self::keep)
+        (HELD.load(Ordering::Relaxed) < KEPT).then(|| namespace::mounts_of(pidfd).ok()).flatten().map(Self::keep)
     }
 
     fn keep(namespace: OwnedFd) -> Self {
