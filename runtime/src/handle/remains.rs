@@ -81,18 +81,16 @@ impl<T: Send + 'static> Remains<T> {
             }
         } else {
             drop(state);
-            drop(trees);
-            (self.shared.then)(rest);
+            self.shared.let_go((trees, rest));
         }
     }
 
     /// Returns when at least one is gone that was not; false when there is none.
     pub fn hurry(&self) -> bool {
         let mut state = self.shared.lock();
-        if let Some((trees, rest)) = state.waiting.pop() {
+        if let Some(one) = state.waiting.pop() {
             drop(state);
-            drop(trees);
-            (self.shared.then)(rest);
+            self.shared.let_go(one);
             return true;
         }
         let busy = state.busy;
@@ -123,6 +121,11 @@ impl<T> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn let_go(&self, (trees, rest): (Trees, T)) {
+        drop(trees);
+        (self.then)(rest);
+    }
+
     /// The thread.
     fn serve(&self) {
         let mut state = self.lock();
@@ -134,10 +137,7 @@ impl<T> Shared<T> {
             let batch = std::mem::take(&mut state.waiting);
             state.busy = true;
             drop(state);
-            for (trees, rest) in batch {
-                drop(trees);
-                (self.then)(rest);
-            }
+            batch.into_iter().for_each(|one| self.let_go(one));
             state = self.lock();
             state.busy = false;
             self.gone.notify_all();
