@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::containers::{self, Containers, Life};
 use super::folders::Place;
 use super::record::{self, Record};
-use super::slots::{Maker, group_name, group_number};
+use super::slots::{Maker, Slot, group_name, group_number};
 use super::types::{Adopted, Running, Timings};
 use super::{Error, machine};
 use crate::kernel::cgroup::{self, Group};
@@ -55,11 +55,14 @@ impl Left {
     /// `parent` nobody would find them.
     pub fn cgroup_top(&self, parent: &str) -> Result<Option<PathBuf>, Error> {
         let mut top: Option<PathBuf> = None;
-        for Known { record, .. } in self.0.iter().filter_map(|(_, known)| known.as_ref().filter(|k| k.init.is_some())) {
+        for Known { record, init, .. } in self.0.iter().filter_map(|(_, known)| known.as_ref()) {
+            let Some(init) = init else { continue };
             let Some(found) = cgroup::of_process(Path::new(CGROUP_ROOT), record.process.pid) else { continue };
             let above = cgroup::above(&found, parent, &group_name(record.slot));
             match above {
                 Some(above) if top.as_ref().is_none_or(|top| *top == above) => top = Some(above),
+                // On v1 the kernel shows a process that is about to end elsewhere.
+                _ if ends(init.as_fd())? => {}
                 _ => {
                     let (id, pid, parent) = (record.id.clone(), record.process.pid, parent.to_owned());
                     return Err(Error::Elsewhere { id, pid, found, parent });
@@ -90,11 +93,14 @@ pub fn find(containers: &Containers, maker: &Maker, left: Left) -> Result<Found,
     let mut ended = Vec::new();
     for (place, known) in left.0 {
         match known {
-            Some(Known { record, file, init: Some(pidfd) }) => {
-                found.slots.insert(record.slot);
-                found.adopted.push(Adopted::Alive(alive(containers, maker, &record, pidfd, place, file)?));
-            }
-            Some(Known { record, file, init: None }) => ended.push((record, place, file)),
+            Some(Known { record, file, init }) => match living(record.process.pid, init)? {
+                Some((pidfd, network)) => {
+                    found.slots.insert(record.slot);
+                    let slot = maker.adopt(record.slot, network)?;
+                    found.adopted.push(Adopted::Alive(alive(containers, slot, &record, pidfd, place, file)?));
+                }
+                None => ended.push((record, place, file)),
+            },
             // Nobody's: made ahead, or to be removed, by a runtime that is gone.
             None => containers.discard(place)?,
         }
@@ -120,18 +126,34 @@ fn process(containers: &Containers, record: &Record) -> Result<Option<OwnedFd>, 
     record.process.alive().map_err(|source| Error::Machine("whether a container's process is alive", source))
 }
 
+/// The init and its network namespace. It may have ended since it was found, and whoever is about to end has no namespaces before that can be seen.
+fn living(pid: u32, init: Option<OwnedFd>) -> Result<Option<(OwnedFd, OwnedFd)>, Error> {
+    let Some(init) = init else { return Ok(None) };
+    match File::open(format!("/proc/{pid}/ns/net")) {
+        Ok(network) => Ok(Some((init, network.into()))),
+        Err(error) if machine::is_nobodys(&error) && ends(init.as_fd())? => Ok(None),
+        Err(error) => Err(wrong(error)),
+    }
+}
+
+/// Whether a process that seems to end does.
+fn ends(init: BorrowedFd<'_>) -> Result<bool, Error> {
+    machine::ends_within(init, PATIENCE).map_err(wrong)
+}
+
+fn wrong(source: io::Error) -> Error {
+    Error::Machine("a running container's process", source)
+}
+
 fn alive(
     containers: &Containers,
-    maker: &Maker,
+    slot: Slot,
     record: &Record,
     pidfd: OwnedFd,
     place: Place,
     file: File,
 ) -> Result<Running, Error> {
     let (id, pid) = (record.id.clone(), record.process.pid);
-    let wrong = |source| Error::Machine("a running container's process", source);
-    let namespace = File::open(format!("/proc/{pid}/ns/net")).map_err(wrong)?.into();
-    let slot = maker.adopt(record.slot, namespace)?;
     let address = slot.network.address;
     let ours = pidfd.try_clone().map_err(wrong)?;
     // Whose packets its network has seen is not recorded: the slot will serve nobody else.
@@ -220,6 +242,24 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn who_ends_before_being_taken_over_has_ended() {
+        let mut child = Command::new("sleep").arg("1000").spawn().expect("a process");
+        let pid = child.id();
+        let init = || {
+            let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a number");
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a child")
+        };
+        assert!(living(pid, Some(init())).expect("it lives").is_some());
+        let (before, after) = (init(), init());
+        child.kill().expect("a child");
+        // A zombie, and then nobody.
+        assert!(machine::ends_within(before.as_fd(), PATIENCE).expect("a pidfd"));
+        assert!(living(pid, Some(before)).expect("it has ended").is_none());
+        child.wait().expect("it was killed");
+        assert!(living(pid, Some(after)).expect("it has ended").is_none());
+    }
 
     #[test]
     fn what_does_not_go_is_told_and_never_taken_for_gone() {

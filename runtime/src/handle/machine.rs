@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -66,7 +66,7 @@ impl Identity {
     /// A descriptor of it, if it has not ended.
     pub fn alive(self) -> io::Result<Option<OwnedFd>> {
         let Some(pidfd) = self.open()? else { return Ok(None) };
-        Ok(if has_ended(pidfd.as_fd())? { None } else { Some(pidfd) })
+        Ok(if ends_within(pidfd.as_fd(), Duration::ZERO)? { None } else { Some(pidfd) })
     }
 }
 
@@ -95,17 +95,22 @@ fn inode(pidfd: BorrowedFd<'_>) -> io::Result<Option<u64>> {
     Ok(if unique { Some(rustix::fs::fstat(pidfd)?.st_ino).filter(|inode| *inode != 0) } else { None })
 }
 
-fn has_ended(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
+/// Whether a process has ended or does within some time.
+pub fn ends_within(pidfd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+    let patience = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: patience.subsec_nanos().into() };
     let mut polls = [PollFd::new(&pidfd, PollFlags::IN)];
-    Ok(poll(&mut polls, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0)
+    Ok(poll(&mut polls, Some(&patience))? > 0)
+}
+
+/// How `/proc` says that a process is no more, or has let go of what was asked for.
+pub fn is_nobodys(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// Nothing for a process that does not exist.
 fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
     let text = match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
-            return Ok(None);
-        }
+        Err(error) if is_nobodys(&error) => return Ok(None),
         other => other?,
     };
     // The name, in parentheses, may hold anything.
@@ -162,7 +167,7 @@ pub fn bury_orphans(group: u32) {
 pub fn bury_zombie(process: Identity) {
     // Else it stays a zombie until this process ends.
     if let Ok(Some(pidfd)) = process.open()
-        && has_ended(pidfd.as_fd()).unwrap_or(false)
+        && ends_within(pidfd.as_fd(), Duration::ZERO).unwrap_or(false)
     {
         bury(pidfd.as_fd());
     }
