@@ -20,6 +20,7 @@ mod names;
 mod plan;
 mod process;
 mod resources;
+mod seal;
 mod seccomp;
 pub mod state;
 mod steps;
@@ -28,5 +29,5 @@ pub mod verbs;
 
 pub use error::OciError;
 pub use names::signal;
+pub use seal::{move_to_sealed, sealed_copy};
 pub use steps::{BundleStep, ChildHook, Target};
-pub use trees::sealed_copy;

@@ -15,13 +15,6 @@ use super::mounts::Options;
 use crate::kernel::mount::{self, Change, Setting};
 use crate::kernel::namespace;
 
-/// A read-only view of one file of the host's, attached nowhere: whoever reaches the file through it can write it in no way.
-pub fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
-    let tree = mount::tree_of(path, false)?;
-    mount::alter(tree.as_fd(), false, Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() })?;
-    Ok(tree)
-}
-
 /// Opens one, attached nowhere.
 pub fn open(tree: &Tree, rootfs: &Path) -> Result<OwnedFd, OciError> {
     match tree {

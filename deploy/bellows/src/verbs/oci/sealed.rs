@@ -5,8 +5,10 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use anyhow::Context;
+use bellows_runtime::oci;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::arguments::Verb;
@@ -15,16 +17,20 @@ const OWN: &str = "/proc/self/exe";
 
 /// Returns when this process runs from such a mount, or needs none.
 pub fn ensure(verb: &Verb) -> anyhow::Result<()> {
-    if !matches!(verb, Verb::Create(_) | Verb::Run { .. } | Verb::Exec(_)) {
+    if !matches!(verb, Verb::Create(_) | Verb::Run { .. } | Verb::Exec(_)) || is_sealed()? {
         return Ok(());
     }
-    let known = statvfs(OWN).context("look at this executable's own mount")?;
-    if known.f_flag.contains(StatVfsMountFlags::RDONLY) {
+    // Not everybody may; to be executed again is the other way, and takes as long as it takes a process to begin.
+    if oci::move_to_sealed().is_ok() && is_sealed()? {
         return Ok(());
     }
-    let sealed =
-        bellows_runtime::oci::sealed_copy(std::path::Path::new(OWN)).context("mount this executable read-only")?;
+    let sealed = oci::sealed_copy(Path::new(OWN)).context("mount this executable read-only")?;
     Err(execute(&sealed)).context("execute this executable from its read-only mount")
+}
+
+fn is_sealed() -> anyhow::Result<bool> {
+    let known = statvfs(OWN).context("look at this executable's own mount")?;
+    Ok(known.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// Returns only with an error.
