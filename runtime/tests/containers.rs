@@ -33,6 +33,21 @@ fn exit_codes_and_signals_come_back() {
     place.assert_clean();
 }
 
+/// An image that was removed and has come back is another tree at the same path.
+#[test]
+fn an_image_that_comes_back_after_its_removal_is_the_new_one() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    for code in [3, 4, 5] {
+        let name = format!("code-{code}");
+        assert_eq!(run(&place, &runtime, &name, &["/bin/payload", "exit", &code.to_string()]), Exit::Code(code));
+        fs::remove_dir_all(place.image()).expect("removed");
+        support::put(&place.image().join("bin/payload"), bellows_runtime::launch::PAYLOAD);
+    }
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
 #[test]
 fn a_program_with_default_handlers_ends_at_once_on_sigterm() {
     let Some(place) = place() else { return };

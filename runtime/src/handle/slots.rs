@@ -11,7 +11,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -66,6 +66,19 @@ pub enum SlotError {
     Net(#[from] NetError),
 }
 
+/// A tree by its top directory, not by its path: where one was removed another may be now. The number is no other directory's as long as the tree is kept.
+#[derive(Debug, PartialEq, Eq)]
+struct Tree {
+    device: u64,
+    number: u64,
+}
+
+impl From<rustix::fs::Stat> for Tree {
+    fn from(found: rustix::fs::Stat) -> Self {
+        Self { device: found.st_dev, number: found.st_ino }
+    }
+}
+
 /// A container's share of the host.
 #[derive(Debug)]
 pub struct Slot {
@@ -77,7 +90,7 @@ pub struct Slot {
     pub devices: Option<OwnedFd>,
     userns: OwnedFd,
     /// The image tree of its last container with owners shifted: most often the next one's as well.
-    image: Option<(PathBuf, OwnedFd)>,
+    image: Option<(Tree, OwnedFd)>,
     /// Whose packets its network has seen.
     tenant: Option<String>,
     /// The file trees of the container that has it, which outlive it by this.
@@ -90,11 +103,12 @@ impl Slot {
     /// Makes [`Self::image`] the tree at `root` as this slot's containers see it: attached nowhere, owners shifted, read-only. With [`Layers::Attached`] the
     /// last one is used up.
     pub fn use_image(&mut self, root: &Path) -> io::Result<()> {
-        if self.devices.is_none() || self.image.as_ref().is_none_or(|(path, _)| path != root) {
+        let wanted = Tree::from(rustix::fs::stat(root)?);
+        if self.devices.is_none() || self.image.as_ref().is_none_or(|(found, _)| *found != wanted) {
             let path = std::ffi::CString::new(root.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
             let tree = mount::copy_of(rustix::fs::CWD, &path)?;
             mount::shift_owners(tree.as_fd(), self.userns.as_fd()).map_err(|error| unshiftable(root, error))?;
-            self.image = Some((root.to_owned(), tree));
+            self.image = Some((rustix::fs::fstat(&tree)?.into(), tree));
         }
         Ok(())
     }
