@@ -7,6 +7,7 @@ mod error;
 mod execution;
 mod folders;
 mod here;
+mod kept;
 mod launchers;
 mod log;
 mod machine;
@@ -33,13 +34,14 @@ use std::time::Duration;
 
 use self::containers::{Containers, Life};
 use self::folders::{Folder, Place};
+use self::kept::Wanted;
 use self::launchers::{Launchers, Outcome};
 use self::record::Record;
 use self::reserve::Reserve;
 use self::slots::{Maker, Slot, Slots};
 use crate::kernel::cgroup::{Cgroups, Joining};
 use crate::launch::wire::Order;
-use crate::launch::{CGROUP_ROOT, Moment};
+use crate::launch::{CGROUP_ROOT, Moment, Root};
 use crate::net;
 use crate::spec::{ContainerId, ContainerSpec};
 
@@ -97,7 +99,8 @@ impl Runtime {
         let began_ns = crate::launch::now_ns();
         spec.check()?;
         let _reserved = self.containers.reserve(&spec.id)?;
-        let mut slot = self.slots.take(&spec.tenant)?;
+        let wanted = Wanted::by(spec).map_err(|source| unusable(spec, source))?;
+        let mut slot = self.slots.take(&spec.tenant, wanted)?;
         let have_slot_ns = crate::launch::now_ns();
         let folder = match self.prepare(&slot, spec) {
             Ok(folder) => folder,
@@ -106,7 +109,7 @@ impl Runtime {
                 return Err(error);
             }
         };
-        match self.start_in(&mut slot, spec, &folder) {
+        match self.start_in(&mut slot, wanted, spec, &folder) {
             Ok((mut running, pidfd)) => {
                 running.timings = timings(began_ns, have_slot_ns, running.timings);
                 let life = Life::new(pidfd, slot, folder.record, folder.place, spec.tenant.clone());
@@ -139,8 +142,16 @@ impl Runtime {
         discarded.err().unwrap_or(error)
     }
 
-    fn start_in(&self, slot: &mut Slot, spec: &ContainerSpec, folder: &Folder) -> Result<(Running, OwnedFd), Error> {
-        let (running, ours) = self.ask_launcher(slot, spec, folder)?;
+    fn start_in(
+        &self,
+        slot: &mut Slot,
+        wanted: Wanted,
+        spec: &ContainerSpec,
+        folder: &Folder,
+    ) -> Result<(Running, OwnedFd), Error> {
+        let kept = slot.keep(&spec.root, wanted).map_err(|source| unusable(spec, source))?;
+        let root = kept.take_root(spec.limits.scratch_bytes);
+        let (running, ours) = self.ask_launcher(slot, root, spec, folder)?;
         slot.group.limit(&spec.limits)?;
         let process = machine::Identity::of(running.pid, running.pidfd.as_fd())
             .map_err(|source| Error::Machine("what tells a container's process from others", source))?;
@@ -149,10 +160,14 @@ impl Runtime {
         Ok((running, ours))
     }
 
-    fn ask_launcher(&self, slot: &mut Slot, spec: &ContainerSpec, files: &Folder) -> Result<(Running, OwnedFd), Error> {
-        let unusable = |source| Error::Image { id: spec.id.clone(), root: spec.root.clone(), source };
-        slot.use_image(&spec.root).map_err(unusable)?;
-        let image = slot.image().ok_or_else(|| unusable(std::io::ErrorKind::NotFound.into()))?;
+    fn ask_launcher(
+        &self,
+        slot: &Slot,
+        root: Option<Root>,
+        spec: &ContainerSpec,
+        files: &Folder,
+    ) -> Result<(Running, OwnedFd), Error> {
+        let image = slot.image().ok_or_else(|| unusable(spec, std::io::ErrorKind::NotFound.into()))?;
         let joining = slot.group.joining();
         let mut fds: Vec<BorrowedFd<'_>> = vec![
             image,
@@ -163,6 +178,7 @@ impl Runtime {
             files.record.as_fd(),
         ];
         fds.extend(slot.devices.as_ref().map(AsFd::as_fd));
+        fds.extend(root.iter().flat_map(|root| [root.scratch.as_fd(), root.tree.as_fd()]));
         match &joining {
             Joining::Write(procs) => fds.extend(procs.iter().map(|procs| procs.as_fd())),
             Joining::Into(dir) => fds.push(dir.as_fd()),
@@ -173,6 +189,7 @@ impl Runtime {
             first_id: slot.first_id,
             nameservers: if spec.egress { &self.config.nameservers } else { &[] },
             layers: self.slots.maker().layers(),
+            has_root: root.is_some(),
             into_cgroup: matches!(joining, Joining::Into(_)),
         };
         let asked_ns = crate::launch::now_ns();
@@ -365,3 +382,7 @@ fn timings(began_ns: u64, have_slot_ns: u64, launcher: Timings) -> Timings {
 
 /// Shared by value: a container's life outlives the lock of the table it is in.
 type Shared<T> = Arc<T>;
+
+fn unusable(spec: &ContainerSpec, source: std::io::Error) -> Error {
+    Error::Image { id: spec.id.clone(), root: spec.root.clone(), source }
+}

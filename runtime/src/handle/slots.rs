@@ -17,9 +17,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::config::{Ipv4Subnet, PoolSizes};
+use super::kept::{Kept, Wanted};
 use super::remains::{Remains, Trees};
 use crate::kernel::cgroup::{CgroupError, Cgroups, Group};
-use crate::kernel::{ids, mount, namespace};
+use crate::kernel::{ids, namespace};
 use crate::launch::{Layers, device_layer, shifted_devices};
 use crate::net::{NetError, Network, Networks};
 
@@ -66,19 +67,6 @@ pub enum SlotError {
     Net(#[from] NetError),
 }
 
-/// A tree by its top directory, not by its path: where one was removed another may be now. The number is no other directory's as long as the tree is kept.
-#[derive(Debug, PartialEq, Eq)]
-struct Tree {
-    device: u64,
-    number: u64,
-}
-
-impl From<rustix::fs::Stat> for Tree {
-    fn from(found: rustix::fs::Stat) -> Self {
-        Self { device: found.st_dev, number: found.st_ino }
-    }
-}
-
 /// A container's share of the host.
 #[derive(Debug)]
 pub struct Slot {
@@ -89,8 +77,10 @@ pub struct Slot {
     /// The device layer with owners shifted, where the kernel takes it as it is: [`Layers::Detached`].
     pub devices: Option<OwnedFd>,
     userns: OwnedFd,
-    /// The image tree of its last container with owners shifted: most often the next one's as well.
-    image: Option<(Tree, OwnedFd)>,
+    /// Of the image of its last container.
+    kept: Option<Kept>,
+    /// Of the image before: to let go of it takes a while, so it stays until nobody waits for the slot.
+    outdated: Option<Kept>,
     /// Whose packets its network has seen.
     tenant: Option<String>,
     /// The file trees of the container that has it, which outlive it by this.
@@ -100,22 +90,30 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Makes [`Self::image`] the tree at `root` as this slot's containers see it: attached nowhere, owners shifted, read-only. With [`Layers::Attached`] the
-    /// last one is used up.
-    pub fn use_image(&mut self, root: &Path) -> io::Result<()> {
-        let wanted = Tree::from(rustix::fs::stat(root)?);
-        if self.devices.is_none() || self.image.as_ref().is_none_or(|(found, _)| *found != wanted) {
-            let path = std::ffi::CString::new(root.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
-            let tree = mount::copy_of(rustix::fs::CWD, &path)?;
-            mount::shift_owners(tree.as_fd(), self.userns.as_fd()).map_err(|error| unshiftable(root, error))?;
-            self.image = Some((rustix::fs::fstat(&tree)?.into(), tree));
-        }
-        Ok(())
+    /// What it keeps of the image at `path`. With [`Layers::Attached`] that is used up by one container.
+    pub fn keep(&mut self, path: &Path, wanted: Wanted) -> io::Result<&mut Kept> {
+        let kept = self.kept.take_if(|kept| self.devices.is_some() && kept.is_of(wanted));
+        let kept = match kept {
+            Some(kept) => kept,
+            None => {
+                self.outdated = self.kept.take();
+                Kept::of(path, self.userns.as_fd())?
+            }
+        };
+        Ok(self.kept.insert(kept))
     }
 
-    /// What was last made so.
+    /// The tree of the image that was last kept.
     pub fn image(&self) -> Option<BorrowedFd<'_>> {
-        self.image.as_ref().map(|(_, tree)| tree.as_fd())
+        self.kept.as_ref().map(Kept::tree)
+    }
+
+    /// For the next container, if that will want the same.
+    fn prepare(&mut self, wanted: Option<Wanted>) {
+        self.outdated = None;
+        if let (Some(wanted), Some(devices), Some(kept)) = (wanted, &self.devices, &mut self.kept) {
+            kept.make_root(wanted, self.first_id, devices.as_fd());
+        }
     }
 }
 
@@ -171,8 +169,8 @@ impl Maker {
         let shared = self.devices.as_ref().map(|shared| shifted_devices(shared.as_fd(), userns.as_fd()));
         let devices = shared.transpose().map_err(failed("shift the device layer's owners"))?;
         let group = self.cgroups.group(&group_name(number))?;
-        let (image, tenant, trees) = (None, None, None);
-        Ok(Slot { number, first_id, group, network, devices, userns, image, tenant, trees, cpu_before_us: 0 })
+        let (kept, outdated, tenant, trees) = (None, None, None, None);
+        Ok(Slot { number, first_id, group, network, devices, userns, kept, outdated, tenant, trees, cpu_before_us: 0 })
     }
 }
 
@@ -186,17 +184,6 @@ impl Drop for Maker {
             tracing::warn!(error, "cgroups or rules that are not in use are left behind");
         }
     }
-}
-
-/// The kernel only says that it is an invalid argument.
-fn unshiftable(root: &Path, error: io::Error) -> io::Error {
-    if error.raw_os_error() != Some(libc::EINVAL) {
-        return error;
-    }
-    let kind = mount::file_system_of(root).unwrap_or_else(|| "unknown".to_owned());
-    let text =
-        format!("this kernel cannot shift owners on its file system ({kind}); keep images on ext4, xfs or btrfs");
-    io::Error::new(error.kind(), text)
 }
 
 /// The cgroup of a slot.
@@ -217,15 +204,20 @@ struct State {
     /// Numbers of slots that do not exist.
     absent: BTreeSet<u32>,
     last_use: Option<Instant>,
+    /// Of the last launch.
+    wanted: Option<Wanted>,
     /// The thread knows that there are too few.
     refilling: bool,
     closing: bool,
 }
 
 impl State {
-    fn ready_for(&mut self, tenant: &str) -> Option<Slot> {
+    /// With a root made ahead, if there is one.
+    fn ready_for(&mut self, tenant: &str, wanted: Wanted) -> Option<Slot> {
         let fits = |slot: &Slot| slot.tenant.as_deref().is_none_or(|owner| owner == tenant);
-        let at = self.ready.iter().rposition(fits)?;
+        let has_root = |slot: &Slot| slot.kept.as_ref().is_some_and(|kept| kept.is_ready_for(wanted));
+        let best = self.ready.iter().rposition(|slot| fits(slot) && has_root(slot));
+        let at = best.or_else(|| self.ready.iter().rposition(fits))?;
         Some(self.ready.swap_remove(at))
     }
 
@@ -257,7 +249,7 @@ impl Slots {
     pub fn start(maker: Maker, sizes: PoolSizes, in_use: &BTreeSet<u32>) -> Result<Self, SlotError> {
         let absent = (0..maker.subnet.room()).filter(|number| !in_use.contains(number)).collect();
         let (ready, resting) = (Vec::new(), VecDeque::new());
-        let state = State { ready, resting, absent, last_use: None, refilling: true, closing: false };
+        let state = State { ready, resting, absent, last_use: None, wanted: None, refilling: true, closing: false };
         let shared = Arc::new(Shared { maker, sizes, state: Mutex::new(state), changed: Condvar::new() });
         let for_thread = Arc::clone(&shared);
         let refiller = std::thread::Builder::new().name("slots".to_owned()).spawn(move || for_thread.refill());
@@ -273,15 +265,16 @@ impl Slots {
     }
 
     /// A slot for a container of `tenant`: made ahead if there is one, or just given back, else made now.
-    pub fn take(&self, tenant: &str) -> Result<Slot, SlotError> {
+    pub fn take(&self, tenant: &str, wanted: Wanted) -> Result<Slot, SlotError> {
         let mut state = self.shared.lock();
         state.last_use = Some(Instant::now());
-        let mut found = state.ready_for(tenant);
+        state.wanted = Some(wanted);
+        let mut found = state.ready_for(tenant, wanted);
         while found.is_none() {
             drop(state);
             let back = self.remains.hurry();
             state = self.shared.lock();
-            found = state.ready_for(tenant);
+            found = state.ready_for(tenant, wanted);
             if !back {
                 break;
             }
@@ -349,6 +342,11 @@ impl Shared {
         }
         let clean = untouched && !slot.group.is_stale();
         let mut state = self.lock();
+        // A root made ahead is for one of those that are ready.
+        let wanted = state.wanted.filter(|_| clean && state.ready.len() < self.sizes.keep);
+        drop(state);
+        slot.prepare(wanted);
+        state = self.lock();
         let now = Instant::now();
         state.last_use = Some(now);
         let news = if clean {

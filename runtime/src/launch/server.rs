@@ -60,7 +60,7 @@ fn is_waited_for(socket: BorrowedFd<'_>) -> bool {
 }
 
 fn answer(home: &Home, socket: BorrowedFd<'_>, request: &Request, fds: Vec<OwnedFd>) -> io::Result<()> {
-    let Some(fds) = Descriptors::sort(fds, request.layers) else {
+    let Some(fds) = Descriptors::sort(fds, request) else {
         let cause = "descriptors are missing".to_owned();
         return wire::send(
             socket,
@@ -69,7 +69,7 @@ fn answer(home: &Home, socket: BorrowedFd<'_>, request: &Request, fds: Vec<Owned
         );
     };
     let mut told = Ok(());
-    let done = setup::launch(home, request, &fds, |started| {
+    let done = setup::launch(home, request, fds, |started| {
         let reply = Reply::Started {
             pid: started.pid,
             started_unix_ms: started.started_unix_ms,

@@ -1,13 +1,13 @@
 //! One launch, the launcher's side: the host steps of the plan, the clone, and what happens when a step fails.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::child::{self, Shared};
@@ -16,6 +16,7 @@ use super::devices;
 use super::home::Home;
 use super::layers::Layers;
 use super::moments::Moment;
+use super::root::{self, Root};
 use super::weaken::{self, Weaken};
 use super::wire::{Failure, Request};
 use crate::kernel::mount;
@@ -35,19 +36,22 @@ pub struct Descriptors {
     kept: [OwnedFd; 3],
     /// With [`Layers::Detached`].
     devices: Option<OwnedFd>,
+    /// Made ahead.
+    root: Option<Root>,
     cgroups: Vec<OwnedFd>,
 }
 
 impl Descriptors {
     /// In the order that [`super::wire::Order`] tells; `None` when some are missing.
-    pub fn sort(fds: Vec<OwnedFd>, layers: Layers) -> Option<Self> {
+    pub fn sort(fds: Vec<OwnedFd>, request: &Request) -> Option<Self> {
         let mut fds = fds.into_iter();
         Some(Self {
             image: fds.next()?,
             network: fds.next()?,
             sys: fds.next()?,
             kept: [fds.next()?, fds.next()?, fds.next()?],
-            devices: if layers == Layers::Detached { Some(fds.next()?) } else { None },
+            devices: if request.layers == Layers::Detached { Some(fds.next()?) } else { None },
+            root: if request.has_root { Some(Root { scratch: fds.next()?, tree: fds.next()? }) } else { None },
             cgroups: fds.collect(),
         })
     }
@@ -68,7 +72,7 @@ pub struct Started {
 
 /// Plans and performs one launch. `tell` is called as soon as the program runs; the launch itself is over a little later, when the child has
 /// let go of the launcher's memory.
-pub fn launch(home: &Home, request: &Request, fds: &Descriptors, tell: impl FnOnce(Started)) -> Result<(), Failure> {
+pub fn launch(home: &Home, request: &Request, mut fds: Descriptors, tell: impl FnOnce(Started)) -> Result<(), Failure> {
     let around = Surroundings {
         address: request.address,
         nameservers: request.nameservers.clone(),
@@ -78,10 +82,12 @@ pub fn launch(home: &Home, request: &Request, fds: &Descriptors, tell: impl FnOn
     };
     let mut plan = steps::plan(&request.spec, &around);
     weaken::apply(&home.without, home.proc.as_raw_fd(), &mut plan);
+    let made = fds.root.take().filter(|_| !home.without.contains(&Weaken::Places));
     let mut under_way = UnderWay {
         home,
         request,
-        fds,
+        fds: &fds,
+        made,
         scratch: None,
         root: None,
         sys: None,
@@ -97,11 +103,17 @@ struct UnderWay<'a> {
     home: &'a Home,
     request: &'a Request,
     fds: &'a Descriptors,
+    /// A root that was made ahead, until it is this container's.
+    made: Option<Root>,
     scratch: Option<OwnedFd>,
     root: Option<OwnedFd>,
     sys: Option<OwnedFd>,
     pipes: Option<[(OwnedFd, OwnedFd); 2]>,
     moments_ns: Vec<(Moment, u64)>,
+}
+
+fn writable(scratch: &Option<OwnedFd>) -> io::Result<&OwnedFd> {
+    scratch.as_ref().ok_or(io::ErrorKind::NotFound.into())
 }
 
 /// What a clone gave back.
@@ -136,9 +148,14 @@ impl<'a> UnderWay<'a> {
 
     fn perform(&mut self, step: &HostStep) -> io::Result<()> {
         match step {
-            HostStep::Scratch { size_bytes } => self.scratch = Some(self.scratch(*size_bytes)?),
-            HostStep::EtcFile { name, content } => self.etc_file(name, content)?,
-            HostStep::Root => self.root = Some(self.overlay()?),
+            HostStep::Scratch { size_bytes } => match self.made.take() {
+                Some(Root { scratch, tree }) => (self.scratch, self.root) = (Some(scratch), Some(tree)),
+                None => self.scratch = Some(self.scratch(*size_bytes)?),
+            },
+            HostStep::EtcFile { name, content } => {
+                root::etc_file(writable(&self.scratch)?, self.request.first_id, name, content)?;
+            }
+            HostStep::Root => self.lay()?,
             HostStep::Pipes => self.pipes = Some([output_pipe()?, output_pipe()?]),
             HostStep::Clone | HostStep::MapIds | HostStep::Join | HostStep::Proc => {}
         }
@@ -147,9 +164,7 @@ impl<'a> UnderWay<'a> {
 
     fn scratch(&self, size_bytes: u64) -> io::Result<OwnedFd> {
         let scratch = self.home.scratch.take(size_bytes)?;
-        for dir in [c"upper", c"upper/etc"] {
-            self.give(&scratch, dir)?;
-        }
+        root::give(&scratch, self.request.first_id)?;
         if self.request.layers == Layers::Attached && !self.without(Weaken::Places) {
             let upper = rustix::fs::openat(&scratch, c"upper", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
             devices::fill(upper.as_fd())?;
@@ -158,57 +173,16 @@ impl<'a> UnderWay<'a> {
         Ok(scratch)
     }
 
-    /// To the container's root.
-    fn give(&self, dir: &OwnedFd, path: &CStr) -> io::Result<()> {
-        let first = self.request.first_id;
-        rustix::fs::chownat(
-            dir,
-            path,
-            Some(Uid::from_raw(first)),
-            Some(Gid::from_raw(first)),
-            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-        )?;
-        Ok(())
-    }
-
-    fn etc_file(&self, name: &CStr, content: &[u8]) -> io::Result<()> {
-        let scratch = self.scratch.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let path = [b"upper/etc/", name.to_bytes_with_nul()].concat();
-        let path = CStr::from_bytes_with_nul(&path).map_err(io::Error::other)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(scratch, path, flags, Mode::from_raw_mode(0o644))?;
-        rustix::io::write(&file, content)?;
-        let first = self.request.first_id;
-        rustix::fs::fchown(&file, Some(Uid::from_raw(first)), Some(Gid::from_raw(first)))?;
-        rustix::fs::futimens(&file, &devices::ALWAYS)?;
-        Ok(())
-    }
-
-    /// The writable layer's own directories hide the image's: they get the same mode, owner and date.
-    fn resemble(&self, scratch: &OwnedFd) -> io::Result<()> {
-        for (ours, theirs) in [(c"upper/etc", c"etc"), (c"upper", c".")] {
-            let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-            let date = match rustix::fs::statat(&self.fds.image, theirs, nofollow) {
-                Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => {
-                    let (user, group) = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
-                    rustix::fs::chownat(scratch, ours, Some(user), Some(group), nofollow)?;
-                    let mode = Mode::from_raw_mode(found.st_mode);
-                    rustix::fs::chmodat(scratch, ours, mode, rustix::fs::AtFlags::empty())?;
-                    devices::date(found.st_mtime, found.st_mtime_nsec as i64)
-                }
-                Ok(_) | Err(rustix::io::Errno::NOENT) => devices::ALWAYS,
-                Err(error) => return Err(error.into()),
-            };
-            rustix::fs::utimensat(scratch, ours, &date, nofollow)?;
+    /// The writable layer over the image. Where that was done ahead, the files of `/etc` came later.
+    fn lay(&mut self) -> io::Result<()> {
+        let (scratch, image) = (writable(&self.scratch)?, self.fds.image.as_fd());
+        if self.root.is_some() {
+            return root::resemble(scratch, image, &[root::ETC]);
         }
-        Ok(())
-    }
-
-    fn overlay(&self) -> io::Result<OwnedFd> {
-        let scratch = self.scratch.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        self.resemble(scratch)?;
+        root::resemble(scratch, image, &[root::ETC, root::TOP])?;
         let devices = self.fds.devices.as_ref().filter(|_| !self.without(Weaken::Places));
-        self.request.layers.overlay_of(devices.map(AsFd::as_fd), self.fds.image.as_fd(), scratch)
+        self.root = Some(self.request.layers.overlay_of(devices.map(AsFd::as_fd), image, scratch)?);
+        Ok(())
     }
 
     /// A copy of the slot's, or another one of the same network where the kernel copies only what is attached (before Linux 6.15).

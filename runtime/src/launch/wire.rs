@@ -19,7 +19,7 @@ use crate::spec::{ContainerId, ContainerSpec, IoLimits, Limits, User};
 
 /// A packet is one datagram of a socket whose buffer the kernel bounds; arguments and environment together must fit.
 pub const PACKET_BYTES: usize = 160 << 10;
-/// Seven, and one per cgroup tree.
+/// Nine, and one per cgroup tree.
 const DESCRIPTORS: usize = 24;
 
 /// What a launcher is asked, first in the packet.
@@ -39,7 +39,7 @@ pub trait Received: Sized {
 }
 
 /// Runtime to launcher. Descriptors beside it: image tree, network, its sysfs, two log files, record, with [`Layers::Detached`] the device tree (both trees
-/// with owners shifted), then the cgroup files to write or the cgroup directory to be created in.
+/// with owners shifted), writable layer and overlay where they were made ahead, then the cgroup files to write or the cgroup directory to be created in.
 #[derive(Debug)]
 pub struct Order<'a> {
     /// What to run.
@@ -52,6 +52,8 @@ pub struct Order<'a> {
     pub nameservers: &'a [IpAddr],
     /// How the root is put together.
     pub layers: Layers,
+    /// It has been put together.
+    pub has_root: bool,
     /// The last descriptor is a cgroup directory for CLONE_INTO_CGROUP.
     pub into_cgroup: bool,
 }
@@ -69,6 +71,8 @@ pub struct Request {
     pub nameservers: Vec<IpAddr>,
     /// How the root is put together.
     pub layers: Layers,
+    /// It has been put together.
+    pub has_root: bool,
     /// The last descriptor is a cgroup directory for CLONE_INTO_CGROUP.
     pub into_cgroup: bool,
 }
@@ -184,6 +188,7 @@ impl Message for Order<'_> {
         to.word(self.first_id);
         to.list(self.nameservers, Writer::address);
         to.byte((self.layers == Layers::Attached).into());
+        to.byte(self.has_root.into());
         to.byte(self.into_cgroup.into());
     }
 }
@@ -196,6 +201,7 @@ impl Received for Request {
             first_id: from.word()?,
             nameservers: from.list(Reader::address)?,
             layers: if from.byte()? == 0 { Layers::Detached } else { Layers::Attached },
+            has_root: from.byte()? != 0,
             into_cgroup: from.byte()? != 0,
         })
     }
@@ -491,6 +497,7 @@ mod tests {
             first_id: 0x1234_0000,
             nameservers: &nameservers,
             layers: Layers::Attached,
+            has_root: true,
             into_cgroup: true,
         })
     }
@@ -502,7 +509,7 @@ mod tests {
         assert_eq!((request.address, request.first_id), (Ipv4Addr::new(10, 1, 0, 5), 0x1234_0000));
         assert_eq!(request.nameservers.len(), 2);
         assert_eq!(request.nameservers[1].to_string(), "2620:fe::fe");
-        assert_eq!((request.layers, request.into_cgroup), (Layers::Attached, true));
+        assert_eq!((request.layers, request.has_root, request.into_cgroup), (Layers::Attached, true, true));
     }
 
     #[test]

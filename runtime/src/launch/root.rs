@@ -1,0 +1,83 @@
+//! A container's root before it is anybody's: a writable layer over an image and the devices. Made by the launcher for a launch, or ahead of it by the runtime,
+//! for a slot whose next container is most likely of the same image.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+
+use super::devices;
+use super::layers::Layers;
+use super::scratch;
+
+/// Both attached nowhere.
+#[derive(Debug)]
+pub struct Root {
+    /// The writable layer's own tree, for what is to be written below the overlay.
+    pub scratch: OwnedFd,
+    /// The overlay.
+    pub tree: OwnedFd,
+}
+
+impl Root {
+    /// With [`Layers::Detached`], for the container whose root is the host's user `first_id`; `image` and `devices` have their owners shifted. No container has seen it.
+    pub fn ahead(
+        size_bytes: u64,
+        first_id: u32,
+        image: BorrowedFd<'_>,
+        devices: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Self> {
+        let scratch = scratch::make(size_bytes)?;
+        give(&scratch, first_id)?;
+        resemble(&scratch, image, &[ETC, TOP])?;
+        let tree = Layers::Detached.overlay_of(devices, image, &scratch)?;
+        Ok(Self { scratch, tree })
+    }
+}
+
+/// A directory of the writable layer, and the image's that it hides.
+type Pair = (&'static CStr, &'static CStr);
+/// The directory of the files that every container gets.
+pub const ETC: Pair = (c"upper/etc", c"etc");
+/// The root itself.
+pub const TOP: Pair = (c"upper", c".");
+
+/// Its directories to the container's root.
+pub fn give(scratch: &OwnedFd, first_id: u32) -> io::Result<()> {
+    let (user, group) = (Some(Uid::from_raw(first_id)), Some(Gid::from_raw(first_id)));
+    for (dir, _) in [TOP, ETC] {
+        rustix::fs::chownat(scratch, dir, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+/// A file of `/etc`, of the container's root. Where the overlay exists already nobody has looked anything up in it.
+pub fn etc_file(scratch: &OwnedFd, first_id: u32, name: &CStr, content: &[u8]) -> io::Result<()> {
+    let path = [ETC.0.to_bytes(), b"/", name.to_bytes_with_nul()].concat();
+    let path = CStr::from_bytes_with_nul(&path).map_err(io::Error::other)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(scratch, path, flags, Mode::from_raw_mode(0o644))?;
+    rustix::io::write(&file, content)?;
+    rustix::fs::fchown(&file, Some(Uid::from_raw(first_id)), Some(Gid::from_raw(first_id)))?;
+    rustix::fs::futimens(&file, &devices::ALWAYS)?;
+    Ok(())
+}
+
+/// The writable layer's own directories hide the image's: they get the same mode, owner and date.
+pub fn resemble(scratch: &OwnedFd, image: BorrowedFd<'_>, pairs: &[Pair]) -> io::Result<()> {
+    for (ours, theirs) in pairs {
+        let date = match rustix::fs::statat(image.as_fd(), *theirs, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if FileType::from_raw_mode(found.st_mode).is_dir() => {
+                let (user, group) = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
+                rustix::fs::chownat(scratch, *ours, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+                rustix::fs::chmodat(scratch, *ours, Mode::from_raw_mode(found.st_mode), AtFlags::empty())?;
+                devices::date(found.st_mtime, found.st_mtime_nsec as i64)
+            }
+            Ok(_) | Err(rustix::io::Errno::NOENT) => devices::ALWAYS,
+            Err(error) => return Err(error.into()),
+        };
+        rustix::fs::utimensat(scratch, *ours, &date, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
