@@ -114,6 +114,12 @@ pub enum ChildStep {
     BecomeProgram,
 }
 
+const HOSTS: &CStr = c"hosts";
+const HOSTNAME: &CStr = c"hostname";
+const RESOLV_CONF: &CStr = c"resolv.conf";
+/// All files of `/etc` that every container gets.
+pub const ETC_FILES: [&CStr; 3] = [HOSTS, HOSTNAME, RESOLV_CONF];
+
 impl HostStep {
     /// What its end is written down as.
     pub fn moment(&self) -> Moment {
@@ -303,9 +309,9 @@ fn host(spec: &ContainerSpec, around: &Surroundings) -> Vec<HostStep> {
     let hosts = format!("127.0.0.1\tlocalhost\n{}\t{}\n", around.address, spec.hostname);
     let mut steps = vec![
         HostStep::Scratch { size_bytes: spec.limits.scratch_bytes },
-        HostStep::EtcFile { name: c"hosts", content: hosts.into_bytes() },
-        HostStep::EtcFile { name: c"hostname", content: format!("{}\n", spec.hostname).into_bytes() },
-        HostStep::EtcFile { name: c"resolv.conf", content: resolv.into_bytes() },
+        HostStep::EtcFile { name: HOSTS, content: hosts.into_bytes() },
+        HostStep::EtcFile { name: HOSTNAME, content: format!("{}\n", spec.hostname).into_bytes() },
+        HostStep::EtcFile { name: RESOLV_CONF, content: resolv.into_bytes() },
         HostStep::Root,
         HostStep::Pipes,
         HostStep::Clone,

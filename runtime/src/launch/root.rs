@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use super::devices;
 use super::layers::Layers;
 use super::scratch;
+use crate::steps::ETC_FILES;
 
 /// Both attached nowhere.
 #[derive(Debug)]
@@ -30,11 +31,20 @@ impl Root {
     ) -> io::Result<Self> {
         let scratch = scratch::make(size_bytes)?;
         give(&scratch, first_id)?;
+        for name in ETC_FILES {
+            make_etc_file(&scratch, first_id, name)?;
+        }
         resemble(&scratch, image, &[ETC, TOP])?;
         let tree = Layers::Detached.overlay_of(devices, image, &scratch)?;
+        for path in NEEDED {
+            rustix::fs::statat(&tree, path, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
         Ok(Self { scratch, tree })
     }
 }
+
+/// What is mounted on, or shown elsewhere: an overlay that has looked for it once finds it sooner.
+const NEEDED: [&CStr; 5] = [c"proc", c"sys", c"dev/null", c"dev/pts", c"dev/mqueue"];
 
 /// A directory of the writable layer, and the image's that it hides.
 type Pair = (&'static CStr, &'static CStr);
@@ -52,16 +62,28 @@ pub fn give(scratch: &OwnedFd, first_id: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// A file of `/etc`, of the container's root. Where the overlay exists already nobody has looked anything up in it.
-pub fn etc_file(scratch: &OwnedFd, first_id: u32, name: &CStr, content: &[u8]) -> io::Result<()> {
+/// A file of `/etc`, empty, of the container's root.
+pub fn make_etc_file(scratch: &OwnedFd, first_id: u32, name: &CStr) -> io::Result<OwnedFd> {
+    let file = open(scratch, name, OFlags::CREATE | OFlags::EXCL)?;
+    rustix::fs::fchown(&file, Some(Uid::from_raw(first_id)), Some(Gid::from_raw(first_id)))?;
+    Ok(file)
+}
+
+/// One that was made ahead. The overlay exists already; nobody has looked anything up in this directory of it.
+pub fn open_etc_file(scratch: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
+    open(scratch, name, OFlags::empty())
+}
+
+fn open(scratch: &OwnedFd, name: &CStr, flags: OFlags) -> io::Result<OwnedFd> {
     let path = [ETC.0.to_bytes(), b"/", name.to_bytes_with_nul()].concat();
     let path = CStr::from_bytes_with_nul(&path).map_err(io::Error::other)?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(scratch, path, flags, Mode::from_raw_mode(0o644))?;
-    rustix::io::write(&file, content)?;
-    rustix::fs::fchown(&file, Some(Uid::from_raw(first_id)), Some(Gid::from_raw(first_id)))?;
-    rustix::fs::futimens(&file, &devices::ALWAYS)?;
-    Ok(())
+    Ok(rustix::fs::openat(scratch, path, flags | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?)
+}
+
+/// Its content, with the date of what is made and not the image's.
+pub fn write_etc_file(file: &OwnedFd, content: &[u8]) -> io::Result<()> {
+    rustix::io::write(file, content)?;
+    Ok(rustix::fs::futimens(file, &devices::ALWAYS)?)
 }
 
 /// The writable layer's own directories hide the image's: they get the same mode, owner and date.

@@ -1,6 +1,6 @@
 //! One launch, the launcher's side: the host steps of the plan, the clone, and what happens when a step fails.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -152,9 +152,7 @@ impl<'a> UnderWay<'a> {
                 Some(Root { scratch, tree }) => (self.scratch, self.root) = (Some(scratch), Some(tree)),
                 None => self.scratch = Some(self.scratch(*size_bytes)?),
             },
-            HostStep::EtcFile { name, content } => {
-                root::etc_file(writable(&self.scratch)?, self.request.first_id, name, content)?;
-            }
+            HostStep::EtcFile { name, content } => self.etc_file(name, content)?,
             HostStep::Root => self.lay()?,
             HostStep::Pipes => self.pipes = Some([output_pipe()?, output_pipe()?]),
             HostStep::Clone | HostStep::MapIds | HostStep::Join | HostStep::Proc => {}
@@ -171,6 +169,15 @@ impl<'a> UnderWay<'a> {
             devices::give(upper.as_fd(), self.request.first_id)?;
         }
         Ok(scratch)
+    }
+
+    fn etc_file(&self, name: &CStr, content: &[u8]) -> io::Result<()> {
+        let scratch = writable(&self.scratch)?;
+        let file = match self.root {
+            Some(_) => root::open_etc_file(scratch, name)?,
+            None => root::make_etc_file(scratch, self.request.first_id, name)?,
+        };
+        root::write_etc_file(&file, content)
     }
 
     /// The writable layer over the image. Where that was done ahead, the files of `/etc` came later.
