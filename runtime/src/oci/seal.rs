@@ -6,7 +6,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use rustix::param::page_size;
 
 use crate::kernel::mount::{self, Change};
 
@@ -33,7 +36,7 @@ pub fn move_to_sealed() -> io::Result<()> {
     for area in areas(&fs::read_link(OWN)?)? {
         let overlaps = |segment: &[usize; 2]| area.from < segment[1] && segment[0] < area.to;
         // SAFETY: the area is the executable's own and `view` shows the same file; there is no other thread, and this one writes to no static data.
-        unsafe { if written.iter().any(overlaps) { area.copy() } else { area.map(&view) }? };
+        unsafe { if written.iter().any(overlaps) { area.copy(&view) } else { area.map(&view) }? };
     }
     set_executable(&view)
 }
@@ -128,25 +131,40 @@ impl Area {
         if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Bytes that may have been written are in memory of no file from now on.
+    /// Pages that were written are written again, elsewhere, before all take the place of the old ones.
     ///
     /// # Safety
-    /// They are not written meanwhile.
-    unsafe fn copy(&self) -> io::Result<()> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    /// As [`Self::map`], but for pages that were written since. They are not written meanwhile.
+    unsafe fn copy(&self, file: &File) -> io::Result<()> {
         let (at, length) = (self.from as *mut libc::c_void, self.to - self.from);
-        let both = libc::PROT_READ | libc::PROT_WRITE;
+        let (both, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
         // SAFETY: the new pages are nobody's; the old ones are mapped, and readable as all of an executable's data is.
         unsafe {
-            let new = libc::mmap(std::ptr::null_mut(), length, both, flags, -1, 0);
+            let new = libc::mmap(std::ptr::null_mut(), length, both, private, file.as_raw_fd(), self.offset);
             if new == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
             }
-            std::ptr::copy_nonoverlapping(at.cast::<u8>(), new.cast::<u8>(), length);
+            let size = page_size();
+            for page in self.written(size)? {
+                std::ptr::copy_nonoverlapping(at.byte_add(page).cast::<u8>(), new.byte_add(page).cast(), size);
+            }
             let moved = libc::mprotect(new, length, self.rights) == 0
                 && libc::mremap(new, length, length, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, at) != libc::MAP_FAILED;
             if moved { Ok(()) } else { Err(io::Error::last_os_error()) }
         }
+    }
+
+    /// Where in it the pages begin that are no longer the file's: one number for each page, as the kernel tells of its page tables.
+    fn written(&self, size: usize) -> io::Result<Vec<usize>> {
+        const PRESENT: u64 = 1 << 63;
+        const SWAPPED: u64 = 1 << 62;
+        const OF_FILE: u64 = 1 << 61;
+        let mut told = vec![0; (self.to - self.from) / size * size_of::<u64>()];
+        let from = self.from / size * size_of::<u64>();
+        File::open("/proc/self/pagemap")?.read_exact_at(&mut told, from as u64)?;
+        let pages = told.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
+        let is_written = |page: u64| page & SWAPPED != 0 || page & (PRESENT | OF_FILE) == PRESENT;
+        Ok(pages.enumerate().filter(|(_, page)| is_written(*page)).map(|(number, _)| number * size).collect())
     }
 }
 

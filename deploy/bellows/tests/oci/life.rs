@@ -213,13 +213,17 @@ fn nothing_of_the_runtime_can_be_written_from_inside() {
     // Three streams, and the directory that ls itself reads.
     assert_eq!(said.out.trim(), "0 1 2 3", "{said:?}");
     // A program that is the runtime's own file executes it, and has it from a read-only mount.
-    let kept = config.clone();
     config["process"]["args"] = json!(["/proc/self/exe", "oci", "features"]);
     config["root"]["readonly"] = json!(false);
     place.run(&config);
-    let mut config = kept;
-    config["process"]["args"] = json!(["/bin/sh", "-c", "sleep 0; true"]);
-    assert_eq!(place.run(&config).code, 0);
+    // Before it is started, a container's first process runs from the runtime's file: for whoever keeps that until nobody executes it, it is read-only as well.
+    assert_eq!(place.create(&sleeper(&place)).code, 0);
+    let kept = format!("/proc/{}/exe", place.state()["pid"]);
+    let kept = rustix::fs::open(&kept, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).expect("it exists");
+    assert_eq!(place.oci(&["delete", "--force", place.id()]).code, 0);
+    let mount = rustix::fs::fstatvfs(&kept).expect("it is kept").f_flag;
+    assert!(mount.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{mount:?}");
+    assert_eq!(place.run(&place.config("sleep 0; true")).code, 0);
     place.check_nothing_left();
 }
 

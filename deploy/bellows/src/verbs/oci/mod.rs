@@ -36,9 +36,10 @@ pub fn begins(args: &[OsString]) -> Option<usize> {
 
 /// The whole command. `words` begins with a name for the usage text.
 pub fn main(words: &[OsString]) -> ExitCode {
+    let sealed = sealed::ensure(words);
     let cli = Cli::parse_from(words);
     let report = Report::new(cli.globals.log.as_deref(), cli.globals.log_format);
-    match sealed::ensure(&cli.verb).and_then(|()| run(cli.verb, &cli.globals, &report)) {
+    match sealed.and_then(|()| run(cli.verb, &cli.globals, &report)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             report.error(&error);

@@ -2,7 +2,7 @@
 //! set it up, through `/proc/PID/exe` or by being started from it, and write to it once nobody executes it (CVE-2019-5736). So whoever sets containers up runs
 //! from a read-only mount of the file that is attached nowhere; what is reached through it cannot be written by anybody.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
@@ -11,13 +11,11 @@ use anyhow::Context;
 use bellows_runtime::oci;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-use super::arguments::Verb;
-
 const OWN: &str = "/proc/self/exe";
 
-/// Returns when this process runs from such a mount, or needs none.
-pub fn ensure(verb: &Verb) -> anyhow::Result<()> {
-    if !matches!(verb, Verb::Create(_) | Verb::Run { .. } | Verb::Exec(_)) || is_sealed()? {
+/// Returns when this process runs from such a mount, or sets no container up. First of all: the less of the executable has been used, the sooner it is moved.
+pub fn ensure(words: &[OsString]) -> anyhow::Result<()> {
+    if !words.iter().any(|word| word == "create" || word == "run" || word == "exec") || is_sealed()? {
         return Ok(());
     }
     // Not everybody may; to be executed again is the other way, and takes as long as it takes a process to begin.
@@ -35,7 +33,7 @@ fn is_sealed() -> anyhow::Result<bool> {
 
 /// Returns only with an error.
 fn execute(file: &OwnedFd) -> anyhow::Error {
-    let word = |text: std::ffi::OsString| CString::new(text.into_vec()).unwrap_or_default();
+    let word = |text: OsString| CString::new(text.into_vec()).unwrap_or_default();
     let args: Vec<CString> = std::env::args_os().map(word).collect();
     let mut env = Vec::new();
     for (mut name, value) in std::env::vars_os() {
