@@ -57,7 +57,8 @@ impl Left {
         let mut top: Option<PathBuf> = None;
         for Known { record, init, .. } in self.0.iter().filter_map(|(_, known)| known.as_ref()) {
             let Some(init) = init else { continue };
-            let Some(found) = cgroup::of_process(Path::new(CGROUP_ROOT), record.process.pid) else { continue };
+            let found = cgroup::of_process(Path::new(CGROUP_ROOT), record.process.pid).map_err(wrong)?;
+            let Some(found) = found else { continue };
             let above = cgroup::above(&found, parent, &group_name(record.slot));
             match above {
                 Some(above) if top.as_ref().is_none_or(|top| *top == above) => top = Some(above),

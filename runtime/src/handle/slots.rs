@@ -137,9 +137,9 @@ impl Maker {
             }
         })?;
         let mut maker = Self { cgroups, networks, devices: None, subnet, uid_base };
-        if Layers::found() == Layers::Detached {
-            let failed = |source| SlotError::Mapping { slot: 0, what: "make the device layer", source };
-            maker.devices = Some(device_layer().map_err(failed)?);
+        let failed = |what| move |source| SlotError::Mapping { slot: 0, what, source };
+        if Layers::found().map_err(failed("try an overlay"))? == Layers::Detached {
+            maker.devices = Some(device_layer().map_err(failed("make the device layer"))?);
         }
         Ok(maker)
     }

@@ -104,7 +104,10 @@ pub fn give(dir: BorrowedFd<'_>, owner: u32) -> io::Result<()> {
 
 /// The tree with its owners shifted: a copy of the shared one where the kernel copies detached trees (6.15), else one of its own.
 pub fn shifted(shared: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let copy = mount::copy_of(shared, c"").or_else(|_| layer())?;
+    let copy = match mount::copy_of(shared, c"") {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => layer()?,
+        other => other?,
+    };
     mount::shift_owners(copy.as_fd(), userns)?;
     Ok(copy)
 }

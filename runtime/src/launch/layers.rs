@@ -29,14 +29,15 @@ pub enum Layers {
 }
 
 impl Layers {
-    /// What this kernel can.
-    pub fn found() -> Self {
+    /// What this kernel can. Whatever else goes wrong (no memory, no descriptors) says nothing of that.
+    pub fn found() -> io::Result<Self> {
         match detached() {
-            Ok(()) => Self::Detached,
-            Err(error) => {
+            Ok(()) => Ok(Self::Detached),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
                 tracing::info!(%error, "layers are attached for each launch: this kernel takes none that are attached nowhere");
-                Self::Attached
+                Ok(Self::Attached)
             }
+            Err(error) => Err(error),
         }
     }
 }

@@ -70,7 +70,7 @@ impl Groups {
 
     /// Makes what is missing and writes all limits. What was made is taken away again when something fails.
     pub fn make(&self, writes: &[Write]) -> Result<(), OciError> {
-        let all = self.dirs.iter().try_for_each(|(_, dir)| self.make_one(dir));
+        let all = self.dirs.iter().try_for_each(|(name, dir)| self.make_one(name, dir));
         let made = all.and_then(|()| self.write(writes)).and_then(|()| self.list_devices());
         if let Err(error) = made {
             return match self.remove() {
@@ -90,9 +90,9 @@ impl Groups {
         attached.map_err(OciError::kernel("bound the devices by a program of the kernel"))
     }
 
-    fn make_one(&self, dir: &Path) -> Result<(), OciError> {
+    fn make_one(&self, tree: &str, dir: &Path) -> Result<(), OciError> {
         if let Ok(()) = std::fs::create_dir(dir) {
-            return self.prepare(dir);
+            return prepare(tree, dir);
         }
         let mut path = PathBuf::from(ROOT);
         let below = dir.strip_prefix(ROOT).unwrap_or(dir);
@@ -103,30 +103,18 @@ impl Groups {
             path.push(part);
             if !path.exists() {
                 tree::make(&path)?;
-                self.prepare(&path)?;
+                prepare(tree, &path)?;
             }
-        }
-        Ok(())
-    }
-
-    /// A new group of CPUs and memory nodes is empty, and nobody can join it, until it is told some: those of the group above.
-    fn prepare(&self, dir: &Path) -> Result<(), OciError> {
-        if self.one_tree || !dir.join("cpuset.cpus").exists() {
-            return Ok(());
-        }
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let above = dir.parent().unwrap_or(dir).join(file);
-            let value = std::fs::read_to_string(&above).map_err(OciError::file("read", &above))?;
-            tree::write(&dir.join(file), value.trim())?;
         }
         Ok(())
     }
 
     /// Writes limits, in their order.
     pub fn write(&self, writes: &[Write]) -> Result<(), OciError> {
-        for write in writes {
-            if let Some(dir) = self.dir(write.controller) {
-                tree::write(&dir.join(&write.file), &write.value)?;
+        for same in writes.chunk_by(|one, next| (one.controller, &one.file) == (next.controller, &next.file)) {
+            if let Some(dir) = self.dir(same[0].controller) {
+                let file = tree::Kept::writing(dir.join(&same[0].file))?;
+                same.iter().try_for_each(|write| file.set(&write.value))?;
             }
         }
         Ok(())
@@ -181,6 +169,18 @@ impl Groups {
     pub fn remove(&self) -> Result<(), OciError> {
         self.dirs.iter().try_for_each(|(_, dir)| remove(dir))
     }
+}
+
+/// A new group of CPUs and memory nodes is empty in a tree of its own, and nobody can join it, until it is told some: those of the group above.
+fn prepare(tree: &str, dir: &Path) -> Result<(), OciError> {
+    if !tree.split(',').any(|controller| controller == "cpuset") {
+        return Ok(());
+    }
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let above = read(&dir.parent().unwrap_or(dir).join(file))?;
+        tree::write(&dir.join(file), above.trim())?;
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<String, OciError> {

@@ -26,8 +26,9 @@ pub fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
 /// from the file is mapped from the view, page by page the same; then the kernel lets the view be called its executable. Needs CAP_CHECKPOINT_RESTORE
 /// (before Linux 5.9 CAP_SYS_ADMIN) in this process's own user namespace.
 pub fn move_to_sealed() -> io::Result<()> {
+    let own = Stat::read()?;
     // Another thread could write to what is copied.
-    if fs::read_dir("/proc/self/task")?.count() != 1 {
+    if own.field(20)? != 1 {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     let view = sealed_copy(Path::new(OWN))?;
@@ -38,7 +39,7 @@ pub fn move_to_sealed() -> io::Result<()> {
         // SAFETY: the area is the executable's own and `view` shows the same file; there is no other thread, and this one writes to no static data.
         unsafe { if written.iter().any(overlaps) { area.copy(&view) } else { area.map(&view) }? };
     }
-    set_executable(&view)
+    set_executable(&view, &own)
 }
 
 /// `struct prctl_mm_map` of the kernel.
@@ -56,23 +57,17 @@ struct MemoryMap {
 }
 
 /// The kernel takes all of a process's addresses together, here as they are, so that less than CAP_SYS_RESOURCE is enough.
-fn set_executable(file: &File) -> io::Result<()> {
+fn set_executable(file: &File, own: &Stat) -> io::Result<()> {
     const PR_SET_MM_MAP: libc::c_ulong = 14;
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    // Counted from 1; the second, the name in parentheses, may hold anything.
-    let words: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let field = |number: usize| -> io::Result<u64> {
-        words.get(number - 3).and_then(|word| word.parse().ok()).ok_or(io::ErrorKind::InvalidData.into())
-    };
     // SAFETY: with 0 it only tells where the heap ends.
     let heap_end = unsafe { libc::syscall(libc::SYS_brk, 0) };
     let map = MemoryMap {
-        code: [field(26)?, field(27)?],
-        data: [field(45)?, field(46)?],
-        heap: [field(47)?, heap_end.cast_unsigned()],
-        stack: field(28)?,
-        arguments: [field(48)?, field(49)?],
-        environment: [field(50)?, field(51)?],
+        code: [own.field(26)?, own.field(27)?],
+        data: [own.field(45)?, own.field(46)?],
+        heap: [own.field(47)?, heap_end.cast_unsigned()],
+        stack: own.field(28)?,
+        arguments: [own.field(48)?, own.field(49)?],
+        environment: [own.field(50)?, own.field(51)?],
         auxiliary: 0,
         auxiliary_length: 0,
         executable: file.as_raw_fd().cast_unsigned(),
@@ -81,6 +76,22 @@ fn set_executable(file: &File) -> io::Result<()> {
     match unsafe { libc::prctl(libc::PR_SET_MM, PR_SET_MM_MAP, &raw const map, size_of::<MemoryMap>(), 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What the kernel tells of this process in one line.
+struct Stat(String);
+
+impl Stat {
+    fn read() -> io::Result<Self> {
+        fs::read_to_string("/proc/self/stat").map(Self)
+    }
+
+    /// Counted from 1; the second, the name in parentheses, may hold anything.
+    fn field(&self, number: usize) -> io::Result<u64> {
+        let behind = self.0.rsplit_once(')').map(|(_, rest)| rest);
+        let word = behind.and_then(|rest| rest.split_whitespace().nth(number.checked_sub(3)?));
+        word.and_then(|word| word.parse().ok()).ok_or(io::ErrorKind::InvalidData.into())
     }
 }
 

@@ -1,6 +1,6 @@
-//! Every call of the end of a container.
+//! Every call of the end of a container; and of the start of a runtime that finds one alive, some of each kind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::driven::Answer;
@@ -9,7 +9,7 @@ use crate::tracer::{self, Actor, Fault};
 use crate::tried::Tried;
 
 /// A test that hangs ends so.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// But for `close`: the descriptor is closed whatever it says, and std's folders panic.
 fn no_memory(nr: u64) -> Option<i32> {
@@ -30,9 +30,15 @@ impl Entries {
         Self { tried: Tried::begin(place, &["start", "leave"], PATIENCE), lost: BTreeSet::new() }
     }
 
-    /// Gives the order again and again, each time with another call of the actor refused; `then` says what must hold after each.
-    fn every_call_of(&mut self, actor: Actor, order: &str, mut then: impl FnMut(&mut Self, &str, &Answer)) -> usize {
-        let spared = self.spared(actor, order, &mut then);
+    /// Gives the order again and again, each time with another call of the actor refused, of each kind so many; `then` says what must hold after each.
+    fn calls_of(
+        &mut self,
+        actor: Actor,
+        order: &str,
+        most: usize,
+        mut then: impl FnMut(&mut Self, &str, &Answer),
+    ) -> usize {
+        let spared = self.spared(actor, order, most, &mut then);
         let mut refused = 0;
         for with in ANSWERS {
             for index in (0..).filter(|index| !spared.contains(index)) {
@@ -48,26 +54,36 @@ impl Entries {
         refused
     }
 
-    /// Those that cannot be refused: std, which makes processes, has no word for a pipe of its own that breaks.
+    /// Those that cannot be refused: std, which makes processes, has no word for a pipe of its own that breaks. And where there are more than so many of a kind, all
+    /// but some that are spread over them.
     fn spared(
         &mut self,
         actor: Actor,
         order: &str,
+        most: usize,
         then: &mut impl FnMut(&mut Self, &str, &Answer),
     ) -> BTreeSet<usize> {
         let (seen, answer) = self.tried.order(order, None);
         then(self, order, &answer);
         let makes = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_vfork, libc::SYS_fork].map(i64::cast_unsigned);
+        let reads = [libc::SYS_read, libc::SYS_recvfrom].map(i64::cast_unsigned);
         let calls = seen.calls.get(&actor).cloned().unwrap_or_default();
         let mut last = 0;
         let mut spared = BTreeSet::new();
+        let mut kinds = BTreeMap::<u64, Vec<usize>>::new();
         for (index, nr) in calls.into_iter().enumerate() {
-            if nr == libc::SYS_read as u64 && makes.contains(&last) {
+            if reads.contains(&nr) && makes.contains(&last) {
                 spared.insert(index);
+            } else {
+                kinds.entry(nr).or_default().push(index);
             }
             if nr != libc::SYS_close as u64 {
                 last = nr;
             }
+        }
+        for places in kinds.values() {
+            let every = places.len().div_ceil(most);
+            spared.extend(places.iter().enumerate().filter(|(number, _)| number % every != 0).map(|(_, index)| index));
         }
         spared
     }
@@ -112,7 +128,7 @@ fn every_system_call_of_an_end_is_refused_in_its_turn() {
             }
         };
         prepare(&mut entries);
-        let refused = entries.every_call_of(Actor::Runtime, &format!("{verb} one"), |entries, what, answer| {
+        let refused = entries.calls_of(Actor::Runtime, &format!("{verb} one"), usize::MAX, |entries, what, answer| {
             match answer {
                 Answer::Ok(said) => assert!(said.is_empty() || said == "Signal(9)", "{what}"),
                 // Whatever was not done can be done again.
@@ -134,5 +150,43 @@ fn every_system_call_of_an_end_is_refused_in_its_turn() {
     }
     assert!(entries.lost.is_empty(), "the kernel's answer is lost: {:#?}", entries.lost);
     entries.tried.check(&END, &["/record", "send signal"]);
+    entries.tried.end();
+}
+
+/// A start makes thousands of calls, most of them for the files of cgroups.
+const OF_EACH_KIND: usize = 3;
+
+/// What a start goes on without.
+const START: [(Actor, i64, &str); 8] = [
+    (Actor::Runtime, libc::SYS_rt_sigaction, "what becomes of children stays as it was inherited"),
+    (Actor::Runtime, libc::SYS_rt_sigprocmask, "std's own, around the start of a process or thread"),
+    (Actor::Runtime, libc::SYS_prlimit64, "as many files may be open as before"),
+    (Actor::Runtime, libc::SYS_sched_getaffinity, "as many launchers as on a machine of one CPU"),
+    (Actor::Runtime, libc::SYS_statx, "std's guess of how long a file is"),
+    (Actor::Runtime, libc::SYS_read, "its age is that of its record"),
+    (Actor::Runtime, libc::SYS_ioctl, "its trees go with its last process"),
+    (Actor::Runtime, libc::SYS_fcntl, "std's own check that a descriptor is open"),
+];
+
+#[test]
+fn system_calls_of_a_start_are_refused_and_no_container_is_lost() {
+    let Some(place) = support::place() else { return };
+    let mut entries = Entries::begin(place);
+    entries.tried.must("start");
+    let alive = format!("one=alive:{}", entries.tried.must("launch one /bin/payload sleep"));
+    entries.tried.must("leave");
+    let refused = entries.calls_of(Actor::Runtime, "start", OF_EACH_KIND, |entries, what, answer| {
+        if let Answer::Failed { .. } = answer {
+            entries.tried.must("start");
+        }
+        assert_eq!(entries.tried.must("adopt"), alive, "{what}");
+        entries.tried.must("leave");
+    });
+    println!("start: {refused} calls refused");
+    entries.tried.must("start");
+    assert_eq!(entries.tried.must("adopt"), alive);
+    entries.tried.must("end one");
+    assert!(entries.lost.is_empty(), "the kernel's answer is lost: {:#?}", entries.lost);
+    entries.tried.check(&START, &["launcher", "cgroup"]);
     entries.tried.end();
 }
