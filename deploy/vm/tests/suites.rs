@@ -12,7 +12,7 @@ use bellows_vm::{Guest, PackError, Ran};
 use built::{Built, built};
 
 /// Integration tests of `bellows-runtime` that run inside, one after the other.
-const SUITES: [&str; 4] = ["containers", "execute", "hierarchy", "escape"];
+const SUITES: [&str; 6] = ["containers", "execute", "hierarchy", "limits", "shortages", "escape"];
 
 /// Tells tests where they are.
 const INSIDE: &str = "BELLOWS_IN_VM=1";
