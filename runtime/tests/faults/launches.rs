@@ -20,9 +20,10 @@ struct Launches {
 }
 
 impl Launches {
-    /// Folders are made ahead by a thread; so are writable layers after the first launch.
-    fn start(place: Place) -> Self {
-        let mut tried = Tried::begin(place, &["start", "launch first /bin/payload sleep", "end first"], PATIENCE);
+    /// Folders are made ahead by a thread; so are writable layers after the first launch, and roots where slots are kept.
+    fn start(place: Place, keep: &str) -> Self {
+        let orders = [keep, "start", "launch first /bin/payload sleep", "end first", "settle"];
+        let mut tried = Tried::begin(place, &orders, PATIENCE);
         let launcher = tried.must("launchers").parse().expect("one launcher");
         tried.tracer.seize(launcher, Actor::Launcher);
         let pipes = tried.victim.descriptors().get("pipe").copied().unwrap_or(0);
@@ -43,6 +44,12 @@ impl Launches {
         index
     }
 
+    /// Ends a container; what it leaves to others to do is done.
+    fn finish(&mut self, name: &str) {
+        self.tried.must(&format!("end {name}"));
+        self.tried.must("settle");
+    }
+
     /// Whether there was such a call.
     fn refuse(&mut self, fault: Fault, hold: bool) -> bool {
         let before = descriptors(self.launcher);
@@ -50,7 +57,7 @@ impl Launches {
         let name = format!("f{}", self.number);
         let (seen, answer) = self.tried.order(&format!("launch {name} /bin/payload sleep"), Some(fault));
         if let Answer::Ok(_) = answer {
-            self.tried.must(&format!("end {name}"));
+            self.finish(&name);
         }
         if let Some(refused) = seen.refused {
             self.judge(fault.actor, refused, seen.after_reply, &answer);
@@ -61,7 +68,7 @@ impl Launches {
         if hold {
             self.alive += 1;
         } else {
-            self.tried.must(&format!("end {after}"));
+            self.finish(&after);
         }
         seen.reached(fault.actor, fault.index)
     }
@@ -166,7 +173,7 @@ const STEPS: [&str; 23] = [
 fn every_system_call_of_a_launch_is_refused_in_its_turn() {
     let Some(mut place) = support::place() else { return };
     place.widen();
-    let mut launches = Launches::start(place);
+    let mut launches = Launches::start(place, "keep 0");
     let actors = [
         (Actor::Program, false),
         (Actor::Child, false),
@@ -181,5 +188,21 @@ fn every_system_call_of_a_launch_is_refused_in_its_turn() {
         launches.every_call_of(actor, false, tracer::used_up);
     }
     launches.tried.check(&SWALLOWED, &STEPS);
+    launches.tried.end();
+}
+
+/// What the launcher does with a root that was made ahead, which is less.
+#[test]
+fn every_system_call_of_a_launch_with_a_root_made_ahead_is_refused_in_its_turn() {
+    let Some(place) = support::place() else { return };
+    let mut launches = Launches::start(place, "keep 1");
+    let (seen, answer) = launches.tried.order("launch known /bin/payload sleep", None);
+    let opened = seen.calls[&Actor::Launcher].iter().filter(|nr| **nr == libc::SYS_fsopen.cast_unsigned()).count();
+    assert!(opened <= 1, "no file system but /proc: {answer:?}");
+    launches.finish("known");
+    for with in [tracer::no_memory as tracer::Answer, tracer::used_up] {
+        println!("{} calls refused", launches.every_call_of(Actor::Launcher, false, with));
+    }
+    launches.tried.check(&SWALLOWED, &["write /etc/hosts", "lay the writable layer over the image", "first process"]);
     launches.tried.end();
 }

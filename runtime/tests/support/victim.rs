@@ -2,7 +2,7 @@
 //!
 //! `victim STATE CGROUP SUBNET UID_BASE IMAGE [WITHOUT..]`, the last of which its launchers go without; each line on standard input gets one on
 //! standard output:
-//! `unpack STORE DIGEST` (which is then the image), `start`, `launch NAME WORD..`, `script NAME FILE` (a shell's, to its end), `said NAME` (the lines
+//! `unpack STORE DIGEST` (which is then the image), `keep COUNT` (of slots that come back, 0 at first), `start`, `launch NAME WORD..`, `script NAME FILE` (a shell's, to its end), `said NAME` (the lines
 //! that it printed, \u{1} between them), `end NAME`, `kill NAME`, `reap NAME`, `forget NAME`, `leave` (drop the runtime), `adopt`, `launchers`, `settle`, `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
 
 use std::error::Error as _;
@@ -47,6 +47,10 @@ struct Victim {
 impl Victim {
     fn perform(&mut self, words: &[&str]) -> Result<String, Error> {
         match (words, &self.runtime) {
+            (["keep", count], _) => {
+                self.config.pool.keep = count.parse().unwrap_or(0);
+                Ok(String::new())
+            }
             (["start"], _) => {
                 self.runtime = Some(Runtime::start(self.config.clone())?);
                 Ok(String::new())
