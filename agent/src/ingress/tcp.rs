@@ -1,4 +1,4 @@
-//! Raw TCP: one connection is one request, from its beginning to its end. Bytes go from socket to socket inside the kernel.
+//! Raw TCP: one connection is one request, from its beginning to its end. Bytes go from socket to socket inside the kernel, but for those that come over TLS.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,14 +16,36 @@ use super::app::{Placed, Seat, Target};
 use super::buffer::Lent;
 use super::http1::upstream::Place;
 use super::thread::{Port, Thread};
+use super::tls::Secure;
 use super::tunnel::tunnel;
-use super::wire::Socket;
+use super::wire::{Socket, Wire};
 
 /// As much as a pipe takes by itself.
 const PIECE: usize = 64 << 10;
 
+/// A connection of whoever asks.
+pub(crate) trait Client: Wire {
+    /// Both ways between it and a copy here, to the end.
+    async fn join(&self, copy: &Rc<Socket>);
+}
+
+impl Client for Rc<Socket> {
+    async fn join(&self, copy: &Rc<Socket>) {
+        both(self, copy).await;
+    }
+}
+
+impl Client for Rc<Secure> {
+    /// What is cut off reaches the copy as a break, not as an end.
+    async fn join(&self, copy: &Rc<Socket>) {
+        if !tunnel((self, &mut Lent::new()), (copy, Lent::new())).await {
+            copy.reset();
+        }
+    }
+}
+
 /// One connection, to its end.
-pub(crate) async fn serve(thread: Rc<Thread>, client: Rc<Socket>, listen: u16) {
+pub(crate) async fn serve<C: Client>(thread: Rc<Thread>, client: C, listen: u16) {
     let Some((app, port)) = thread.find(listen, "", "") else { return };
     let _under_way = thread.under_way();
     let mut placed = app.arrive(0);
@@ -43,15 +65,22 @@ pub(crate) async fn serve(thread: Rc<Thread>, client: Rc<Socket>, listen: u16) {
     }
 }
 
-async fn connected(thread: &Rc<Thread>, client: &Rc<Socket>, mut seat: Seat, port: Port) -> Result<(), (Seat, Bounce)> {
+async fn connected<C: Client>(
+    thread: &Rc<Thread>,
+    client: &C,
+    mut seat: Seat,
+    port: Port,
+) -> Result<(), (Seat, Bounce)> {
     match seat.target().clone() {
         Target::Here { replica, attempt, address } => {
             let place = Place { replica, attempt, address, port: port.number };
             let Ok(upstream) = thread.pool.connect(place).await else { return Err((seat, Bounce::NotReached)) };
-            both(client, &upstream.socket).await;
+            client.join(&upstream.socket).await;
         }
         Target::At { .. } => match thread.there(&seat, port).await {
-            Ok(stream) => tunnel((client, &mut Lent::new()), (&stream, Lent::new())).await,
+            Ok(stream) => {
+                tunnel((client, &mut Lent::new()), (&stream, Lent::new())).await;
+            }
             Err(bounce) => return Err((seat, bounce)),
         },
     }

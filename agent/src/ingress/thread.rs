@@ -13,6 +13,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::Closing;
 use super::app::{App, Seat, Target};
@@ -24,7 +26,7 @@ use super::http2::Asking;
 use super::http2::pool::Pool2;
 use super::link::{self, LinkStream, Links, NotTaken};
 use super::shared::Shared;
-use super::tls::Secure;
+use super::tls::{Secure, Tls};
 use super::wire::{self, Socket};
 use super::{http2, tcp};
 
@@ -280,7 +282,10 @@ impl Thread {
         let Some((protocol, secure)) = self.entrances.borrow().spoken(listen) else { return };
         if protocol == Protocol::Tcp {
             tokio::task::spawn_local(async move {
-                tcp::serve(self, Socket::new(stream), listen).await;
+                match secure {
+                    false => tcp::serve(self, Socket::new(stream), listen).await,
+                    true => self.secure_raw(stream, listen).await,
+                }
                 drop(present);
             });
             return;
@@ -304,20 +309,40 @@ impl Thread {
 
     /// A connection over TLS; what is spoken in it is agreed on in its beginning.
     async fn secure(self: Rc<Self>, stream: TcpStream, sender: Sender, listen: u16) {
+        let Some(stream) = self.taken(stream, |tls| &tls.http, listen).await else { return };
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            Box::pin(http2::server::serve(self, stream, sender, listen)).await;
+        } else {
+            drop(Client { wire: Secure::new(stream), sender, listen, thread: self }.serve().await);
+        }
+    }
+
+    /// One that is spoken in whatever its app understands.
+    async fn secure_raw(self: Rc<Self>, stream: TcpStream, listen: u16) {
+        let Some(stream) = self.taken(stream, |tls| &tls.raw, listen).await else { return };
+        tcp::serve(self, Secure::raw(stream), listen).await;
+    }
+
+    /// A connection that begins as TLS does; nothing, and said why, when it does not come about.
+    async fn taken(
+        &self,
+        stream: TcpStream,
+        by: impl Fn(&Tls) -> &TlsAcceptor,
+        listen: u16,
+    ) -> Option<TlsStream<TcpStream>> {
         let Some(tls) = self.shared.tls.clone() else {
-            return tracing::warn!(
+            tracing::warn!(
                 listen,
                 "a route wants TLS, and this agent has no certificates: start it with --certificates FOLDER"
             );
+            return None;
         };
-        match tokio::time::timeout(self.shared.patience.head, Box::pin(tls.acceptor.accept(stream))).await {
-            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                Box::pin(http2::server::serve(self, stream, sender, listen)).await;
-            }
-            Ok(Ok(stream)) => drop(Client { wire: Secure::new(stream), sender, listen, thread: self }.serve().await),
+        match tokio::time::timeout(self.shared.patience.head, Box::pin(by(&tls).accept(stream))).await {
+            Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => tracing::debug!(%error, listen, "a connection over TLS did not come about"),
             Err(_) => tracing::debug!(listen, "a connection over TLS did not come about in time"),
         }
+        None
     }
 
     /// A connection that began as HTTP/2 does, of which so much was read.

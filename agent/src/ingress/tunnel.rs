@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use super::buffer::Lent;
 use super::wire::{Wire, receive, send};
 
-/// Both ways, beginning with what was read already. An end on one side is passed on, and the other may go on.
-pub(crate) async fn tunnel<A: Wire, B: Wire>((a, from_a): (&A, &mut Lent), (b, mut from_b): (&B, Lent)) {
+/// Both ways, beginning with what was read already. An end on one side is passed on, and the other may go on. Did both come to their end? Else one broke.
+pub(crate) async fn tunnel<A: Wire, B: Wire>((a, from_a): (&A, &mut Lent), (b, mut from_b): (&B, Lent)) -> bool {
     a.guarded().guard().at_leisure();
     b.guarded().guard().at_leisure();
     let mut there = pin!(flow(a, b, from_a));
@@ -16,9 +16,9 @@ pub(crate) async fn tunnel<A: Wire, B: Wire>((a, from_a): (&A, &mut Lent), (b, m
     let (mut there_over, mut back_over) = (false, false);
     poll_fn(|cx| {
         let cut = look(there.as_mut(), cx, &mut there_over) || look(back.as_mut(), cx, &mut back_over);
-        if cut || (there_over && back_over) { Poll::Ready(()) } else { Poll::Pending }
+        if cut || (there_over && back_over) { Poll::Ready(!cut) } else { Poll::Pending }
     })
-    .await;
+    .await
 }
 
 /// Goes on with one way. Is it broken?

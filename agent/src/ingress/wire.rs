@@ -125,6 +125,13 @@ impl Socket {
             tracing::trace!(%error, "a connection was shut already");
         }
     }
+
+    /// The other side sees that it breaks off, when this side closes it.
+    pub(crate) fn reset(&self) {
+        if let Err(error) = socket2::SockRef::from(&*self.stream.borrow()).set_linger(Some(Duration::ZERO)) {
+            tracing::trace!(%error, "a connection was shut already");
+        }
+    }
 }
 
 impl Guarded for Socket {

@@ -316,6 +316,36 @@ fn curl_is_served_in_both_versions() {
     }
 }
 
+/// Whatever its client would like to agree on: the app says what it speaks.
+#[test]
+fn raw_bytes_come_out_of_it_whole_and_a_cut_is_no_end() {
+    let folder = TempDir::new().expect("a folder");
+    let a = write_pair(folder.path(), "a", host("a.example"));
+    let (tell, told) = std::sync::mpsc::sync_channel(2);
+    let server = Server::start(1, 0, move |mut stream| {
+        let mut all = Vec::new();
+        let ended = stream.read_to_end(&mut all);
+        tell.send((all.len(), ended.is_ok())).expect("somebody waits");
+        stream.write_all(&all).ok();
+    });
+    let house = secure(folder.path(), server.port, Protocol::Tcp);
+    let config = client(&[a], &["postgresql"]);
+    let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut stream = connect(&house, &config, "a.example");
+    stream.write_all(&sent).expect("sent");
+    stream.conn.send_close_notify();
+    stream.flush().expect("our end, in words");
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).expect("until its end");
+    assert!(back == sent, "{} of {} bytes", back.len(), sent.len());
+    assert_eq!(told.recv().expect("it has ended"), (sent.len(), true));
+    let mut stream = connect(&house, &config, "a.example");
+    stream.write_all(b"half a word").expect("sent");
+    stream.sock.shutdown(std::net::Shutdown::Both).expect("cut");
+    assert!(!told.recv().expect("it has ended").1, "the app sees a break");
+    wait(|| house.ingress.in_flight(replica(1)) == 0);
+}
+
 #[test]
 fn a_handshake_that_does_not_come_is_given_up_and_clear_text_is_refused() {
     let folder = TempDir::new().expect("a folder");

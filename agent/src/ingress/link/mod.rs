@@ -297,12 +297,14 @@ async fn seat(thread: Rc<Thread>, request: Request<h2::RecvStream>, mut respond:
     {
         stream.tell_untouched(check);
     }
-    tunnel((&stream, &mut Lent::new()), (&way, Lent::new())).await;
+    let whole = tunnel((&stream, &mut Lent::new()), (&way, Lent::new())).await;
     seat.set(Outcome::Answered);
-    if let Way::Here(upstream) = way
-        && stream.last_word() == Some(LastWord::Kept)
-    {
-        thread.pool.give_back(upstream.recounted());
+    match way {
+        Way::Here(upstream) if stream.last_word() == Some(LastWord::Kept) => {
+            thread.pool.give_back(upstream.recounted());
+        }
+        Way::Here(upstream) if !whole => upstream.socket.reset(),
+        _ => {}
     }
 }
 

@@ -34,7 +34,10 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What all threads need of it.
 pub(super) struct Tls {
-    pub(super) acceptor: TlsAcceptor,
+    /// Agrees on the version of HTTP.
+    pub(super) http: TlsAcceptor,
+    /// For bytes of whatever protocol, which nothing needs to be agreed on for.
+    pub(super) raw: TlsAcceptor,
     pub(super) shared_ports: Vec<u16>,
     certificates: Arc<Certificates>,
 }
@@ -49,10 +52,11 @@ impl Tls {
             .map_err(TlsError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(certificates.clone());
-        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         server.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Setup)?;
-        let acceptor = TlsAcceptor::from(Arc::new(server));
-        Ok(Self { acceptor, shared_ports: config.shared_ports.clone(), certificates })
+        let raw = TlsAcceptor::from(Arc::new(server.clone()));
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let http = TlsAcceptor::from(Arc::new(server));
+        Ok(Self { http, raw, shared_ports: config.shared_ports.clone(), certificates })
     }
 
     /// Takes changes of the files in, for as long as the ingress lives. Connections go on with what they began with.

@@ -19,16 +19,28 @@ pub(in crate::ingress) struct Secure {
     dry: Cell<bool>,
     /// Taken, and not all given to the socket yet.
     unsent: Cell<usize>,
+    /// An end without the words of TLS may be somebody else's doing: here it is none. (HTTP tells by itself where its messages end.)
+    strict: bool,
     guard: Guard,
 }
 
 impl Secure {
     /// Watched by this thread from now on.
     pub(in crate::ingress) fn new(stream: TlsStream<TcpStream>) -> Rc<Self> {
+        Self::watched(stream, false)
+    }
+
+    /// Likewise, for what does not tell where it ends.
+    pub(in crate::ingress) fn raw(stream: TlsStream<TcpStream>) -> Rc<Self> {
+        Self::watched(stream, true)
+    }
+
+    fn watched(stream: TlsStream<TcpStream>, strict: bool) -> Rc<Self> {
         let secure = Rc::new(Self {
             stream: RefCell::new(stream),
             dry: Cell::new(false),
             unsent: Cell::new(0),
+            strict,
             guard: Guard::default(),
         });
         keep_watch(&secure);
@@ -62,8 +74,7 @@ impl Wire for Rc<Secure> {
         let read = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut into);
         self.dry.set(read.is_pending());
         match ready!(read) {
-            // Without the words of TLS an end may be somebody else's doing; HTTP tells by itself where its messages end.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !self.strict => Poll::Ready(Ok(0)),
             read => Poll::Ready(read.map(|()| into.filled().len())),
         }
     }

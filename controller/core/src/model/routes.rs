@@ -129,11 +129,10 @@ impl AppSpec {
             faults.within(bounds::MAX_BODY, &field, most.0, Bytes);
         }
         faults.unless(
-            !route.tls || (route.listen.is_some() && !raw),
+            !route.tls || route.listen.is_some(),
             &field,
-            "says `tls`, which belongs to a port of its own that takes HTTP",
-            "name the nodes' port with `listen`, let the app's port speak http or http2, or leave `tls` out: where nodes have certificates \
-             the shared ports take TLS too",
+            "says `tls`, which belongs to a port of its own",
+            "name the nodes' port with `listen`, or leave `tls` out: where nodes have certificates the shared ports take TLS too",
         );
         let earlier = &self.traffic.routes[..at];
         let twice = earlier.iter().any(|other| collide((route, protocol), (other, other.protocol(&self.ports))));

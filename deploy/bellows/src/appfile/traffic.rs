@@ -92,9 +92,6 @@ fn route(found: &Found<'_>, ports: &[Port], report: &mut Report<'_>) -> Option<R
         let words = "says `tls` without a port of its own; say `listen` too, or leave `tls` out: the ports that apps share take TLS where nodes have certificates";
         return found.refuse(report, words);
     }
-    if tls && port.protocol() == Protocol::Tcp {
-        return found.refuse(report, "leads to a TCP port, where TLS is the app's own affair; leave `tls` out");
-    }
     Some(Route { listen, host, path, port: port.port, tls, max_body })
 }
 
