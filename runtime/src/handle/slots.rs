@@ -10,11 +10,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::config::{Ipv4Subnet, PoolSizes};
 use super::kept::{Kept, Wanted};
@@ -232,6 +234,8 @@ impl State {
 struct Shared {
     maker: Maker,
     sizes: PoolSizes,
+    /// Slots and roots are made ahead while a tenth of the descriptors that this process may have is free.
+    descriptors: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -250,7 +254,10 @@ impl Slots {
         let absent = (0..maker.subnet.room()).filter(|number| !in_use.contains(number)).collect();
         let (ready, resting) = (Vec::new(), VecDeque::new());
         let state = State { ready, resting, absent, last_use: None, wanted: None, refilling: true, closing: false };
-        let shared = Arc::new(Shared { maker, sizes, state: Mutex::new(state), changed: Condvar::new() });
+        let most = getrlimit(Resource::RLIMIT_NOFILE);
+        let descriptors = most.map_or(u64::MAX, |(most, _)| most / 10 * 9);
+        let shared = Shared { maker, sizes, descriptors, state: Mutex::new(state), changed: Condvar::new() };
+        let shared = Arc::new(shared);
         let for_thread = Arc::clone(&shared);
         let refiller = std::thread::Builder::new().name("slots".to_owned()).spawn(move || for_thread.refill());
         let for_remains = Arc::clone(&shared);
@@ -343,7 +350,7 @@ impl Shared {
         let clean = untouched && !slot.group.is_stale();
         let mut state = self.lock();
         // A root made ahead is for one of those that are ready.
-        let wanted = state.wanted.filter(|_| clean && state.ready.len() < self.sizes.keep);
+        let wanted = state.wanted.filter(|_| clean && state.ready.len() < self.sizes.keep && !self.is_short());
         drop(state);
         slot.prepare(wanted);
         state = self.lock();
@@ -390,6 +397,12 @@ impl Shared {
         })
     }
 
+    /// Whether what is left of descriptors is for launches and ends: the next one has the lowest number that is free.
+    fn is_short(&self) -> bool {
+        let next = rustix::io::fcntl_dupfd_cloexec(self.maker.networks.home(), 0);
+        next.map_or(true, |next| next.as_raw_fd() as u64 > self.descriptors)
+    }
+
     /// The background thread.
     fn refill(&self) {
         let mut state = self.lock();
@@ -400,7 +413,7 @@ impl Shared {
                 state = self.lock();
                 continue;
             }
-            let few = state.ready.len() < self.sizes.ready && !state.absent.is_empty();
+            let few = state.ready.len() < self.sizes.ready && !state.absent.is_empty() && !self.is_short();
             let many = state.ready.len() > self.sizes.keep;
             state.refilling = few;
             let length = if few { LULL } else { IDLE };

@@ -173,16 +173,16 @@ fn own_cpu(cpus: &[u64]) -> Option<usize> {
 /// As high as the kernel lets this process go: a runtime has some twenty files open for each container, and a launcher gives containers no more than
 /// it may have itself.
 pub fn raise_open_files() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure is ours; refusal to raise leaves the old limit, which the second look finds.
-    unsafe {
-        let wanted = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
-        if limit.rlim_max < wanted.rlim_max && libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) == 0 {
-            limit = wanted;
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const WANTED: u64 = 1 << 20;
+    let found = getrlimit(Resource::RLIMIT_NOFILE).map_or(WANTED, |(_, most)| most);
+    // To pass the limit that was set for it takes a privilege; to reach it takes none.
+    for most in [found.max(WANTED), found] {
+        if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() {
+            return most;
         }
     }
-    limit.rlim_max
+    found
 }
 
 fn present_paths() -> Vec<&'static CStr> {
