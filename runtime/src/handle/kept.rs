@@ -39,7 +39,8 @@ impl From<rustix::fs::Stat> for Directory {
 /// Of one image.
 #[derive(Debug)]
 pub struct Kept {
-    image: Directory,
+    /// By its last container.
+    wanted: Wanted,
     /// Attached nowhere, owners shifted, read-only.
     tree: OwnedFd,
     /// With the size of its writable layer.
@@ -48,16 +49,22 @@ pub struct Kept {
 
 impl Kept {
     /// Of the image at `path`, with owners shifted as by `userns`.
-    pub fn of(path: &Path, userns: BorrowedFd<'_>) -> io::Result<Self> {
+    pub fn of(path: &Path, userns: BorrowedFd<'_>, wanted: Wanted) -> io::Result<Self> {
         let text = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
         let tree = mount::copy_of(rustix::fs::CWD, &text)?;
         mount::shift_owners(tree.as_fd(), userns).map_err(|error| unshiftable(path, error))?;
-        Ok(Self { image: rustix::fs::fstat(&tree)?.into(), tree, root: None })
+        let wanted = Wanted { image: rustix::fs::fstat(&tree)?.into(), ..wanted };
+        Ok(Self { wanted, tree, root: None })
     }
 
     /// Whether it is of this image.
     pub fn is_of(&self, wanted: Wanted) -> bool {
-        self.image == wanted.image
+        self.wanted.image == wanted.image
+    }
+
+    /// For another container of the same image.
+    pub fn again(self, wanted: Wanted) -> Self {
+        Self { wanted, ..self }
     }
 
     /// Whether it has a root for this.
@@ -71,17 +78,17 @@ impl Kept {
     }
 
     /// The root, for one container and no other.
-    pub fn take_root(&mut self, scratch_bytes: u64) -> Option<Root> {
-        self.root.take_if(|(size, _)| *size == scratch_bytes).map(|(_, root)| root)
+    pub fn take_root(&mut self) -> Option<Root> {
+        self.root.take_if(|(size, _)| *size == self.wanted.scratch_bytes).map(|(_, root)| root)
     }
 
-    /// Makes the root, in time that nobody waits for. If it cannot be made, the next launch finds out and tells.
-    pub fn make_root(&mut self, wanted: Wanted, first_id: u32, devices: BorrowedFd<'_>) {
-        if !self.is_of(wanted) || self.is_ready_for(wanted) {
+    /// Makes one as the last, in time that nobody waits for. If it cannot be made, the next launch finds out and tells.
+    pub fn make_root(&mut self, first_id: u32, devices: BorrowedFd<'_>) {
+        if self.is_ready_for(self.wanted) {
             return;
         }
-        match Root::ahead(wanted.scratch_bytes, first_id, self.tree.as_fd(), Some(devices)) {
-            Ok(root) => self.root = Some((wanted.scratch_bytes, root)),
+        match Root::ahead(self.wanted.scratch_bytes, first_id, self.tree.as_fd(), Some(devices)) {
+            Ok(root) => self.root = Some((self.wanted.scratch_bytes, root)),
             Err(error) => tracing::debug!(%error, "cannot make a root ahead"),
         }
     }

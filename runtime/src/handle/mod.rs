@@ -150,7 +150,7 @@ impl Runtime {
         folder: &Folder,
     ) -> Result<(Running, OwnedFd), Error> {
         let kept = slot.keep(&spec.root, wanted).map_err(|source| unusable(spec, source))?;
-        let root = kept.take_root(spec.limits.scratch_bytes);
+        let root = kept.take_root();
         let (running, ours) = self.ask_launcher(slot, root, spec, folder)?;
         slot.group.limit(&spec.limits)?;
         let process = machine::Identity::of(running.pid, running.pidfd.as_fd())

@@ -94,12 +94,12 @@ pub struct Slot {
 impl Slot {
     /// What it keeps of the image at `path`. With [`Layers::Attached`] that is used up by one container.
     pub fn keep(&mut self, path: &Path, wanted: Wanted) -> io::Result<&mut Kept> {
-        let kept = self.kept.take_if(|kept| self.devices.is_some() && kept.is_of(wanted));
-        let kept = match kept {
-            Some(kept) => kept,
-            None => {
-                self.outdated = self.kept.take();
-                Kept::of(path, self.userns.as_fd())?
+        let usable = |kept: &Kept| self.devices.is_some() && kept.is_of(wanted);
+        let kept = match self.kept.take() {
+            Some(kept) if usable(&kept) => kept.again(wanted),
+            other => {
+                self.outdated = other;
+                Kept::of(path, self.userns.as_fd(), wanted)?
             }
         };
         Ok(self.kept.insert(kept))
@@ -110,11 +110,11 @@ impl Slot {
         self.kept.as_ref().map(Kept::tree)
     }
 
-    /// For the next container, if that will want the same.
-    fn prepare(&mut self, wanted: Option<Wanted>) {
+    /// For the next container, which most likely wants the same as the last; with a root made ahead, if there is room for that.
+    fn prepare(&mut self, has_room: bool) {
         self.outdated = None;
-        if let (Some(wanted), Some(devices), Some(kept)) = (wanted, &self.devices, &mut self.kept) {
-            kept.make_root(wanted, self.first_id, devices.as_fd());
+        if let (true, Some(devices), Some(kept)) = (has_room, &self.devices, &mut self.kept) {
+            kept.make_root(self.first_id, devices.as_fd());
         }
     }
 }
@@ -206,8 +206,6 @@ struct State {
     /// Numbers of slots that do not exist.
     absent: BTreeSet<u32>,
     last_use: Option<Instant>,
-    /// Of the last launch.
-    wanted: Option<Wanted>,
     /// The thread knows that there are too few.
     refilling: bool,
     closing: bool,
@@ -253,7 +251,7 @@ impl Slots {
     pub fn start(maker: Maker, sizes: PoolSizes, in_use: &BTreeSet<u32>) -> Result<Self, SlotError> {
         let absent = (0..maker.subnet.room()).filter(|number| !in_use.contains(number)).collect();
         let (ready, resting) = (Vec::new(), VecDeque::new());
-        let state = State { ready, resting, absent, last_use: None, wanted: None, refilling: true, closing: false };
+        let state = State { ready, resting, absent, last_use: None, refilling: true, closing: false };
         let most = getrlimit(Resource::RLIMIT_NOFILE);
         let descriptors = most.map_or(u64::MAX, |(most, _)| most / 10 * 9);
         let shared = Shared { maker, sizes, descriptors, state: Mutex::new(state), changed: Condvar::new() };
@@ -275,7 +273,6 @@ impl Slots {
     pub fn take(&self, tenant: &str, wanted: Wanted) -> Result<Slot, SlotError> {
         let mut state = self.shared.lock();
         state.last_use = Some(Instant::now());
-        state.wanted = Some(wanted);
         let mut found = state.ready_for(tenant, wanted);
         while found.is_none() {
             drop(state);
@@ -348,12 +345,9 @@ impl Shared {
             slot.tenant = Some(tenant);
         }
         let clean = untouched && !slot.group.is_stale();
+        let has_room = clean && self.lock().ready.len() < self.sizes.keep && !self.is_short();
+        slot.prepare(has_room);
         let mut state = self.lock();
-        // A root made ahead is for one of those that are ready.
-        let wanted = state.wanted.filter(|_| clean && state.ready.len() < self.sizes.keep && !self.is_short());
-        drop(state);
-        slot.prepare(wanted);
-        state = self.lock();
         let now = Instant::now();
         state.last_use = Some(now);
         let news = if clean {
