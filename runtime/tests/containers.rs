@@ -48,6 +48,26 @@ fn an_image_that_comes_back_after_its_removal_is_the_new_one() {
     place.assert_clean();
 }
 
+/// Roots are made ahead of the size that the last container of a slot had.
+#[test]
+fn a_writable_layer_is_as_large_as_its_own_container_asks() {
+    let Some(place) = place() else { return };
+    let Some(busybox) = place.busybox() else { return };
+    let runtime = place.start();
+    for (number, mib) in [1, 1, 4, 1, 4, 4].into_iter().enumerate() {
+        let mut spec = place.spec(&format!("df-{number}"), &["/bin/busybox", "df", "-m", "/"]);
+        (spec.root, spec.limits.scratch_bytes) = (busybox.clone(), mib << 20);
+        runtime.launch(&spec).expect("launched");
+        assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(0));
+        let said = lines(&runtime, spec.id.as_str()).pop().expect("a line").text;
+        assert_eq!(said.split_whitespace().nth(1), Some(mib.to_string().as_str()), "{said}");
+        runtime.forget(&spec.id).expect("forgotten");
+        runtime.settle();
+    }
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
 #[test]
 fn a_program_with_default_handlers_ends_at_once_on_sigterm() {
     let Some(place) = place() else { return };
