@@ -95,10 +95,16 @@ fn number(address: Ipv4Addr) -> String {
     u32::from(address).to_string()
 }
 
-/// Removes every rule of this namespace.
-fn without_rules() {
-    let Output { status, stderr, .. } = Command::new("nft").args(["flush", "ruleset"]).output().expect("nft runs");
-    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+/// Removes every rule of the node's, but not the set of those that may reach the world: launches change that.
+fn without_rules(node: &Node) {
+    flush(node, &["table"], &[]);
+}
+
+fn flush(node: &Node, what: &[&str], of_it: &[&str]) {
+    let table = format!("bellows_{}", node.place.subnet().replace(['.', '/'], "_"));
+    let words = [&["flush"], what, &["inet", &table], of_it].concat();
+    let Output { status, stderr, .. } = Command::new("nft").args(words).output().expect("nft runs");
+    assert!(status.success(), "{table}: {}", String::from_utf8_lossy(&stderr));
 }
 
 fn start(node: &Node, runtime: &Runtime, name: &str, tenant: &str, egress: bool, words: &[&str]) -> Running {
@@ -208,7 +214,7 @@ fn packets_reach_nobody_but_whom_they_may() {
         wrong.extend(egress(node, &runtime));
         wrong.extend(inwards(node, neighbours[0], Seen::Nothing));
         // The control: no rules, and a node that forwards.
-        without_rules();
+        without_rules(node);
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a sysctl");
         for (name, _, words, _) in tries(&neighbours) {
             let found = attempt(node, &runtime, false, &words);
@@ -266,7 +272,7 @@ fn nobody_speaks_with_anothers_address() {
             assert!(got.is_err(), "{source} was believed: {got:?}");
             println!("spoof {source:<28} as it is        Nothing");
         }
-        without_rules();
+        without_rules(node);
         for source in foreign {
             assert_eq!(attempt(node, &runtime, false, &words(source)), Seen::Got, "it was sent");
             let (_, from) = heard.recv_from(&mut bytes).expect("without rules it is believed");
@@ -281,9 +287,7 @@ fn nobody_speaks_with_anothers_address() {
 
 /// Leaves only what looks at sources.
 fn without_input_rules(node: &Node) {
-    let table = format!("bellows_{}", node.place.subnet().replace(['.', '/'], "_"));
-    let done = Command::new("nft").args(["flush", "chain", "inet", &table, "node"]).status().expect("nft runs");
-    assert!(done.success(), "the table is called {table}");
+    flush(node, &["chain"], &["node"]);
 }
 
 #[test]
@@ -302,7 +306,7 @@ fn nobody_claims_anothers_address() {
         assert!(!claimed(), "a claim was believed");
         println!("claim_address                      as it is        Nothing");
         // The control: links that listen to ARP.
-        without_rules();
+        without_rules(node);
         for link in links() {
             node.ip(&format!("link set {link} arp on"));
         }
