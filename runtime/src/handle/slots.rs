@@ -232,7 +232,7 @@ impl State {
 struct Shared {
     maker: Maker,
     sizes: PoolSizes,
-    /// Slots and roots are made ahead while a tenth of the descriptors that this process may have is free.
+    /// Slots and roots are made ahead while a twentieth of the descriptors that this process may have is free.
     descriptors: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -253,7 +253,7 @@ impl Slots {
         let (ready, resting) = (Vec::new(), VecDeque::new());
         let state = State { ready, resting, absent, last_use: None, refilling: true, closing: false };
         let most = getrlimit(Resource::RLIMIT_NOFILE);
-        let descriptors = most.map_or(u64::MAX, |(most, _)| most / 10 * 9);
+        let descriptors = most.map_or(u64::MAX, |(most, _)| most / 20 * 19);
         let shared = Shared { maker, sizes, descriptors, state: Mutex::new(state), changed: Condvar::new() };
         let shared = Arc::new(shared);
         let for_thread = Arc::clone(&shared);
@@ -407,14 +407,16 @@ impl Shared {
                 state = self.lock();
                 continue;
             }
-            let few = state.ready.len() < self.sizes.ready && !state.absent.is_empty() && !self.is_short();
+            let wanting = state.ready.len() < self.sizes.ready && !state.absent.is_empty();
+            let few = wanting && !self.is_short();
             let many = state.ready.len() > self.sizes.keep;
-            state.refilling = few;
+            state.refilling = wanting;
             let length = if few { LULL } else { IDLE };
             state = match state.at_rest(length) {
                 Ok(()) if few => self.add_one(state),
                 Ok(()) if many => self.drop_one(state),
                 Err(left) if few || many => self.wait(state, left),
+                _ if wanting => self.wait(state, IDLE),
                 _ => self.wait(state, Duration::from_secs(3600)),
             };
         }
