@@ -19,6 +19,7 @@ struct Bomb {
     what: &'static str,
 }
 
+const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
 const BOMBS: [Bomb; 10] = [
@@ -185,7 +186,7 @@ fn told(runtime: &Runtime, id: &ContainerId) -> u64 {
     found.expect("just looked at")
 }
 
-/// The most that it held at any time. It is killed for it.
+/// The most pages that it held at any time. It is killed for it. (A page that the kernel is about to refuse counts for a moment.)
 fn peak(runtime: &Runtime, id: &ContainerId) -> u64 {
     let mut most = 0;
     std::thread::scope(|scope| {
@@ -195,7 +196,7 @@ fn peak(runtime: &Runtime, id: &ContainerId) -> u64 {
         }
         assert_eq!(ended.join().expect("it ends"), Exit::OutOfMemory);
     });
-    most
+    most / PAGE
 }
 
 /// What is kept of its output.
@@ -223,14 +224,14 @@ const BOUNDS: [Bound; 8] = [
         set: |spec, bound| spec.limits.memory_bytes = bound,
         taken: peak,
         bounds: [24 * MIB, 72 * MIB],
-        unit: 1,
+        unit: PAGE,
     },
     Bound {
         words: &["shared_memory"],
         set: |spec, bound| spec.limits.memory_bytes = bound,
         taken: peak,
         bounds: [24 * MIB, 72 * MIB],
-        unit: 1,
+        unit: PAGE,
     },
     Bound {
         words: &["disk", "/"],
@@ -251,7 +252,7 @@ const BOUNDS: [Bound; 8] = [
         set: |spec, bound| spec.limits.scratch_bytes = bound,
         taken: told,
         bounds: [2 * MIB, 8 * MIB],
-        unit: 4096,
+        unit: PAGE,
     },
     Bound {
         words: &["log", "1024"],
