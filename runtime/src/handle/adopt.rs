@@ -14,6 +14,7 @@ use super::slots::{Maker, Slot, group_name, group_number};
 use super::types::{Adopted, Running, Timings};
 use super::{Error, machine};
 use crate::kernel::cgroup::{self, Group};
+use crate::kernel::process::is_nobodys;
 use crate::launch::CGROUP_ROOT;
 
 /// What was found.
@@ -132,7 +133,7 @@ fn living(pid: u32, init: Option<OwnedFd>) -> Result<Option<(OwnedFd, OwnedFd)>,
     let Some(init) = init else { return Ok(None) };
     match File::open(format!("/proc/{pid}/ns/net")) {
         Ok(network) => Ok(Some((init, network.into()))),
-        Err(error) if machine::is_nobodys(&error) && ends(init.as_fd())? => Ok(None),
+        Err(error) if is_nobodys(&error) && ends(init.as_fd())? => Ok(None),
         Err(error) => Err(wrong(error)),
     }
 }

@@ -87,7 +87,7 @@ impl Kept {
         if self.is_ready_for(self.wanted) {
             return;
         }
-        match Root::ahead(self.wanted.scratch_bytes, first_id, self.tree.as_fd(), Some(devices)) {
+        match Root::ahead(self.wanted.scratch_bytes, first_id, self.tree.as_fd(), devices) {
             Ok(root) => self.root = Some((self.wanted.scratch_bytes, root)),
             Err(error) => tracing::debug!(%error, "cannot make a root ahead"),
         }

@@ -12,6 +12,7 @@ use super::Error;
 use super::config::Capacity;
 use super::types::{NodeUsage, Pressure};
 use crate::kernel::cgroup::Cgroups;
+use crate::kernel::process::{Stat, is_nobodys};
 
 /// Milliseconds on the system-wide clock.
 pub fn now_unix_ms() -> u64 {
@@ -102,20 +103,12 @@ pub fn ends_within(pidfd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool
     Ok(poll(&mut polls, Some(&patience))? > 0)
 }
 
-/// How `/proc` says that a process is no more, or has let go of what was asked for.
-pub fn is_nobodys(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
-}
-
 /// Nothing for a process that does not exist.
 fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
-    let text = match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Err(error) if is_nobodys(&error) => return Ok(None),
-        other => other?,
-    };
-    // The name, in parentheses, may hold anything.
-    let field = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok());
-    field.map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    match Stat::read(pid) {
+        Err(error) if is_nobodys(&error) => Ok(None),
+        stat => stat?.started().map(Some),
+    }
 }
 
 /// Containers whose launcher dies become children of this process. Where whoever started it had SIGCHLD ignored, no child could be waited for.

@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod ids;
 pub mod mount;
 pub mod namespace;
+pub mod process;
 pub mod seccomp;
 pub mod sys;
 pub mod syscalls;

@@ -23,19 +23,14 @@ pub struct Root {
 
 impl Root {
     /// With [`Layers::Detached`], for the container whose root is the host's user `first_id`; `image` and `devices` have their owners shifted. No container has seen it.
-    pub fn ahead(
-        size_bytes: u64,
-        first_id: u32,
-        image: BorrowedFd<'_>,
-        devices: Option<BorrowedFd<'_>>,
-    ) -> io::Result<Self> {
+    pub fn ahead(size_bytes: u64, first_id: u32, image: BorrowedFd<'_>, devices: BorrowedFd<'_>) -> io::Result<Self> {
         let scratch = scratch::make(size_bytes)?;
         give(&scratch, first_id)?;
         for name in ETC_FILES {
             make_etc_file(&scratch, first_id, name)?;
         }
         resemble(&scratch, image, &[ETC, TOP])?;
-        let tree = Layers::Detached.overlay_of(devices, image, &scratch)?;
+        let tree = Layers::Detached.overlay_of(Some(devices), image, &scratch)?;
         for path in NEEDED {
             rustix::fs::statat(&tree, path, AtFlags::SYMLINK_NOFOLLOW)?;
         }

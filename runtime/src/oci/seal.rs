@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::param::page_size;
 
 use crate::kernel::mount::{self, Change};
+use crate::kernel::process::Stat;
 
 const OWN: &str = "/proc/self/exe";
 
@@ -26,9 +27,9 @@ pub fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
 /// from the file is mapped from the view, page by page the same; then the kernel lets the view be called its executable. Needs CAP_CHECKPOINT_RESTORE
 /// (before Linux 5.9 CAP_SYS_ADMIN) in this process's own user namespace.
 pub fn move_to_sealed() -> io::Result<()> {
-    let own = Stat::read()?;
+    let own = Stat::read("self")?;
     // Another thread could write to what is copied.
-    if own.field(20)? != 1 {
+    if own.number(20)? != 1 {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     let view = sealed_copy(Path::new(OWN))?;
@@ -62,12 +63,12 @@ fn set_executable(file: &File, own: &Stat) -> io::Result<()> {
     // SAFETY: with 0 it only tells where the heap ends.
     let heap_end = unsafe { libc::syscall(libc::SYS_brk, 0) };
     let map = MemoryMap {
-        code: [own.field(26)?, own.field(27)?],
-        data: [own.field(45)?, own.field(46)?],
-        heap: [own.field(47)?, heap_end.cast_unsigned()],
-        stack: own.field(28)?,
-        arguments: [own.field(48)?, own.field(49)?],
-        environment: [own.field(50)?, own.field(51)?],
+        code: [own.number(26)?, own.number(27)?],
+        data: [own.number(45)?, own.number(46)?],
+        heap: [own.number(47)?, heap_end.cast_unsigned()],
+        stack: own.number(28)?,
+        arguments: [own.number(48)?, own.number(49)?],
+        environment: [own.number(50)?, own.number(51)?],
         auxiliary: 0,
         auxiliary_length: 0,
         executable: file.as_raw_fd().cast_unsigned(),
@@ -76,22 +77,6 @@ fn set_executable(file: &File, own: &Stat) -> io::Result<()> {
     match unsafe { libc::prctl(libc::PR_SET_MM, PR_SET_MM_MAP, &raw const map, size_of::<MemoryMap>(), 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// What the kernel tells of this process in one line.
-struct Stat(String);
-
-impl Stat {
-    fn read() -> io::Result<Self> {
-        fs::read_to_string("/proc/self/stat").map(Self)
-    }
-
-    /// Counted from 1; the second, the name in parentheses, may hold anything.
-    fn field(&self, number: usize) -> io::Result<u64> {
-        let behind = self.0.rsplit_once(')').map(|(_, rest)| rest);
-        let word = behind.and_then(|rest| rest.split_whitespace().nth(number.checked_sub(3)?));
-        word.and_then(|word| word.parse().ok()).ok_or(io::ErrorKind::InvalidData.into())
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup::Groups;
 use super::{OciError, config};
+use crate::kernel::process::Stat;
 
 /// Where containers are kept when nobody says otherwise.
 pub const DEFAULT_ROOT: &str = "/run/bellows-oci";
@@ -178,16 +179,9 @@ pub fn is_alive(record: &Record) -> bool {
 
 /// When a process began, and the letter of its state.
 pub fn process(pid: u32) -> io::Result<(u64, u8)> {
-    let text = fs::read(format!("/proc/{pid}/stat"))?;
-    let strange = || io::Error::from(ErrorKind::InvalidData);
-    // The name before may hold anything.
-    let end = text.iter().rposition(|b| *b == b')').ok_or_else(strange)?;
-    let rest = String::from_utf8_lossy(text.get(end + 2..).unwrap_or_default()).into_owned();
-    let fields: Vec<&str> = rest.split(' ').collect();
-    const STARTED: usize = 19;
-    let started = fields.get(STARTED).and_then(|field| field.parse().ok()).ok_or_else(strange)?;
-    let state = fields.first().and_then(|field| field.bytes().next()).ok_or_else(strange)?;
-    Ok((started, state))
+    let stat = Stat::read(pid)?;
+    let state = stat.field(3)?.bytes().next().ok_or(ErrorKind::InvalidData)?;
+    Ok((stat.started()?, state))
 }
 
 #[cfg(test)]

@@ -122,13 +122,12 @@ fn same_but_for_trees(after: &Descriptors, before: &Descriptors, what: &str) {
 }
 
 /// What goes on after a refusal, as there is another way or nothing that could be done. All else must be told.
-const SWALLOWED: [(Actor, i64, &str); 17] = [
+const SWALLOWED: [(Actor, i64, &str); 16] = [
     (Actor::Runtime, libc::SYS_close, "the descriptor is closed all the same"),
     (Actor::Launcher, libc::SYS_close, "the descriptor is closed all the same"),
     (Actor::Runtime, libc::SYS_fcntl, "std's own check that a descriptor is open"),
     (Actor::Launcher, libc::SYS_fcntl, "std's own check that a descriptor is open"),
     (Actor::Runtime, libc::SYS_statx, "std's guess at a file's size: it is read all the same"),
-    (Actor::Runtime, libc::SYS_open_tree, "a device layer of its own, as on older kernels"),
     (Actor::Runtime, libc::SYS_fstat, "processes are told apart by when they were started"),
     (Actor::Runtime, libc::SYS_sched_getaffinity, "the thread may be moved to another CPU while it waits"),
     (Actor::Runtime, libc::SYS_sched_setaffinity, "the same, or it stays on one CPU"),

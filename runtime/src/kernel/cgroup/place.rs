@@ -5,12 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::v2;
+use crate::kernel::process::is_nobodys;
 
 /// The group of a process, below the root of the tree, as this process sees it: of v2, else that of v1's `pids`. Nothing for a process that is gone.
 pub fn of_process(root: &Path, pid: u32) -> io::Result<Option<PathBuf>> {
     match fs::read_to_string(format!("/proc/{pid}/cgroup")) {
         Ok(text) => Ok(listed(&text, if v2::is_mounted(root) { "" } else { "pids" })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(error) if is_nobodys(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -1,0 +1,51 @@
+//! What `/proc` tells of processes.
+
+use std::fmt::Display;
+use std::fs;
+use std::io;
+
+/// The line of `/proc/PID/stat`.
+pub struct Stat(String);
+
+impl Stat {
+    /// Of a process by its number, or of `self`.
+    pub fn read(process: impl Display) -> io::Result<Self> {
+        // The name, in parentheses, may hold anything.
+        let text = fs::read(format!("/proc/{process}/stat"))?;
+        Ok(Self(String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// A field behind the name, counted from 1 as in proc(5).
+    pub fn field(&self, number: usize) -> io::Result<&str> {
+        let behind = self.0.rsplit_once(')').map(|(_, rest)| rest);
+        let word = behind.and_then(|rest| rest.split_whitespace().nth(number.checked_sub(3)?));
+        word.ok_or(io::ErrorKind::InvalidData.into())
+    }
+
+    /// Likewise.
+    pub fn number(&self, number: usize) -> io::Result<u64> {
+        self.field(number)?.parse().map_err(io::Error::other)
+    }
+
+    /// When the process was started, in clock ticks after boot.
+    pub fn started(&self) -> io::Result<u64> {
+        self.number(22)
+    }
+}
+
+/// Whether a process is no more, or has let go of what was asked for.
+pub fn is_nobodys(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_those_behind_the_name_whatever_that_holds() {
+        let stat = Stat("7 (a) 1 (b)) S 3 4 0".to_owned());
+        assert_eq!((stat.field(3).expect("a state"), stat.number(5).expect("a number")), ("S", 4));
+        assert!(stat.number(3).is_err() && stat.field(7).is_err() && stat.field(1).is_err());
+    }
+}
