@@ -1,8 +1,40 @@
-//! The executable is linked for a fixed address. Else fifty thousand places in it would have to be corrected at every start, which takes longer than all else that
-//! a start is, and a megabyte of each process could not be shared: launchers and the OCI runtime are started often. Libraries, stack, heap and whatever
-//! is mapped stay at random addresses.
+//! How the executable is linked: launchers, and the OCI runtime with every command, are processes that are started often, and much of what a small command
+//! takes is the beginning of its process.
 
-fn main() {
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs, io};
+
+fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-check-cfg=cfg(whole)");
+    // For a fixed address. Else fifty thousand places in it would have to be corrected at every start, which takes longer than all else that a start is,
+    // and a megabyte of each process could not be shared. Stack, heap and whatever is mapped stay at random addresses.
     println!("cargo:rustc-link-arg-bins=-no-pie");
+    let libraries = ["libc.a", "libm.a", "libgcc_eh.a"].map(found);
+    if let [Some(c), Some(m), Some(unwinder)] = &libraries {
+        let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
+        link_whole(&folder, c, m, unwinder)?;
+    }
+    Ok(())
+}
+
+/// With everything in it, and no loader that would have to find libraries, map them and tell who is meant by each name: half of what is left of a start.
+/// Cargo has no such setting for one executable alone, and builds what it runs itself with it otherwise: so the libraries that the standard library asks
+/// for are found in a folder of ours first, where each is the archive.
+fn link_whole(folder: &Path, c: &Path, m: &Path, unwinder: &Path) -> io::Result<()> {
+    fs::write(folder.join("libc.so"), format!("GROUP({} {} -lgcc)\n", c.display(), unwinder.display()))?;
+    fs::write(folder.join("libm.so"), format!("INPUT({})\n", m.display()))?;
+    fs::write(folder.join("libgcc_s.so"), format!("INPUT({} -lgcc)\n", unwinder.display()))?;
+    println!("cargo:rustc-link-arg-bins=-L{}", folder.display());
+    println!("cargo:rustc-link-arg-bins=-Wl,--no-dynamic-linker");
+    println!("cargo:rustc-cfg=whole");
+    Ok(())
+}
+
+/// Where the C compiler has it. With one missing, libraries are loaded as usual.
+fn found(library: &str) -> Option<PathBuf> {
+    let asked = Command::new("cc").arg(format!("-print-file-name={library}")).output().ok()?;
+    let path = PathBuf::from(String::from_utf8(asked.stdout).ok()?.trim());
+    path.is_absolute().then_some(path)
 }

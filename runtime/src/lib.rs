@@ -12,6 +12,7 @@ pub mod names;
 mod net;
 pub mod oci;
 mod probe;
+pub mod resolver;
 pub mod spec;
 pub mod steps;
 

@@ -145,6 +145,11 @@ pub fn demo() -> ExitCode {
 
 /// Everybody else's command line.
 pub fn people() -> ExitCode {
+    if cfg!(whole)
+        && let Err(error) = bellows_runtime::resolver::by_files_and_dns()
+    {
+        return Failure::from_error(&error).report(asks_for_json());
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return wrong_command_line(&error),

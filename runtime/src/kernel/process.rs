@@ -1,8 +1,8 @@
 //! What `/proc` tells of processes.
 
 use std::fmt::Display;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
 /// The line of `/proc/PID/stat`.
 pub struct Stat(String);
@@ -10,9 +10,11 @@ pub struct Stat(String);
 impl Stat {
     /// Of a process by its number, or of `self`.
     pub fn read(process: impl Display) -> io::Result<Self> {
+        // Longer than fifty numbers and a name are; of one look, so that the fields are of one moment.
+        let mut text = [0; 2048];
+        let length = File::open(format!("/proc/{process}/stat"))?.read(&mut text)?;
         // The name, in parentheses, may hold anything.
-        let text = fs::read(format!("/proc/{process}/stat"))?;
-        Ok(Self(String::from_utf8_lossy(&text).into_owned()))
+        Ok(Self(String::from_utf8_lossy(&text[..length]).into_owned()))
     }
 
     /// A field behind the name, counted from 1 as in proc(5).

@@ -17,6 +17,7 @@ use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal}
 
 use super::cgroup::Groups;
 use super::describe;
+use super::network::Network;
 use super::plan::{self, BundlePlan};
 use super::{OciError, trees};
 use crate::kernel::sys::{CloneArgs, clone3_on_stack};
@@ -33,6 +34,8 @@ pub struct Given<'a> {
     pub console: Option<Console<'a>>,
     /// Where the fifo of `start` is to be, and the file for failures after this process has ended.
     pub later: Option<(PathBuf, PathBuf)>,
+    /// The network that is being made apart, and where it comes out.
+    pub network: Option<(Network, OwnedFd)>,
     /// Where the container's root file system is, for what is taken out of it.
     pub rootfs: &'a Path,
 }
@@ -53,6 +56,7 @@ pub struct Live {
     bundled: &'static Bundled,
     plan: &'static BundlePlan,
     states: Option<[File; 2]>,
+    network: Option<Network>,
     /// Of the first process.
     pub pid: u32,
     /// The same.
@@ -64,6 +68,7 @@ struct Opened {
     root: Option<OwnedFd>,
     trees: Vec<OwnedFd>,
     namespaces: Vec<OwnedFd>,
+    network: Option<OwnedFd>,
     console: Option<OwnedFd>,
     start: Option<OwnedFd>,
     outcome: Option<OwnedFd>,
@@ -72,8 +77,9 @@ struct Opened {
 }
 
 /// Opens everything and clones. The child waits at [`plan::stage::BORN`].
-pub fn bear(plan: BundlePlan, given: Given<'_>) -> Result<Live, OciError> {
-    let opened = open(&plan, given)?;
+pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
+    let (network, network_end) = given.network.take().unzip();
+    let opened = Opened { network: network_end, ..open(&plan, given)? };
     let plan: &'static BundlePlan = Box::leak(Box::new(plan));
     let bundled: &'static Bundled = Box::leak(Box::new(bundled(plan, &opened)));
     let program_stack = Box::leak(vec![0_u128; STACK_BYTES / size_of::<u128>()].into_boxed_slice());
@@ -86,7 +92,7 @@ pub fn bear(plan: BundlePlan, given: Given<'_>) -> Result<Live, OciError> {
     // SAFETY: a plain call; whoever dumped this process would find the host in it.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     let (pid, pidfd) = clone(plan, shared, child_stack)?;
-    Ok(Live { shared, bundled, plan, states: opened.states, pid, pidfd })
+    Ok(Live { shared, bundled, plan, states: opened.states, network, pid, pidfd })
 }
 
 fn open(plan: &BundlePlan, given: Given<'_>) -> Result<Opened, OciError> {
@@ -102,6 +108,7 @@ fn open(plan: &BundlePlan, given: Given<'_>) -> Result<Opened, OciError> {
         root: plan.root.as_ref().map(trees::open_part).transpose()?,
         trees: plan.trees.iter().map(|tree| trees::open(tree, given.rootfs)).collect::<Result<_, _>>()?,
         namespaces: plan.namespaces.iter().map(|(path, _)| namespace(path)).collect::<Result<_, _>>()?,
+        network: None,
         console: given.console.map(console).transpose()?,
         start,
         outcome,
@@ -146,6 +153,7 @@ fn bundled(plan: &BundlePlan, opened: &Opened) -> Bundled {
         reached: AtomicU32::new(0),
         hook_status: AtomicI32::new(0),
         namespaces: plan.first_process.into_iter().chain(opened.namespaces.iter().map(AsRawFd::as_raw_fd)).collect(),
+        network: fd(&opened.network),
         trees: opened.trees.iter().map(AsRawFd::as_raw_fd).collect(),
         start,
         console: fd(&opened.console),
@@ -228,6 +236,11 @@ impl Live {
             file.write_all(&text).map_err(OciError::kernel("write the container's state for its hooks"))?;
         }
         Ok(())
+    }
+
+    /// Waits until the child can enter its network, where that is made apart.
+    pub fn await_network(&mut self) -> Result<(), OciError> {
+        self.network.take().map_or(Ok(()), Network::finish)
     }
 
     /// The stage is over: the child may go on.

@@ -42,6 +42,7 @@ pub fn bundle(step: &BundleStep) -> String {
     let place = |target: &super::Target| format!("/{}", target.path.to_string_lossy().trim_start_matches('.'));
     match step {
         BundleStep::Enter { kind, .. } => format!("enter a namespace given by path (CLONE_NEW {kind:#x})"),
+        BundleStep::EnterNetwork => "enter the container's network namespace".to_owned(),
         BundleStep::AttachRoot(path) => format!("attach the root file system {}", path.to_string_lossy()),
         BundleStep::Mount { kind, target, .. } => format!("mount {} on {}", kind.to_string_lossy(), place(target)),
         BundleStep::Attach { target, .. } => format!("bind a mount on {}", place(target)),

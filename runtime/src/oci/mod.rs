@@ -17,6 +17,7 @@ mod filesystem;
 mod hooks;
 mod mounts;
 mod names;
+mod network;
 mod plan;
 mod process;
 mod resources;

@@ -1,5 +1,6 @@
 //! From a configuration to the steps of a launch: pure, so that it is tested without a kernel.
 
+use std::ffi::CStr;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Hook, Linux, LinuxNamespaceType, Spec};
@@ -97,12 +98,19 @@ pub fn plan(bundle: &Bundle, asked: &Asked, host: &Host) -> Result<BundlePlan, O
     })
 }
 
-/// Nothing that is mounted in it is seen by the host.
 /// Then new namespaces are made in there, after the clone.
 fn enters_user(linux: &Linux) -> bool {
     matches!(config::namespace_path(linux, LinuxNamespaceType::User), Some(Some(_)))
 }
 
+/// Whether there is a new network that belongs to the host's user namespace: it can be made beside the container's
+/// first process.
+pub fn network_apart(linux: &Linux) -> bool {
+    let new = config::namespace_path(linux, LinuxNamespaceType::Network) == Some(None);
+    new && !config::has(linux, LinuxNamespaceType::User)
+}
+
+/// Nothing that is mounted in it is seen by the host.
 fn root_part(source: PathBuf) -> Part {
     let propagation = libc::MS_PRIVATE | libc::MS_REC;
     Part { source, recursive: true, top: (0, 0), deep: (0, 0), propagation, shifted: None }
@@ -118,7 +126,8 @@ fn ids(linux: &Linux) -> Option<[String; 2]> {
     }
 }
 
-/// Those by path, the user namespace first as it is what allows to enter the others, and those that are new. The cgroup namespace is made later.
+/// Those by path, the user namespace first as it is what allows to enter the others, and those that are new. The cgroup namespace is made later, a
+/// network apart by [`super::network`].
 fn namespaces(linux: &Linux) -> (Vec<(PathBuf, i32)>, i32) {
     let (mut entered, mut new) = (Vec::new(), 0);
     for namespace in linux.namespaces().iter().flatten() {
@@ -128,6 +137,7 @@ fn namespaces(linux: &Linux) -> (Vec<(PathBuf, i32)>, i32) {
             (LinuxNamespaceType::User, Some(path)) => entered.insert(0, (path.to_owned(), kind)),
             (_, Some(path)) => entered.push((path.to_owned(), kind)),
             (LinuxNamespaceType::Cgroup, None) => {}
+            (LinuxNamespaceType::Network, None) if network_apart(linux) => {}
             (_, None) => new |= kind,
         }
     }
@@ -172,7 +182,12 @@ fn child(spec: &Spec, linux: &Linux, with: Child<'_>) -> Result<Vec<ChildStep>, 
         steps.push(ChildStep::BecomeRoot);
     }
     steps.push(bundle(BundleStep::Umask(0o022)));
-    steps.extend(with.files.into_iter().map(bundle));
+    let mut files = with.files;
+    if network_apart(linux) {
+        let place = files.iter().position(shows_network).unwrap_or(files.len());
+        files.insert(place, BundleStep::EnterNetwork);
+    }
+    steps.extend(files.into_iter().map(bundle));
     steps.extend(sysctls(linux).map(bundle));
     if with.paused {
         steps.push(bundle(BundleStep::Wait(stage::MOUNTED)));
@@ -183,6 +198,12 @@ fn child(spec: &Spec, linux: &Linux, with: Child<'_>) -> Result<Vec<ChildStep>, 
     steps.extend(inside(spec, linux)?);
     steps.push(ChildStep::BecomeProgram);
     Ok(steps)
+}
+
+/// Whether a step must not come before the container is in its network: what is mounted may show it, as sysfs does.
+fn shows_network(step: &BundleStep) -> bool {
+    const BLIND: [&CStr; 6] = [c"proc", c"tmpfs", c"devpts", c"mqueue", c"cgroup", c"cgroup2"];
+    matches!(step, BundleStep::Mount { kind, .. } if !BLIND.contains(&kind.as_c_str()))
 }
 
 /// With the host's tree gone.

@@ -2,12 +2,11 @@
 //! through `/proc/PID/exe` or by being started from it, and write to it once nobody executes it (CVE-2019-5736). What is reached through a read-only mount
 //! that is attached nowhere can be written by nobody.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::param::page_size;
 
@@ -24,23 +23,23 @@ pub fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// This process goes on from such a view, without being executed again, which would cost as much as all else that starts a process. What is mapped
-/// from the file is mapped from the view, page by page the same; then the kernel lets the view be called its executable. Needs CAP_CHECKPOINT_RESTORE
-/// (before Linux 5.9 CAP_SYS_ADMIN) in this process's own user namespace.
-pub fn move_to_sealed() -> io::Result<()> {
-    let own = Stat::read("self")?;
-    // Another thread could write to what is copied.
-    if own.number(20)? != 1 {
+/// from the file is mapped from the view, page by page the same; then the kernel lets the view be called its executable. Needs CAP_SYS_RESOURCE, or
+/// CAP_CHECKPOINT_RESTORE (before Linux 5.9 CAP_SYS_ADMIN) in this process's own user namespace.
+///
+/// What is given back may be closed at any time, but to close it takes the kernel long: better when nobody waits for this process.
+pub fn move_to_sealed() -> io::Result<OwnedFd> {
+    // Another thread could write to what is copied. A directory has two links of its own.
+    if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
-    let view = sealed_copy(Path::new(OWN))?;
-    let view = File::open(format!("/proc/self/fd/{}", view.as_raw_fd()))?;
-    let written = written_segments()?;
-    for area in areas(&fs::read_link(OWN)?)? {
-        let overlaps = |segment: &[usize; 2]| area.from < segment[1] && segment[0] < area.to;
+    let sealed = sealed_copy(Path::new(OWN))?;
+    let view = File::open(format!("/proc/self/fd/{}", sealed.as_raw_fd()))?;
+    let pages = File::open("/proc/self/pagemap")?;
+    for area in areas(headers()?)? {
         // SAFETY: the area is the executable's own and `view` shows the same file; there is no other thread, and this one writes to no static data.
-        unsafe { if written.iter().any(overlaps) { area.copy(&view) } else { area.map(&view) }? };
+        unsafe { if area.is_written { area.copy(&view, &pages) } else { area.map(&view) }? };
     }
-    set_executable(&view, &own)
+    set_executable(&view).map(|()| sealed)
 }
 
 /// `struct prctl_mm_map` of the kernel.
@@ -57,9 +56,15 @@ struct MemoryMap {
     executable: u32,
 }
 
-/// The kernel takes all of a process's addresses together, here as they are, so that less than CAP_SYS_RESOURCE is enough.
-fn set_executable(file: &File, own: &Stat) -> io::Result<()> {
+/// Short for who may; else the kernel takes all of a process's addresses together, here as they are.
+fn set_executable(file: &File) -> io::Result<()> {
+    const PR_SET_MM_EXE_FILE: libc::c_ulong = 13;
     const PR_SET_MM_MAP: libc::c_ulong = 14;
+    // SAFETY: a plain call with a descriptor of ours.
+    if unsafe { libc::prctl(libc::PR_SET_MM, PR_SET_MM_EXE_FILE, file.as_raw_fd() as libc::c_ulong, 0, 0) } == 0 {
+        return Ok(());
+    }
+    let own = Stat::read("self")?;
     // SAFETY: with 0 it only tells where the heap ends.
     let heap_end = unsafe { libc::syscall(libc::SYS_brk, 0) };
     let map = MemoryMap {
@@ -87,31 +92,51 @@ struct Area {
     to: usize,
     rights: i32,
     offset: i64,
+    is_written: bool,
 }
 
-/// All that are mapped from this file.
-fn areas(file: &Path) -> io::Result<Vec<Area>> {
-    let maps = fs::read("/proc/self/maps")?;
-    let lines = maps.split(|byte| *byte == b'\n').filter(|line| line.ends_with(file.as_os_str().as_bytes()));
-    let read = |line: &[u8]| area(std::str::from_utf8(line).ok()?, file);
-    Ok(lines.filter_map(read).collect())
-}
-
-/// `FROM-TO RIGHTS OFFSET DEVICE INODE PATH`; nothing for another file.
-fn area(line: &str, file: &Path) -> Option<Area> {
-    let mut words = line.splitn(6, ' ');
-    let (from, to) = words.next()?.split_once('-')?;
-    let number = |text| usize::from_str_radix(text, 16).ok();
-    let rights = words.next()?.bytes().map(|letter| match letter {
-        b'r' => libc::PROT_READ,
-        b'w' => libc::PROT_WRITE,
-        b'x' => libc::PROT_EXEC,
-        _ => 0,
+/// All that are mapped from this file, as the executable's own table has them: what the kernel mapped, and which part of it the loader closed to
+/// writers when it had written all addresses there.
+fn areas(headers: &[libc::Elf64_Phdr]) -> io::Result<Vec<Area>> {
+    let of = |kind| headers.iter().filter(move |header: &&libc::Elf64_Phdr| header.p_type == kind);
+    let own = of(libc::PT_PHDR).next().ok_or(io::ErrorKind::Unsupported)?;
+    let moved_by = headers.as_ptr().addr().wrapping_sub(own.p_vaddr as usize);
+    let page = |address: usize| address & !(page_size() - 1);
+    let closed = of(libc::PT_GNU_RELRO).next().map_or([0; 2], |header| {
+        let from = moved_by.wrapping_add(header.p_vaddr as usize);
+        [from, from + header.p_memsz as usize].map(page)
     });
-    let rights = rights.fold(0, |all, one| all | one);
-    let offset = i64::from_str_radix(words.next()?, 16).ok()?;
-    let path = PathBuf::from(words.nth(2)?.trim_start_matches(' '));
-    (path == file).then_some(Area { from: number(from)?, to: number(to)?, rights, offset })
+    let mut areas = Vec::new();
+    for header in of(libc::PT_LOAD) {
+        let at = moved_by.wrapping_add(header.p_vaddr as usize);
+        let (from, to) = (page(at), page(at + header.p_filesz as usize + page_size() - 1));
+        let is_written = header.p_flags & libc::PF_W != 0;
+        let split = |limit: usize| if is_written { limit.clamp(from, to) } else { from };
+        let ends = [from, split(closed[0]), split(closed[1]), to];
+        for (number, part) in ends.windows(2).enumerate().filter(|(_, part)| part[0] < part[1]) {
+            let rights = if number == 1 { rights(header.p_flags & !libc::PF_W) } else { rights(header.p_flags) };
+            let offset = page(header.p_offset as usize) + (part[0] - from);
+            areas.push(Area { from: part[0], to: part[1], rights, offset: offset as i64, is_written });
+        }
+    }
+    Ok(areas)
+}
+
+/// Where the executable's own table is.
+fn headers() -> io::Result<&'static [libc::Elf64_Phdr]> {
+    // SAFETY: plain calls; the kernel says where the table is and how long, and it stays mapped.
+    unsafe {
+        let first = libc::getauxval(libc::AT_PHDR) as *const libc::Elf64_Phdr;
+        if first.is_null() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(std::slice::from_raw_parts(first, libc::getauxval(libc::AT_PHNUM) as usize))
+    }
+}
+
+fn rights(flags: u32) -> i32 {
+    let pairs = [(libc::PF_R, libc::PROT_READ), (libc::PF_W, libc::PROT_WRITE), (libc::PF_X, libc::PROT_EXEC)];
+    pairs.iter().filter(|(flag, _)| flags & flag != 0).fold(0, |all, (_, right)| all | right)
 }
 
 impl Area {
@@ -131,7 +156,7 @@ impl Area {
     ///
     /// # Safety
     /// As [`Self::map`], but for pages that were written since. They are not written meanwhile.
-    unsafe fn copy(&self, file: &File) -> io::Result<()> {
+    unsafe fn copy(&self, file: &File, pages: &File) -> io::Result<()> {
         let (at, length) = (self.from as *mut libc::c_void, self.to - self.from);
         let (both, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
         // SAFETY: the new pages are nobody's; the old ones are mapped, and readable as all of an executable's data is.
@@ -141,7 +166,7 @@ impl Area {
                 return Err(io::Error::last_os_error());
             }
             let size = page_size();
-            for page in self.written(size)? {
+            for page in self.written(pages, size)? {
                 std::ptr::copy_nonoverlapping(at.byte_add(page).cast::<u8>(), new.byte_add(page).cast(), size);
             }
             let moved = libc::mprotect(new, length, self.rights) == 0
@@ -151,66 +176,42 @@ impl Area {
     }
 
     /// Where in it the pages begin that are no longer the file's: one number for each page, as the kernel tells of its page tables.
-    fn written(&self, size: usize) -> io::Result<Vec<usize>> {
+    fn written(&self, pages: &File, size: usize) -> io::Result<Vec<usize>> {
         const PRESENT: u64 = 1 << 63;
         const SWAPPED: u64 = 1 << 62;
         const OF_FILE: u64 = 1 << 61;
         let mut told = vec![0; (self.to - self.from) / size * size_of::<u64>()];
         let from = self.from / size * size_of::<u64>();
-        File::open("/proc/self/pagemap")?.read_exact_at(&mut told, from as u64)?;
+        pages.read_exact_at(&mut told, from as u64)?;
         let pages = told.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
         let is_written = |page: u64| page & SWAPPED != 0 || page & (PRESENT | OF_FILE) == PRESENT;
         Ok(pages.enumerate().filter(|(_, page)| is_written(*page)).map(|(number, _)| number * size).collect())
     }
 }
 
-/// Where the executable's data are that the loader and the program write.
-fn written_segments() -> io::Result<Vec<[usize; 2]>> {
-    // SAFETY: plain calls; the kernel says where the executable's own table is and how long.
-    let headers = unsafe {
-        let first = libc::getauxval(libc::AT_PHDR) as *const libc::Elf64_Phdr;
-        if first.is_null() {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        std::slice::from_raw_parts(first, libc::getauxval(libc::AT_PHNUM) as usize)
-    };
-    let own = headers.iter().find(|header| header.p_type == libc::PT_PHDR).ok_or(io::ErrorKind::Unsupported)?;
-    let moved_by = headers.as_ptr().addr().wrapping_sub(own.p_vaddr as usize);
-    let written = headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W != 0);
-    Ok(written
-        .map(|header| {
-            let from = moved_by.wrapping_add(header.p_vaddr as usize);
-            [from, from + header.p_memsz as usize]
-        })
-        .collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn areas_read_as_the_kernel_writes_them() {
-        let line = "55d0c0000000-55d0c0021000 r-xp 0001f000 fe:00 1234                       /usr/bin/a program";
-        let expected = Area {
-            from: 0x55d0_c000_0000,
-            to: 0x55d0_c002_1000,
-            rights: libc::PROT_READ | libc::PROT_EXEC,
-            offset: 0x1f000,
-        };
-        assert_eq!(area(line, Path::new("/usr/bin/a program")), Some(expected));
-        assert_eq!(area(line, Path::new("program")), None);
-        assert_eq!(area("7f0000000000-7f0000001000 rw-p 00000000 00:00 0", Path::new("")), None);
+    /// `FROM-TO RIGHTS OFFSET DEVICE INODE PATH`.
+    fn told(line: &str) -> (usize, usize, i32, i64) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (from, to) = words[0].split_once('-').expect("two addresses");
+        let number = |text| usize::from_str_radix(text, 16).expect("a number");
+        let right = |(at, letter, right)| if words[1].as_bytes()[at] == letter { right } else { 0 };
+        let rights = [(0, b'r', libc::PROT_READ), (1, b'w', libc::PROT_WRITE), (2, b'x', libc::PROT_EXEC)];
+        (number(from), number(to), rights.map(right).iter().sum(), number(words[2]) as i64)
     }
 
     #[test]
-    fn this_executable_has_areas_of_both_kinds() {
-        let written = written_segments().expect("a table");
-        let areas = areas(&fs::read_link(OWN).expect("a link")).expect("a list");
-        let (data, rest): (Vec<&Area>, Vec<&Area>) =
-            areas.iter().partition(|area| written.iter().any(|[from, to]| area.from < *to && *from < area.to));
-        assert!(data.iter().any(|area| area.rights & libc::PROT_WRITE != 0), "{areas:x?}");
-        assert!(rest.iter().any(|area| area.rights & libc::PROT_EXEC != 0), "{areas:x?}");
-        assert!(rest.iter().all(|area| area.rights & libc::PROT_WRITE == 0), "{areas:x?}");
+    fn areas_are_those_that_the_kernel_tells_of() {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("a list");
+        let own = std::fs::read_link(OWN).expect("a link");
+        let own = own.to_str().expect("text");
+        let expected: Vec<_> = maps.lines().filter(|line| line.ends_with(own)).map(told).collect();
+        let areas = areas(headers().expect("a table")).expect("areas");
+        let found: Vec<_> = areas.iter().map(|area| (area.from, area.to, area.rights, area.offset)).collect();
+        assert_eq!(found, expected);
+        assert!(areas.iter().any(|area| area.is_written) && areas.iter().any(|area| !area.is_written));
     }
 }

@@ -1,12 +1,13 @@
-//! What is kept of a container between two commands: a folder per container below `--root`, made by `create`, removed by `delete`.
+//! What is kept of a container between two commands: files below `--root`, made by `create`, removed by `delete`. Each kind has a folder of its own, where the
+//! container's name is the file's: so that no folder comes and goes with a container, which takes file systems much longer.
 //!
-//! In it: `state.json` (what this module writes), `config.json` (the configuration as it was at `create`), `start` (the fifo on which the container's
-//! process waits, removed by `start`), `outcome` (what that process says when a step fails after `create` has ended).
+//! The kinds: `config` (the configuration as it was at `create`; while this file is there, the name is taken), `state` (what this module writes), `start` (the
+//! fifo on which the container's process waits, removed by `start`), `outcome` (what that process says when a step fails after `create` has ended).
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{ContainerState, Spec};
@@ -44,70 +45,78 @@ pub struct Record {
     pub creating: bool,
 }
 
-/// The folder of one container.
+/// The files of one container.
 #[derive(Debug, Clone)]
-pub struct Folder {
+pub struct Files {
     id: String,
-    path: PathBuf,
+    root: PathBuf,
 }
 
-/// Its files.
-const RECORD: &str = "state.json";
-const CONFIG: &str = "config.json";
+/// Folders, one for each kind of file.
+const CONFIG: &str = "config";
+const RECORD: &str = "state";
+const NEXT_RECORD: &str = "state.next";
 const START: &str = "start";
 const OUTCOME: &str = "outcome";
 
-impl Folder {
-    /// A new one: nobody else has it.
+impl Files {
+    /// Of a new container: nobody else has its name.
     pub fn make(root: &Path, id: &str) -> Result<Self, OciError> {
-        let folder = Self { id: checked(id)?.to_owned(), path: root.join(id) };
-        let mut builder = fs::DirBuilder::new();
-        builder.mode(0o700);
-        match builder.create(&folder.path) {
+        let files = Self { id: checked(id)?.to_owned(), root: root.to_owned() };
+        let path = files.path(CONFIG);
+        match make_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                builder.recursive(true).create(root).map_err(OciError::file("make", root))?;
-                builder.recursive(false).create(&folder.path).map_err(OciError::file("make", &folder.path))?;
-                Ok(folder)
+                for kind in [CONFIG, RECORD, NEXT_RECORD, START, OUTCOME] {
+                    let folder = root.join(kind);
+                    let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&folder);
+                    made.map_err(OciError::file("make", &folder))?;
+                }
+                make_file(&path).map_err(OciError::file("make", &path)).map(|()| files)
             }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(OciError::Exists(folder.id)),
-            other => other.map_err(OciError::file("make", &folder.path)).map(|()| folder),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(OciError::Exists(files.id)),
+            other => other.map_err(OciError::file("make", &path)).map(|()| files),
         }
     }
 
-    /// One that is there.
+    /// Of one that is there.
     pub fn open(root: &Path, id: &str) -> Result<Self, OciError> {
-        let folder = Self { id: checked(id)?.to_owned(), path: root.join(id) };
-        if folder.path.is_dir() { Ok(folder) } else { Err(OciError::Unknown(folder.id)) }
+        let files = Self { id: checked(id)?.to_owned(), root: root.to_owned() };
+        if files.path(CONFIG).is_file() { Ok(files) } else { Err(OciError::Unknown(files.id)) }
     }
 
     /// Names of all.
     pub fn names(root: &Path) -> Result<Vec<String>, OciError> {
-        let entries = match fs::read_dir(root) {
+        let folder = root.join(CONFIG);
+        let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(OciError::file("read", root))?,
+            other => other.map_err(OciError::file("read", &folder))?,
         };
         let mut names = Vec::new();
         for entry in entries {
-            let name = entry.map_err(OciError::file("read", root))?.file_name();
+            let name = entry.map_err(OciError::file("read", &folder))?.file_name();
             names.extend(name.to_str().filter(|name| checked(name).is_ok()).map(str::to_owned));
         }
         names.sort();
         Ok(names)
     }
 
+    fn path(&self, kind: &str) -> PathBuf {
+        self.root.join(kind).join(&self.id)
+    }
+
     /// The fifo of `start`.
     pub fn start(&self) -> PathBuf {
-        self.path.join(START)
+        self.path(START)
     }
 
     /// Where failures after `create` are told.
     pub fn outcome(&self) -> PathBuf {
-        self.path.join(OUTCOME)
+        self.path(OUTCOME)
     }
 
     /// Whole or not at all: who looks meanwhile finds what was there before.
     pub fn write(&self, record: &Record) -> Result<(), OciError> {
-        let (path, next) = (self.path.join(RECORD), self.path.join("state.json.next"));
+        let (path, next) = (self.path(RECORD), self.path(NEXT_RECORD));
         let text = serde_json::to_vec(record)
             .map_err(|error| OciError::Json { path: path.clone(), reason: error.to_string() })?;
         fs::write(&next, text).and_then(|()| fs::rename(&next, &path)).map_err(OciError::file("write", &path))
@@ -115,7 +124,7 @@ impl Folder {
 
     /// What was written; `None` while it is created.
     pub fn record(&self) -> Result<Option<Record>, OciError> {
-        let path = self.path.join(RECORD);
+        let path = self.path(RECORD);
         match fs::read(&path) {
             Ok(text) => config::parse(&text, &path).map(Some),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -129,26 +138,28 @@ impl Folder {
         self.record()?.ok_or_else(creating)
     }
 
-    /// Keeps the configuration as it is now.
+    /// Keeps the configuration as it is now. The file is empty: to say so once more would make some file systems write it to the disk at once.
     pub fn keep_config(&self, text: &[u8]) -> Result<(), OciError> {
-        let path = self.path.join(CONFIG);
-        fs::write(&path, text).map_err(OciError::file("write", &path))
+        let path = self.path(CONFIG);
+        let opened = fs::OpenOptions::new().write(true).open(&path);
+        opened.and_then(|mut file| file.write_all(text)).map_err(OciError::file("write", &path))
     }
 
     /// The configuration as it was.
     pub fn config(&self) -> Result<Spec, OciError> {
-        let path = self.path.join(CONFIG);
+        let path = self.path(CONFIG);
         config::parse(&fs::read(&path).map_err(OciError::file("read", &path))?, &path)
     }
 
-    /// Removes all that is kept.
+    /// Removes all that is kept, the name last.
     pub fn remove(&self) -> Result<(), OciError> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(OciError::File { what: "remove", path: self.path.clone(), source: error })
+        [START, OUTCOME, NEXT_RECORD, RECORD, CONFIG].into_iter().try_for_each(|kind| {
+            let path = self.path(kind);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(OciError::file("remove", &path)(error)),
+                _ => Ok(()),
             }
-            _ => Ok(()),
-        }
+        })
     }
 
     /// Where the container stands, by what is kept and by its process.
@@ -163,6 +174,10 @@ impl Folder {
             ContainerState::Running
         }
     }
+}
+
+fn make_file(path: &Path) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
 }
 
 /// Safe as a file's name.
@@ -199,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_made_once_and_says_what_was_written() {
+    fn a_name_is_taken_once_and_says_what_was_written() {
         let root = tempfile::tempdir().expect("a folder");
         let root = root.path().join("containers");
-        assert_eq!(Folder::names(&root).expect("names"), Vec::<String>::new());
-        assert!(matches!(Folder::open(&root, "a"), Err(OciError::Unknown(_))));
-        let folder = Folder::make(&root, "a").expect("made");
-        assert!(matches!(Folder::make(&root, "a"), Err(OciError::Exists(_))));
-        assert!(folder.record().expect("read").is_none());
+        assert_eq!(Files::names(&root).expect("names"), Vec::<String>::new());
+        assert!(matches!(Files::open(&root, "a"), Err(OciError::Unknown(_))));
+        let files = Files::make(&root, "a").expect("made");
+        assert!(matches!(Files::make(&root, "a"), Err(OciError::Exists(_))));
+        assert!(files.record().expect("read").is_none());
         let (pid_started, _) = process(std::process::id()).expect("ourselves");
         let mut record = Record {
             id: "a".into(),
@@ -220,17 +235,20 @@ mod tests {
             groups: Groups::default(),
             creating: true,
         };
-        folder.write(&record).expect("written");
-        assert_eq!(folder.record().expect("read"), Some(record.clone()));
-        assert_eq!(folder.status(&record), ContainerState::Creating);
+        files.write(&record).expect("written");
+        assert_eq!(files.record().expect("read"), Some(record.clone()));
+        assert_eq!(files.status(&record), ContainerState::Creating);
         record.creating = false;
-        assert_eq!(folder.status(&record), ContainerState::Running);
-        fs::write(folder.start(), "").expect("a file");
-        assert_eq!(folder.status(&record), ContainerState::Created);
+        assert_eq!(files.status(&record), ContainerState::Running);
+        fs::write(files.start(), "").expect("a file");
+        assert_eq!(files.status(&record), ContainerState::Created);
         record.pid_started += 1;
-        assert_eq!(folder.status(&record), ContainerState::Stopped);
-        assert_eq!(Folder::names(&root).expect("names"), ["a"]);
-        folder.remove().expect("removed");
-        assert!(Folder::open(&root, "a").is_err());
+        assert_eq!(files.status(&record), ContainerState::Stopped);
+        assert_eq!(Files::names(&root).expect("names"), ["a"]);
+        files.remove().expect("removed");
+        assert!(Files::open(&root, "a").is_err());
+        let left =
+            fs::read_dir(&root).expect("kinds").map(|kind| fs::read_dir(kind.expect("a kind").path()).expect("files"));
+        assert_eq!(left.map(Iterator::count).collect::<Vec<_>>(), [0; 5]);
     }
 }

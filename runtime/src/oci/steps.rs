@@ -42,6 +42,8 @@ pub enum BundleStep {
         /// CLONE_NEW*.
         kind: i32,
     },
+    /// Into the network that is made apart, once it is there.
+    EnterNetwork,
     /// New namespaces, made in the user namespace that was entered before.
     Unshare(i32),
     /// How mounts of the whole tree spread, before anything is mounted: a new root can become one only where nothing spreads to the host.

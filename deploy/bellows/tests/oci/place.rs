@@ -124,10 +124,10 @@ impl Place {
 
     /// Nothing of the container may be left: no state, no cgroup, no mount on the host.
     pub fn check_nothing_left(&self) {
-        let state = self.dir.path().join("state");
-        let names: Vec<_> =
-            fs::read_dir(&state).map(|all| all.flatten().map(|e| e.file_name()).collect()).unwrap_or_default();
-        assert_eq!(names, Vec::<std::ffi::OsString>::new(), "state is left");
+        let entries = |dir: &Path| fs::read_dir(dir).map(|all| all.flatten().map(|e| e.path()).collect());
+        let kinds: Vec<PathBuf> = entries(&self.dir.path().join("state")).unwrap_or_default();
+        let files: Vec<PathBuf> = kinds.iter().flat_map(|kind| entries(kind).expect("a folder of files")).collect();
+        assert_eq!(files, Vec::<PathBuf>::new(), "state is left");
         let trees = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|tree| tree.path());
         for tree in trees.chain([PathBuf::from("/sys/fs/cgroup")]) {
             assert!(!tree.join(&self.name).join("c").exists(), "a cgroup is left in {}", tree.display());

@@ -1,7 +1,7 @@
 //! A pseudo terminal out of the container's own devpts: its outer end goes out by the console socket, its inner end is what the program talks to.
 
 use super::super::child::{at, call};
-use super::{Bundled, mounts};
+use super::{Bundled, mounts, pass};
 use crate::oci::Target;
 
 const MULTIPLEXER: u64 = libc::makedev(5, 2);
@@ -24,7 +24,7 @@ pub fn open(bundled: &Bundled, target: &Target, uid: u32, size: Option<(u16, u16
         ioctl(outer, libc::TIOCSWINSZ as usize, &raw const size as usize);
     }
     let owned = call(libc::SYS_fchown, [inner as usize, uid as usize, u32::MAX as usize, 0, 0, 0]);
-    let mut result = owned.min(as_console(inner, target)).min(send(bundled.console, outer));
+    let mut result = owned.min(as_console(inner, target)).min(pass::send(bundled.console, outer as i32, c"/dev/ptmx"));
     for stream in 0..3 {
         result = result.min(call(libc::SYS_dup3, [inner as usize, stream, 0, 0, 0, 0]).min(0));
     }
@@ -61,28 +61,4 @@ fn as_console(inner: isize, target: &Target) -> isize {
     let flags = CLONE | libc::O_CLOEXEC as usize | libc::AT_EMPTY_PATH as usize;
     let tree = call(libc::SYS_open_tree, [inner as usize, at(c""), flags, 0, 0, 0]);
     if tree < 0 { tree } else { mounts::attach(tree as i32, target) }
-}
-
-/// With its name in the packet, as the field's console sockets take it.
-fn send(socket: i32, outer: isize) -> isize {
-    #[repr(C, align(8))]
-    struct Control {
-        length: usize,
-        level: i32,
-        kind: i32,
-        fd: i32,
-        padding: i32,
-    }
-    let name = c"/dev/ptmx";
-    let mut control =
-        Control { length: 20, level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, fd: outer as i32, padding: 0 };
-    let mut part = libc::iovec { iov_base: at(name) as *mut libc::c_void, iov_len: name.to_bytes().len() };
-    // SAFETY: a message header is pointers and numbers, for which zeroes are values.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = (&raw mut control).cast();
-    message.msg_controllen = size_of::<Control>();
-    let flags = libc::MSG_NOSIGNAL as usize;
-    call(libc::SYS_sendmsg, [socket as usize, &raw const message as usize, flags, 0, 0, 0]).min(0)
 }

@@ -3,11 +3,12 @@
 mod console;
 mod hook;
 mod mounts;
+pub(crate) mod pass;
 mod privileges;
 
 pub use hook::MOST_WORDS;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use super::child::{self, Shared, at, call};
@@ -22,6 +23,8 @@ pub struct Bundled {
     pub hook_status: AtomicI32,
     /// Namespaces given by path.
     pub namespaces: Vec<i32>,
+    /// The socket that the network comes from, where it is made apart; else -1.
+    pub network: i32,
     /// Trees to attach.
     pub trees: Vec<i32>,
     /// The fifo that `start` writes to; -1 where nobody waits for it.
@@ -47,6 +50,10 @@ pub fn perform(shared: &Shared<'_>, step: &BundleStep) -> isize {
             let fd = bundled.namespaces.get(*namespace).copied().unwrap_or(-1);
             call(libc::SYS_setns, [fd as usize, *kind as usize, 0, 0, 0, 0])
         }
+        BundleStep::EnterNetwork => match pass::receive(bundled.network) {
+            fd @ 0.. => call(libc::SYS_setns, [fd as usize, libc::CLONE_NEWNET as usize, 0, 0, 0, 0]),
+            error => error,
+        },
         BundleStep::Unshare(kinds) => call(libc::SYS_unshare, [*kinds as usize, 0, 0, 0, 0, 0]),
         BundleStep::Propagation(flags) | BundleStep::RootPropagation(flags) => {
             call(libc::SYS_mount, [0, at(c"/"), 0, *flags as usize, 0, 0])
@@ -166,9 +173,9 @@ fn find(here: usize, candidates: &[CString]) -> isize {
     answer
 }
 
-fn is_directory(here: usize, path: &CString) -> bool {
+fn is_directory(from: usize, path: &CStr) -> bool {
     let flags = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as usize;
-    let fd = call(libc::SYS_openat, [here, at(path), flags, 0, 0, 0]);
+    let fd = call(libc::SYS_openat, [from, at(path), flags, 0, 0, 0]);
     if fd >= 0 {
         call(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]);
     }

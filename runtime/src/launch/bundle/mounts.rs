@@ -4,6 +4,7 @@
 use std::ffi::{CStr, CString};
 
 use super::super::child::{Shared, at, call};
+use super::is_directory;
 use crate::oci::Target;
 
 const EMPTY_FROM: usize = 4;
@@ -32,24 +33,14 @@ fn find_or_make(target: &Target, is_directory: bool) -> isize {
     if found != -(libc::ENOENT as isize) {
         return found;
     }
-    let mut parent = find(c".");
-    for (number, (prefix, name)) in target.prefixes.iter().enumerate() {
-        if parent < 0 {
-            return parent;
-        }
-        let mut next = find(prefix);
-        if next == -(libc::ENOENT as isize) {
-            let is_last = number.wrapping_add(1) == target.prefixes.len();
-            let made = make(parent, at(prefix).wrapping_add(*name), is_directory || !is_last);
-            if made < 0 {
-                return made;
-            }
-            next = find(prefix);
-        }
-        call(libc::SYS_close, [parent as usize, 0, 0, 0, 0, 0]);
-        parent = next;
+    let parent = parent(target);
+    let Some((path, name)) = target.prefixes.last() else { return -(libc::EINVAL as isize) };
+    if parent < 0 {
+        return parent;
     }
-    parent
+    let made = make(parent, at(path).wrapping_add(*name), is_directory);
+    call(libc::SYS_close, [parent as usize, 0, 0, 0, 0, 0]);
+    if made < 0 { made } else { find(&target.path) }
 }
 
 fn make(parent: isize, name: usize, directory: bool) -> isize {
@@ -68,22 +59,14 @@ pub fn attach_root(shared: &Shared<'_>, path: &CString) -> isize {
     }
 }
 
-/// A tree that is attached nowhere yet, on a directory or file as it is one itself.
+/// A tree that is attached nowhere yet, on a directory or file as it is one itself: asked first, as the kernel waits for all CPUs when it takes back a mount
+/// that did not fit.
 pub fn attach(tree: i32, target: &Target) -> isize {
-    let place = find_or_make(target, is_directory(tree));
+    let place = find_or_make(target, is_directory(tree as usize, c"."));
     if place < 0 {
         return place;
     }
     call(libc::SYS_move_mount, [tree as usize, at(c""), place as usize, at(c""), EMPTY_FROM | EMPTY_TO, 0])
-}
-
-fn is_directory(tree: i32) -> bool {
-    let flags = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as usize;
-    let fd = call(libc::SYS_openat, [tree as usize, at(c"."), flags, 0, 0, 0]);
-    if fd >= 0 {
-        call(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]);
-    }
-    fd >= 0
 }
 
 /// Source, type, flags and data on a target.
@@ -162,8 +145,16 @@ pub fn link(to: &CStr, target: &Target) -> isize {
 
 /// The directory above, made where it is missing.
 fn parent(target: &Target) -> isize {
+    let above = target.prefixes.len().saturating_sub(1);
+    let found = match target.prefixes.get(above.wrapping_sub(1)) {
+        Some((above, _)) => find(above),
+        None => return find(c"."),
+    };
+    if found != -(libc::ENOENT as isize) {
+        return found;
+    }
     let mut parent = find(c".");
-    for (prefix, name) in target.prefixes.iter().take(target.prefixes.len().saturating_sub(1)) {
+    for (prefix, name) in target.prefixes.iter().take(above) {
         let mut next = find(prefix);
         if next == -(libc::ENOENT as isize) && parent >= 0 {
             let made = make(parent, at(prefix).wrapping_add(*name), true);
@@ -177,22 +168,16 @@ fn parent(target: &Target) -> isize {
     parent
 }
 
-/// After the host's tree is gone: links in the image can lead to the image only.
+/// After the host's tree is gone: links in the image can lead to the image only. What is not there, or on the way to what is not there, needs no cover.
 pub fn mask(path: &CStr) -> isize {
-    let flags = (libc::MS_BIND) as usize;
-    match call(libc::SYS_mount, [at(c"/dev/null"), at(path), 0, flags, 0, 0]) {
-        error if error == -(libc::ENOENT as isize) => 0,
-        error if error == -(libc::ENOTDIR as isize) => mask_directory(path),
-        other => other,
-    }
-}
-
-/// Not a directory itself, or one on the way to it: the latter means that it is not there.
-fn mask_directory(path: &CStr) -> isize {
-    match call(libc::SYS_mount, [at(c"tmpfs"), at(path), at(c"tmpfs"), libc::MS_RDONLY as usize, at(c"size=0k"), 0]) {
-        error if error == -(libc::ENOTDIR as isize) => 0,
-        other => other,
-    }
+    // Asked first here too.
+    let masked = if is_directory(HERE, path) {
+        call(libc::SYS_mount, [at(c"tmpfs"), at(path), at(c"tmpfs"), libc::MS_RDONLY as usize, at(c"size=0k"), 0])
+    } else {
+        call(libc::SYS_mount, [at(c"/dev/null"), at(path), 0, libc::MS_BIND as usize, 0, 0])
+    };
+    let nothing = masked == -(libc::ENOENT as isize) || masked == -(libc::ENOTDIR as isize);
+    if nothing { 0 } else { masked }
 }
 
 /// Over itself, so that only this place is changed.

@@ -15,8 +15,9 @@ use crate::launch::wire::Failure;
 use crate::oci::cgroup::Groups;
 use crate::oci::config::{self, Bundle};
 use crate::oci::create::{self, Console, Given, Live};
+use crate::oci::network::Network;
 use crate::oci::plan::{self, Asked, stage};
-use crate::oci::state::{self, Folder, Record};
+use crate::oci::state::{self, Files, Record};
 use crate::oci::{OciError, describe, hooks};
 
 /// What the command line says beside the bundle.
@@ -37,7 +38,7 @@ pub struct CreateOptions {
 /// A container that this process has begun.
 struct Begun {
     live: Live,
-    folder: Folder,
+    files: Files,
     record: Record,
     spec: Spec,
 }
@@ -51,28 +52,35 @@ pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(), OciE
 
 /// The program of a container that was created.
 pub fn start(root: &Path, id: &str, warn: &mut dyn FnMut(OciError)) -> Result<(), OciError> {
-    let folder = Folder::open(root, id)?;
-    let record = folder.whole("start")?;
-    let status = folder.status(&record);
+    let files = Files::open(root, id)?;
+    let record = files.whole("start")?;
+    let status = files.status(&record);
     if status != ContainerState::Created {
         return Err(OciError::Status { what: "start", id: id.to_owned(), status: status.to_string() });
     }
-    let spec = folder.config()?;
-    let fifo = folder.start();
+    let spec = files.config()?;
+    let fifo = files.start();
     let opened = fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&fifo);
     let mut opened = opened.map_err(OciError::file("open", &fifo))?;
     opened.write_all(b"s").map_err(OciError::file("write", &fifo))?;
     fs::remove_file(&fifo).map_err(OciError::file("remove", &fifo))?;
     await_close(&opened.into())?;
-    if let Some(error) = outcome(&folder, &record, &spec)? {
+    if let Some(error) = outcome(&files, &record, &spec)? {
         return Err(error);
     }
     after_start(&spec, &record, warn);
     Ok(())
 }
 
-/// The whole life of a container; what its program ended with, as a shell tells it.
-pub fn run(root: &Path, id: &str, options: &CreateOptions, warn: &mut dyn FnMut(OciError)) -> Result<i32, OciError> {
+/// The whole life of a container; what its program ended with, as a shell tells it. `aside` is closed while the program begins, when this process has nothing
+/// else to do.
+pub fn run(
+    root: &Path,
+    id: &str,
+    options: &CreateOptions,
+    aside: Option<OwnedFd>,
+    warn: &mut dyn FnMut(OciError),
+) -> Result<i32, OciError> {
     let bundle = load(options)?;
     let terminal = bundle.spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
     let relayed = terminal && options.console_socket.is_none() && !options.detach;
@@ -85,15 +93,16 @@ pub fn run(root: &Path, id: &str, options: &CreateOptions, warn: &mut dyn FnMut(
     };
     let signals = if options.detach { None } else { Some(wait::Signals::take()?) };
     let begun = begin(root, id, options, bundle, false, console)?;
+    drop(aside);
     if let Err(error) = begun.live.await_execution() {
         begun.live.abandon();
-        control::clear(&begun.folder, &begun.record, None, warn)?;
+        control::clear(&begun.files, &begun.record, None, warn)?;
         return Err(error);
     }
     after_start(&begun.spec, &begun.record, warn);
     let Some(signals) = signals else { return Ok(0) };
     let code = wait::foreground(&begun.live, &signals, ours)?;
-    control::clear(&begun.folder, &begun.record, Some(&begun.spec), warn)?;
+    control::clear(&begun.files, &begun.record, Some(&begun.spec), warn)?;
     Ok(code)
 }
 
@@ -116,11 +125,11 @@ fn begin(
     awaits_start: bool,
     console: Option<Console<'_>>,
 ) -> Result<Begun, OciError> {
-    let folder = Folder::make(root, id)?;
-    let begun = set_up(id, options, &bundle, awaits_start, console, &folder);
+    let files = Files::make(root, id)?;
+    let begun = set_up(id, options, &bundle, awaits_start, console, &files);
     match begun {
-        Ok((live, record)) => Ok(Begun { live, folder, record, spec: bundle.spec }),
-        Err(error) => match folder.remove() {
+        Ok((live, record)) => Ok(Begun { live, files, record, spec: bundle.spec }),
+        Err(error) => match files.remove() {
             Ok(()) => Err(error),
             Err(undo) => Err(with(error, &undo)),
         },
@@ -142,18 +151,19 @@ fn set_up(
     bundle: &Bundle,
     awaits_start: bool,
     console: Option<Console<'_>>,
-    folder: &Folder,
+    files: &Files,
 ) -> Result<(Live, Record), OciError> {
     let linux = bundle.spec.linux().as_ref().ok_or_else(|| OciError::refused("linux", "is missing"))?;
+    let network = plan::network_apart(linux).then(Network::begin).transpose()?;
     let (groups, writes) = Groups::plan(id, linux)?;
     let asked = Asked { awaits_start, preserved: options.preserve_fds };
     let plan = plan::plan(bundle, &asked, &groups.host())?;
     let rootfs = bundle.folder.join(bundle.spec.root().as_ref().map_or(Path::new(""), |root| root.path()));
-    let later = awaits_start.then(|| (folder.start(), folder.outcome()));
+    let later = awaits_start.then(|| (files.start(), files.outcome()));
     groups.make(&writes)?;
-    let given = Given { console, later, rootfs: &rootfs };
+    let given = Given { console, later, network, rootfs: &rootfs };
     let born = create::bear(plan, given).and_then(|mut live| {
-        match guide(id, options, bundle, &groups, folder, &rootfs, &mut live) {
+        match guide(id, options, bundle, &groups, files, &rootfs, &mut live) {
             Ok(record) => Ok((live, record)),
             Err(error) => {
                 live.abandon();
@@ -173,7 +183,7 @@ fn guide(
     options: &CreateOptions,
     bundle: &Bundle,
     groups: &Groups,
-    folder: &Folder,
+    files: &Files,
     rootfs: &Path,
     live: &mut Live,
 ) -> Result<Record, OciError> {
@@ -183,18 +193,19 @@ fn guide(
     let state = |record: &Record, status| control::specified(record, status);
     live.tell_state([&state(&record, ContainerState::Creating), &state(&record, ContainerState::Created)])?;
     live.go(stage::BORN);
+    files.keep_config(&bundle.text)?;
+    live.await_network()?;
     if let Some(hooks) = hooks.filter(|_| live.pauses_mounted()) {
         live.meet(stage::MOUNTED)?;
-        folder.write(&record)?;
+        files.write(&record)?;
         let creating = state(&record, ContainerState::Creating);
         hooks::run("prestart", hooks.prestart().as_ref(), &creating)?;
         hooks::run("createRuntime", hooks.create_runtime().as_ref(), &creating)?;
         live.go(stage::MOUNTED);
     }
-    folder.keep_config(&bundle.text)?;
     live.meet(stage::READY)?;
     record.creating = false;
-    folder.write(&record)?;
+    files.write(&record)?;
     write_pid(options.pid_file.as_deref(), live.pid)?;
     Ok(record)
 }
@@ -238,8 +249,8 @@ fn await_close(fifo: &OwnedFd) -> Result<(), OciError> {
 }
 
 /// What the child left behind when a step failed after `create` had ended.
-fn outcome(folder: &Folder, record: &Record, spec: &Spec) -> Result<Option<OciError>, OciError> {
-    let path = folder.outcome();
+fn outcome(files: &Files, record: &Record, spec: &Spec) -> Result<Option<OciError>, OciError> {
+    let path = files.outcome();
     let told = fs::read(&path).map_err(OciError::file("read", &path))?;
     let mut numbers = told.chunks_exact(4).map(|four| i32::from_ne_bytes([four[0], four[1], four[2], four[3]]));
     let (Some(number), Some(errno), Some(status)) = (numbers.next(), numbers.next(), numbers.next()) else {

@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
 
 use crate::oci::config::VERSION;
-use crate::oci::state::{self, Folder, Record};
+use crate::oci::state::{self, Files, Record};
 use crate::oci::{OciError, hooks, resources};
 
 /// A container as `state` and `list` show it.
@@ -41,11 +41,11 @@ pub struct Listed {
 
 /// One container.
 pub fn state(root: &Path, id: &str) -> Result<Listed, OciError> {
-    let folder = Folder::open(root, id)?;
-    let Some(record) = folder.record()? else {
+    let files = Files::open(root, id)?;
+    let Some(record) = files.record()? else {
         return Ok(listed(nameless(id), ContainerState::Creating.to_string()));
     };
-    let status = folder.status(&record);
+    let status = files.status(&record);
     let paused = status == ContainerState::Running && record.groups.is_frozen();
     let status = if paused { "paused".to_owned() } else { status.to_string() };
     Ok(listed(record, status))
@@ -54,7 +54,7 @@ pub fn state(root: &Path, id: &str) -> Result<Listed, OciError> {
 /// All that are there; one that goes meanwhile is not among them.
 pub fn list(root: &Path) -> Result<Vec<Listed>, OciError> {
     let mut all = Vec::new();
-    for id in Folder::names(root)? {
+    for id in Files::names(root)? {
         match state(root, &id) {
             Err(OciError::Unknown(_)) => {}
             other => all.push(other?),
@@ -108,12 +108,12 @@ pub(super) fn specified(record: &Record, status: ContainerState) -> State {
 
 /// A signal to the first process, or to all.
 pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<(), OciError> {
-    let folder = Folder::open(root, id)?;
-    let record = folder.whole("kill")?;
+    let files = Files::open(root, id)?;
+    let record = files.whole("kill")?;
     if all {
         return record.groups.pids()?.into_iter().try_for_each(|pid| signal_one(pid, signal));
     }
-    let status = folder.status(&record);
+    let status = files.status(&record);
     if !matches!(status, ContainerState::Created | ContainerState::Running) {
         return Err(OciError::Status { what: "kill", id: id.to_owned(), status: status.to_string() });
     }
@@ -134,24 +134,24 @@ fn signal_one(pid: u32, signal: i32) -> Result<(), OciError> {
 
 /// Everything that is kept of a container that has ended; with `force`, of any.
 pub fn delete(root: &Path, id: &str, force: bool, warn: &mut dyn FnMut(OciError)) -> Result<(), OciError> {
-    let folder = match Folder::open(root, id) {
+    let files = match Files::open(root, id) {
         Err(OciError::Unknown(_)) if force => return Ok(()),
         other => other?,
     };
-    let Some(record) = folder.record()? else {
+    let Some(record) = files.record()? else {
         let status = ContainerState::Creating.to_string();
         let refused = OciError::Status { what: "delete", id: id.to_owned(), status };
-        return if force { folder.remove() } else { Err(refused) };
+        return if force { files.remove() } else { Err(refused) };
     };
-    let status = folder.status(&record);
+    let status = files.status(&record);
     if status != ContainerState::Stopped && !force {
         return Err(OciError::Status { what: "delete", id: id.to_owned(), status: status.to_string() });
     }
     if status != ContainerState::Stopped {
         end(&record)?;
     }
-    let spec = folder.config().ok();
-    clear(&folder, &record, spec.as_ref(), warn)
+    let spec = files.config().ok();
+    clear(&files, &record, spec.as_ref(), warn)
 }
 
 /// Kills the first process and waits until it has ended.
@@ -182,14 +182,15 @@ pub(super) fn pidfd(record: &Record) -> Result<Option<OwnedFd>, OciError> {
 
 /// Ends what is left of a container whose first process has ended, and removes all that was made for it.
 pub(super) fn clear(
-    folder: &Folder,
+    files: &Files,
     record: &Record,
     spec: Option<&Spec>,
     warn: &mut dyn FnMut(OciError),
 ) -> Result<(), OciError> {
     // Without a PID namespace of their own its processes outlive the first one.
     const ROUNDS: u32 = 1000;
-    for _ in 0..ROUNDS {
+    let rounds = if record.groups.are_empty() { 0 } else { ROUNDS };
+    for _ in 0..rounds {
         let left = record.groups.pids()?;
         if left.is_empty() {
             break;
@@ -198,7 +199,7 @@ pub(super) fn clear(
         std::thread::yield_now();
     }
     record.groups.remove()?;
-    folder.remove()?;
+    files.remove()?;
     let hooks = spec.and_then(|spec| spec.hooks().as_ref()).and_then(|hooks| hooks.poststop().as_ref());
     for hook in hooks.into_iter().flatten() {
         let state = specified(record, ContainerState::Stopped);
@@ -211,7 +212,7 @@ pub(super) fn clear(
 
 /// Every process of a container, as the host numbers them.
 pub fn processes(root: &Path, id: &str) -> Result<Vec<u32>, OciError> {
-    Folder::open(root, id)?.whole("look into")?.groups.pids()
+    Files::open(root, id)?.whole("look into")?.groups.pids()
 }
 
 /// Stops everything in it.
@@ -225,9 +226,9 @@ pub fn resume(root: &Path, id: &str) -> Result<(), OciError> {
 }
 
 fn freeze(root: &Path, id: &str, what: &'static str, frozen: bool) -> Result<(), OciError> {
-    let folder = Folder::open(root, id)?;
-    let record = folder.whole(what)?;
-    let status = folder.status(&record);
+    let files = Files::open(root, id)?;
+    let record = files.whole(what)?;
+    let status = files.status(&record);
     let is = record.groups.is_frozen();
     if status != ContainerState::Running || is == frozen {
         let status = if is { "paused".to_owned() } else { status.to_string() };
@@ -238,7 +239,7 @@ fn freeze(root: &Path, id: &str, what: &'static str, frozen: bool) -> Result<(),
 
 /// Other limits for a container that exists.
 pub fn update(root: &Path, id: &str, resources: &LinuxResources) -> Result<(), OciError> {
-    let record = Folder::open(root, id)?.whole("update")?;
+    let record = Files::open(root, id)?.whole("update")?;
     let writes = match record.groups.one_tree {
         true => resources::one_tree(resources)?,
         false => resources::many_trees(resources)?,

@@ -1,5 +1,6 @@
 //! `exec`: one more program in a container that runs, beside its first, by the same steps.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{ContainerState, LinuxNamespaceType, Process, Spec};
@@ -9,7 +10,7 @@ use super::{begin, control, wait};
 use crate::oci::create::{self, Console, Given};
 use crate::oci::plan::{BundlePlan, stage};
 use crate::oci::process::{self, Around};
-use crate::oci::state::{Folder, Record};
+use crate::oci::state::{Files, Record};
 use crate::oci::{BundleStep, OciError, capabilities, config, names, seccomp};
 use crate::steps::{ChildStep, Plan};
 
@@ -44,17 +45,17 @@ pub struct ExecuteOptions {
     pub preserve_fds: u32,
 }
 
-/// Runs it; what it ended with, as a shell tells it, or 0 at once when detached.
-pub fn execute(root: &Path, id: &str, options: &ExecuteOptions) -> Result<i32, OciError> {
+/// Runs it; what it ended with, as a shell tells it, or 0 at once when detached. `aside` is closed when it runs.
+pub fn execute(root: &Path, id: &str, options: &ExecuteOptions, aside: Option<OwnedFd>) -> Result<i32, OciError> {
     wait::check_preserved(options.preserve_fds)?;
-    let folder = Folder::open(root, id)?;
-    let record = folder.whole("execute a program in")?;
-    let status = folder.status(&record);
+    let files = Files::open(root, id)?;
+    let record = files.whole("execute a program in")?;
+    let status = files.status(&record);
     if !matches!(status, ContainerState::Running | ContainerState::Created) || record.groups.is_frozen() {
         let status = if record.groups.is_frozen() { "paused".to_owned() } else { status.to_string() };
         return Err(OciError::Status { what: "execute a program in", id: id.to_owned(), status });
     }
-    let spec = folder.config()?;
+    let spec = files.config()?;
     let process = process_of(&spec, options)?;
     config::check_process(&process)?;
     let terminal = process.terminal().unwrap_or(false);
@@ -68,6 +69,7 @@ pub fn execute(root: &Path, id: &str, options: &ExecuteOptions) -> Result<i32, O
     };
     let signals = if options.detach { None } else { Some(wait::Signals::take()?) };
     let live = launch(&record, &spec, &process, options, console)?;
+    drop(aside);
     let Some(signals) = signals else { return Ok(0) };
     wait::foreground(&live, &signals, ours)
 }
@@ -86,7 +88,7 @@ fn launch(
     };
     let pidfd = control::pidfd(record)?.ok_or_else(ended)?;
     let plan = plan(record, spec, process, options.preserve_fds, &pidfd)?;
-    let mut live = create::bear(plan, Given { console, later: None, rootfs: Path::new("/") })?;
+    let mut live = create::bear(plan, Given { console, later: None, network: None, rootfs: Path::new("/") })?;
     let guided = live.settle(Some(&record.groups)).and_then(|()| {
         live.go(stage::BORN);
         live.meet(stage::READY)?;

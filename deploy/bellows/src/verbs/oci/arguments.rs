@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use bellows_runtime::oci::state::DEFAULT_ROOT;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// Containers from OCI bundles, as podman, conmon and containerd ask for them
 ///
@@ -62,80 +63,133 @@ pub enum TableFormat {
     Json,
 }
 
-#[derive(Subcommand, Debug)]
-pub enum Verb {
-    /// Set a container up; its program waits for `start`
-    Create(Create),
-    /// Begin the program of a created container
-    Start { id: String },
-    /// Create, start, wait, delete; or with --detach create and start
-    Run {
-        #[command(flatten)]
-        create: Create,
-        /// End when the program runs
-        #[arg(short, long)]
-        detach: bool,
-        /// Taken for the sake of callers: a container whose `run` was killed is deleted by `delete`
-        #[arg(long)]
-        keep: bool,
-    },
-    /// What a container is, as JSON
-    State { id: String },
-    /// Send a signal to a container's first process
-    Kill {
-        id: String,
-        /// A number or name
-        #[arg(default_value = "SIGTERM")]
-        signal: String,
-        /// To all of its processes
-        #[arg(short, long)]
-        all: bool,
-    },
-    /// Remove a stopped container
-    Delete {
-        id: String,
-        /// Also one that runs, which is killed first; that there is none is no error then
-        #[arg(short, long)]
-        force: bool,
-    },
-    /// All containers
-    List {
-        #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
-        format: TableFormat,
-        /// Only their ids
-        #[arg(short, long)]
-        quiet: bool,
-    },
-    /// Run one more program in a container
-    Exec(Exec),
-    /// A container's processes, as the host numbers them
-    Ps {
-        id: String,
-        #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
-        format: TableFormat,
-        /// Arguments of ps(1); -ef when there are none
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
-    },
-    /// Stop everything in a container
-    Pause { id: String },
-    /// Let everything in a paused container go on
-    Resume { id: String },
-    /// Other limits for a container
-    Update {
-        id: String,
-        /// A file with linux.resources as JSON, - for standard input
-        #[arg(short, long, default_value = "-")]
-        resources: PathBuf,
-    },
-    /// What this runtime can do, as JSON
-    Features,
-    /// Write a config.json to begin with
-    Spec {
-        /// In which folder
-        #[arg(short, long, default_value = ".")]
-        bundle: PathBuf,
-    },
+/// Each verb, what it is for, and the words that it takes. These are computed for the verb that is asked for alone: all of them take as long as it takes a
+/// process to begin.
+macro_rules! verbs {
+    ($($name:literal $verb:ident($words:ident) $about:literal,)*) => {
+        #[derive(Debug)]
+        pub enum Verb {
+            $($verb($words),)*
+        }
+
+        impl Subcommand for Verb {
+            fn augment_subcommands(command: Command) -> Command {
+                command$(.subcommand(Command::new($name).about($about).defer($words::augment_args)))*
+            }
+
+            fn augment_subcommands_for_update(command: Command) -> Command {
+                Self::augment_subcommands(command)
+            }
+
+            fn has_subcommand(name: &str) -> bool {
+                [$($name),*].contains(&name)
+            }
+        }
+
+        impl FromArgMatches for Verb {
+            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+                match matches.subcommand() {
+                    $(Some(($name, words)) => $words::from_arg_matches(words).map(Self::$verb),)*
+                    _ => Err(Error::new(ErrorKind::MissingSubcommand)),
+                }
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+                *self = Self::from_arg_matches(matches)?;
+                Ok(())
+            }
+        }
+    };
+}
+
+verbs! {
+    "create" Create(Create) "Set a container up; its program waits for `start`",
+    "start" Start(Named) "Begin the program of a created container",
+    "run" Run(Run) "Create, start, wait, delete; or with --detach create and start",
+    "state" State(Named) "What a container is, as JSON",
+    "kill" Kill(Kill) "Send a signal to a container's first process",
+    "delete" Delete(Delete) "Remove a stopped container",
+    "list" List(List) "All containers",
+    "exec" Exec(Exec) "Run one more program in a container",
+    "ps" Ps(Ps) "A container's processes, as the host numbers them",
+    "pause" Pause(Named) "Stop everything in a container",
+    "resume" Resume(Named) "Let everything in a paused container go on",
+    "update" Update(Update) "Other limits for a container",
+    "features" Features(Nothing) "What this runtime can do, as JSON",
+    "spec" Spec(Example) "Write a config.json to begin with",
+}
+
+#[derive(Args, Debug)]
+pub struct Named {
+    pub id: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Nothing {}
+
+#[derive(Args, Debug)]
+pub struct Run {
+    #[command(flatten)]
+    pub create: Create,
+    /// End when the program runs
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Taken for the sake of callers: a container whose `run` was killed is deleted by `delete`
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Kill {
+    pub id: String,
+    /// A number or name
+    #[arg(default_value = "SIGTERM")]
+    pub signal: String,
+    /// To all of its processes
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Delete {
+    pub id: String,
+    /// Also one that runs, which is killed first; that there is none is no error then
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct List {
+    #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
+    pub format: TableFormat,
+    /// Only their ids
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Ps {
+    pub id: String,
+    #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
+    pub format: TableFormat,
+    /// Arguments of ps(1); -ef when there are none
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Update {
+    pub id: String,
+    /// A file with linux.resources as JSON, - for standard input
+    #[arg(short, long, default_value = "-")]
+    pub resources: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct Example {
+    /// In which folder
+    #[arg(short, long, default_value = ".")]
+    pub bundle: PathBuf,
 }
 
 #[derive(Args, Debug)]

@@ -10,6 +10,7 @@ mod tables;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -39,7 +40,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
     let sealed = sealed::ensure(words);
     let cli = Cli::parse_from(words);
     let report = Report::new(cli.globals.log.as_deref(), cli.globals.log_format);
-    match sealed.and_then(|()| run(cli.verb, &cli.globals, &report)) {
+    match sealed.and_then(|view| run(cli.verb, &cli.globals, &report, view)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             report.error(&error);
@@ -48,7 +49,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
     }
 }
 
-fn run(verb: Verb, globals: &Globals, report: &Report) -> anyhow::Result<u8> {
+fn run(verb: Verb, globals: &Globals, report: &Report, view: Option<OwnedFd>) -> anyhow::Result<u8> {
     anyhow::ensure!(
         !globals.systemd_cgroup,
         "--systemd-cgroup: this runtime makes control groups itself; use cgroupfs (podman: --cgroup-manager=cgroupfs)"
@@ -57,24 +58,26 @@ fn run(verb: Verb, globals: &Globals, report: &Report) -> anyhow::Result<u8> {
     let mut warn = |error: OciError| report.warning(&error);
     match verb {
         Verb::Create(create) => verbs::create(root, &create.id, &options(&create, false))?,
-        Verb::Run { create, detach, .. } => {
-            return code(verbs::run(root, &create.id, &options(&create, detach), &mut warn)?);
+        Verb::Run(run) => {
+            return code(verbs::run(root, &run.create.id, &options(&run.create, run.detach), view, &mut warn)?);
         }
-        Verb::Start { id } => verbs::start(root, &id, &mut warn)?,
-        Verb::State { id } => tables::state(&verbs::state(root, &id)?)?,
-        Verb::Kill { id, signal: name, all } => {
-            let number = signal(&name).ok_or(OciError::Signal(name))?;
-            verbs::kill(root, &id, number, all)?;
+        Verb::Start(named) => verbs::start(root, &named.id, &mut warn)?,
+        Verb::State(named) => tables::state(&verbs::state(root, &named.id)?)?,
+        Verb::Kill(kill) => {
+            let number = signal(&kill.signal).ok_or(OciError::Signal(kill.signal))?;
+            verbs::kill(root, &kill.id, number, kill.all)?;
         }
-        Verb::Delete { id, force } => verbs::delete(root, &id, force, &mut warn)?,
-        Verb::List { format, quiet } => tables::list(&verbs::list(root)?, format, quiet)?,
-        Verb::Exec(exec) => return code(verbs::execute(root, &exec.id, &execution(&exec)?)?),
-        Verb::Ps { id, format, words } => tables::processes(&verbs::processes(root, &id)?, format, &words)?,
-        Verb::Pause { id } => verbs::pause(root, &id)?,
-        Verb::Resume { id } => verbs::resume(root, &id)?,
-        Verb::Update { id, resources } => verbs::update(root, &id, &serde_json::from_slice(&read(&resources)?)?)?,
-        Verb::Features => print(&verbs::features())?,
-        Verb::Spec { bundle } => write_example(&bundle)?,
+        Verb::Delete(delete) => verbs::delete(root, &delete.id, delete.force, &mut warn)?,
+        Verb::List(list) => tables::list(&verbs::list(root)?, list.format, list.quiet)?,
+        Verb::Exec(exec) => return code(verbs::execute(root, &exec.id, &execution(&exec)?, view)?),
+        Verb::Ps(ps) => tables::processes(&verbs::processes(root, &ps.id)?, ps.format, &ps.words)?,
+        Verb::Pause(named) => verbs::pause(root, &named.id)?,
+        Verb::Resume(named) => verbs::resume(root, &named.id)?,
+        Verb::Update(update) => {
+            verbs::update(root, &update.id, &serde_json::from_slice(&read(&update.resources)?)?)?;
+        }
+        Verb::Features(_) => print(&verbs::features())?,
+        Verb::Spec(example) => write_example(&example.bundle)?,
     }
     Ok(0)
 }

@@ -14,13 +14,16 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 const OWN: &str = "/proc/self/exe";
 
 /// Returns when this process runs from such a mount, or sets no container up. First of all: the less of the executable has been used, the sooner it is moved.
-pub fn ensure(words: &[OsString]) -> anyhow::Result<()> {
+/// What it gives back is to be closed when nobody waits for it.
+pub fn ensure(words: &[OsString]) -> anyhow::Result<Option<OwnedFd>> {
     if !words.iter().any(|word| word == "create" || word == "run" || word == "exec") || is_sealed()? {
-        return Ok(());
+        return Ok(None);
     }
     // Not everybody may; to be executed again is the other way, and takes as long as it takes a process to begin.
-    if oci::move_to_sealed().is_ok() && is_sealed()? {
-        return Ok(());
+    if let Ok(view) = oci::move_to_sealed()
+        && is_sealed()?
+    {
+        return Ok(Some(view));
     }
     let sealed = oci::sealed_copy(Path::new(OWN)).context("mount this executable read-only")?;
     Err(execute(&sealed)).context("execute this executable from its read-only mount")
