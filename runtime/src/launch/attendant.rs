@@ -17,7 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::copy;
 use super::home::Home;
 use super::join::{self, Cgroups};
-use super::program::{self, ABOUT_TO_EXECUTE, Streams};
+use super::program::{self, ABOUT_TO_EXECUTE, Streams, WAITING};
 use super::setup::{Prepared, failure};
 use super::terminal;
 use super::weaken::Weaken;
@@ -83,17 +83,24 @@ fn fork() -> io::Result<Option<(i32, OwnedFd)>> {
 
 /// Never returns. A runtime that is gone needs to be told nothing.
 fn attend(home: &Home, request: &EnterRequest, fds: Descriptors) -> ! {
-    join::close_all_but(&fds.numbers());
-    // SAFETY: a plain call: ends of children are waited for here, where the launcher lets the kernel bury its own.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    let apart = stand_apart(&fds);
     let Descriptors { control, container, streams, cgroups } = fds;
-    let told = match run(home, request, &control, container, streams, cgroups) {
+    let told = match apart.and_then(|()| run(home, request, &control, container, streams, cgroups)) {
         Ok(status) => Told::Ended(status),
         Err(failure) => Told::Failed(failure),
     };
     let code = i32::from(wire::send(control.as_fd(), &told, &[]).is_err());
     // SAFETY: ends this process at once, without the destructors of its launcher's memory.
     unsafe { libc::_exit(code) }
+}
+
+/// With nothing of the launcher's. Ends of children are waited for here, where the launcher lets the kernel bury its own.
+fn stand_apart(fds: &Descriptors) -> Result<(), Failure> {
+    // SAFETY: a plain call.
+    let waits = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } != libc::SIG_ERR;
+    let waits = if waits { Ok(()) } else { Err(io::Error::last_os_error()) };
+    let apart = waits.and_then(|()| join::close_all_but(&fds.numbers()));
+    apart.map_err(|error| failure("stand apart from the launcher".to_owned(), &error))
 }
 
 fn run(
@@ -111,7 +118,6 @@ fn run(
         Some(libc::ESRCH) => at("enter the container")(io::Error::other("it has ended")),
         _ => at("enter the container")(error),
     })?;
-    drop(container);
     let (terminal, streams) = match (streams, &request.errand) {
         (Some(streams), _) => (None, streams),
         (None, Errand::ExecuteOnTerminal(window)) => {
@@ -120,7 +126,8 @@ fn run(
         }
         (None, _) => return Err(at("connect its standard streams")(io::ErrorKind::NotFound.into())),
     };
-    let program = start_program(home, request, &cgroups, streams)?;
+    let program = start_program(home, request, &container, &cgroups, streams)?;
+    drop(container);
     let beside: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
     if wire::send(control.as_fd(), &Told::Started, &beside).is_err() {
         program.kill();
@@ -151,7 +158,13 @@ struct Program {
 }
 
 /// Returns when the program has been executed. Of one that could not be nothing is left.
-fn start_program(home: &Home, request: &EnterRequest, cgroups: &Cgroups, streams: Streams) -> Result<Program, Failure> {
+fn start_program(
+    home: &Home,
+    request: &EnterRequest,
+    container: &OwnedFd,
+    cgroups: &Cgroups,
+    streams: Streams,
+) -> Result<Program, Failure> {
     let at = |step: &'static str| move |error: io::Error| failure(step.to_owned(), &error);
     let around = Surroundings {
         address: std::net::Ipv4Addr::UNSPECIFIED,
@@ -170,10 +183,10 @@ fn start_program(home: &Home, request: &EnterRequest, cgroups: &Cgroups, streams
     let prepared = Prepared::of(&plan, &request.spec);
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| at("make a pipe")(error.into()));
     let ((wait, go), (told, report)) = (pipe()?, pipe()?);
-    let forked = fork().map_err(|error| match error.raw_os_error() {
-        // The container's PID namespace has lost its init.
-        Some(libc::ENOMEM) => at("start a process in the container")(io::Error::other("it has ended")),
-        _ => at("start a process in the container")(error),
+    let forked = fork().map_err(|error| {
+        // Of a PID namespace that has lost its init the kernel says that there is no memory.
+        let ended = error.raw_os_error() == Some(libc::ENOMEM) && has_ended(container);
+        at("start a process in the container")(if ended { io::Error::other("it has ended") } else { error })
     })?;
     let Some((pid, pidfd)) = forked else {
         drop((go, told));
@@ -186,7 +199,9 @@ fn start_program(home: &Home, request: &EnterRequest, cgroups: &Cgroups, streams
     if let Err(error) = counted.and_then(|()| Ok(rustix::io::write(&go, b"g").map(drop)?)) {
         program.kill();
         program.wait(None);
-        return Err(at("put the program into the container's cgroups")(error));
+        // It may have failed itself, and have said so.
+        let own = outcome(&told, &steps).filter(|failure| failure.errno.is_some());
+        return Err(own.unwrap_or_else(|| at("put the program into the container's cgroups")(error)));
     }
     match outcome(&told, &steps) {
         None => Ok(program),
@@ -196,6 +211,11 @@ fn start_program(home: &Home, request: &EnterRequest, cgroups: &Cgroups, streams
             Err(failure)
         }
     }
+}
+
+fn has_ended(container: &OwnedFd) -> bool {
+    let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(container, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 /// Files that come in are the app's.
@@ -223,7 +243,10 @@ fn outcome(told: &OwnedFd, steps: &[EnterStep]) -> Option<Failure> {
     let number = |at: usize| rest.get(at..at + 4).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
     Some(match (number(0), number(4)) {
         (Some(step), Some(errno)) => {
-            let step = steps.get(step as usize).map_or_else(String::new, program::describe);
+            let step = match step {
+                WAITING => "wait for the container's cgroups".to_owned(),
+                step => steps.get(step as usize).map_or_else(String::new, program::describe),
+            };
             failure(step, &io::Error::from_raw_os_error(errno))
         }
         _ => failure("start a process in the container".to_owned(), &io::Error::other("it was killed")),

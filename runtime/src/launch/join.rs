@@ -58,22 +58,22 @@ impl Cgroups {
 }
 
 /// Closes every descriptor that is not in the list.
-pub fn close_all_but(keep: &[RawFd]) {
+pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
     keep.sort_unstable();
     let mut first = 0;
     for fd in keep {
         if fd > first {
-            close_range(first, fd - 1);
+            close_range(first, fd - 1)?;
         }
         first = fd + 1;
     }
-    close_range(first, u32::MAX);
+    close_range(first, u32::MAX)
 }
 
-fn close_range(first: u32, last: u32) {
+fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: this process is about to use the kept descriptors only; nothing that owned the others is used or dropped again.
-    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
 }
 
 fn checked(result: libc::c_long) -> io::Result<()> {

@@ -14,6 +14,8 @@ use crate::steps::{EnterStep, Plan};
 
 /// Where the report pipe stands while the steps are performed: the first after the three streams.
 const REPORT: RawFd = 3;
+/// In place of a step's number: before the first.
+pub const WAITING: i32 = -1;
 /// All is done but the execution.
 pub const ABOUT_TO_EXECUTE: u8 = b'x';
 
@@ -35,29 +37,34 @@ impl Work<'_> {
     /// after [`ABOUT_TO_EXECUTE`] is a program's beginning, or that of `otherwise`, where no step is an execution; then its code is this process's.
     /// Runs in a process of its own and never returns.
     pub fn begin(&self, go: &OwnedFd, report: &OwnedFd, otherwise: impl FnOnce() -> i32) -> ! {
-        let mut byte = [0_u8; 1];
-        // Whoever should say "go" is gone: so is this.
-        if !matches!(rustix::io::read(go, &mut byte), Ok(1)) {
-            exit(1);
+        let mut report = report.as_raw_fd();
+        match rustix::io::read(go, &mut [0_u8; 1]) {
+            Ok(1) => {}
+            // Whoever should say "go" is gone: so is this.
+            Ok(_) => exit(1),
+            Err(error) => fail(report, WAITING, error.raw_os_error()),
         }
         let shared = shared(self.home, self.plan, self.prepared);
-        let mut report = report.as_raw_fd();
         for (number, step) in self.steps.iter().enumerate() {
             let result = perform(&shared, step, self.streams, report);
             if *step == EnterStep::Streams {
                 report = REPORT;
             }
             if result < 0 {
-                let told = [number as i32, -result as i32];
-                // SAFETY: eight bytes of ours; a pipe takes them whole. Who does not read them is gone.
-                unsafe { libc::write(report, told.as_ptr().cast(), size_of_val(&told)) };
-                exit(1);
+                fail(report, number as i32, -result as i32);
             }
         }
         // SAFETY: a plain call on our own descriptor, used no more: its end tells that the work begins.
         unsafe { libc::close(report) };
         exit(otherwise())
     }
+}
+
+fn fail(report: RawFd, step: i32, errno: i32) -> ! {
+    let told = [step, errno];
+    // SAFETY: eight bytes of ours; a pipe takes them whole. Who does not read them is gone.
+    unsafe { libc::write(report, told.as_ptr().cast(), size_of_val(&told)) };
+    exit(1)
 }
 
 /// An errand that executes nothing: what went wrong goes to standard error, in words. The process's own code at its end.
@@ -109,8 +116,7 @@ fn place(streams: &Streams, report: RawFd) -> io::Result<()> {
         // SAFETY: as above.
         checked(unsafe { libc::dup3(from, number, flags) })?;
     }
-    super::join::close_all_but(&[0, 1, 2, REPORT]);
-    Ok(())
+    super::join::close_all_but(&[0, 1, 2, REPORT])
 }
 
 /// The kernel tells of deaths from now on only; of an earlier one the report's pipe does, which has nobody to read it then.

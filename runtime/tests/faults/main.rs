@@ -1,4 +1,5 @@
-//! Fault points: every system call of a launch is refused in its turn, whoever makes it, and so are those of a kill, of reaping and forgetting. Each time: a typed error that names the step and
+//! Fault points: every system call of a launch is refused in its turn, whoever makes it, and so are those of a kill, of reaping and forgetting, of a runtime's start, and
+//! of a program executed in a container. Each time: a typed error that names the step and
 //! carries the kernel's answer, everything undone, nothing left behind; the next launch works.
 
 #[cfg(target_arch = "x86_64")]
@@ -16,3 +17,6 @@ mod launches;
 
 #[cfg(target_arch = "x86_64")]
 mod entries;
+
+#[cfg(target_arch = "x86_64")]
+mod executions;

@@ -3,12 +3,12 @@
 //! `victim STATE CGROUP SUBNET UID_BASE IMAGE [WITHOUT..]`, the last of which its launchers go without; each line on standard input gets one on
 //! standard output:
 //! `unpack STORE DIGEST` (which is then the image), `keep COUNT` (of slots that come back, 0 at first), `start`, `launch NAME WORD..`, `script NAME FILE` (a shell's, to its end), `said NAME` (the lines
-//! that it printed, \u{1} between them), `end NAME`, `kill NAME`, `reap NAME`, `forget NAME`, `leave` (drop the runtime), `adopt`, `launchers`, `settle`, `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
+//! that it printed, \u{1} between them), `execute NAME WORD..` (a program, to its end), `end NAME`, `kill NAME`, `reap NAME`, `forget NAME`, `leave` (drop the runtime), `adopt`, `launchers`, `settle`, `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
 
 use std::error::Error as _;
 use std::io::{BufRead, Write};
 
-use bellows_runtime::handle::{Adopted, Error, LauncherCommand, PoolSizes};
+use bellows_runtime::handle::{Adopted, Error, Execute, LauncherCommand, PoolSizes};
 use bellows_runtime::image::Store;
 use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
 
@@ -66,6 +66,10 @@ impl Victim {
             }
             (["script", name, file], Some(runtime)) => script(runtime, &self.image, name, file),
             (["said", name], Some(runtime)) => said(runtime, name),
+            (["execute", name, program @ ..], Some(runtime)) => {
+                let spec = ContainerSpec::new(ContainerId::new(*name)?, &self.image, program);
+                Ok(format!("{:?}", runtime.execute(&spec, Execute::Piped)?.wait()?))
+            }
             (["end", name], Some(runtime)) => end(runtime, &ContainerId::new(*name)?),
             (["kill", name], Some(runtime)) => runtime.kill(&ContainerId::new(*name)?).map(|()| String::new()),
             (["reap", name], Some(runtime)) => Ok(format!("{:?}", runtime.reap(&ContainerId::new(*name)?)?.exit)),

@@ -205,7 +205,7 @@ fn beside_crun(payload: &Payload, arguments: &Arguments, cleaned: f64) -> Result
     ];
     let missing =
         |name: &str, why: &str| Row::new(format!("{name}: not measured: {}", why.replace('\n', " / ")), f64::NAN, "ms");
-    let means = match crun::means(&payload.tree, &payload.words(), arguments.count.min(50)) {
+    let means = match crun::means(&payload.tree, &payload.words(), arguments.count.min(200)) {
         Ok(Some(means)) => means,
         Ok(None) => return Ok(names.map(|name| missing(name, "crun is not installed")).into()),
         Err(failure) => return Ok(names.map(|name| missing(name, &failure.to_string())).into()),

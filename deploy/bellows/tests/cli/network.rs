@@ -1,12 +1,15 @@
 //! Controllers that are away, restart, follow, refuse, or are somebody else's.
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::sync::Arc;
 
 use tonic::{Code, Status};
 
 use crate::fake::{Fake, Trust};
-use crate::run::bellows;
+use crate::run::{bellows, outcome};
+use crate::serve::root;
 use crate::verbs::key;
 
 /// A port of ours on which nobody listens: bound, but not listening, so that nobody else can take it.
@@ -32,6 +35,29 @@ fn nobody_answers() {
     assert!(people.err.contains("Connection refused") && people.err.contains("\n mend: is it running?"), "{people:?}");
     let programs = bellows(home.path(), &["apps", "-o", "json"]);
     assert_eq!((programs.code, programs.error()["kind"].as_str()), (3, Some("unreachable")));
+}
+
+#[test]
+fn hosts_have_names_whatever_else_the_system_asks_for_them() {
+    if !root() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let (_held, address) = silent();
+    Trust::new().write_credential(home.path(), address);
+    let write = |name: &str, text: &str| fs::write(home.path().join(name), text).expect("a temporary file");
+    let credential = home.path().join(".config/bellows/credential.json");
+    let known = fs::read_to_string(&credential).expect("the credential").replace("127.0.0.1", "controller.example");
+    write(".config/bellows/credential.json", &known);
+    write("hosts", "127.0.0.1 controller.example\n");
+    write("nsswitch.conf", "hosts: mymachines resolve mdns4_minimal files\n");
+    let script = "mount --bind hosts /etc/hosts && mount --bind nsswitch.conf /etc/nsswitch.conf && exec \"$0\" apps";
+    let mut elsewhere = Command::new("unshare");
+    elsewhere.args(["--mount", "sh", "-ec", script, env!("CARGO_BIN_EXE_bellows")]);
+    elsewhere.current_dir(home.path()).env("HOME", home.path()).env_remove("BELLOWS_CREDENTIAL");
+    let told = outcome(elsewhere);
+    assert_eq!(told.code, 3, "{told:?}");
+    assert!(told.err.contains("https://controller.example") && told.err.contains("Connection refused"), "{told:?}");
 }
 
 #[test]

@@ -188,11 +188,17 @@ fn guide(
     live: &mut Live,
 ) -> Result<Record, OciError> {
     live.settle(Some(groups))?;
-    let mut record = record(id, bundle, groups, rootfs, live.pid)?;
     let hooks = bundle.spec.hooks().as_ref();
+    // Those in the container may run as soon as it goes on; what is written down for others can be written meanwhile.
+    if hooks.is_none() {
+        live.go(stage::BORN);
+    }
+    let mut record = record(id, bundle, groups, rootfs, live.pid)?;
     let state = |record: &Record, status| control::specified(record, status);
-    live.tell_state([&state(&record, ContainerState::Creating), &state(&record, ContainerState::Created)])?;
-    live.go(stage::BORN);
+    if hooks.is_some() {
+        live.tell_state([&state(&record, ContainerState::Creating), &state(&record, ContainerState::Created)])?;
+        live.go(stage::BORN);
+    }
     files.keep_config(&bundle.text)?;
     live.await_network()?;
     if let Some(hooks) = hooks.filter(|_| live.pauses_mounted()) {
