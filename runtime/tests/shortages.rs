@@ -8,6 +8,7 @@
 mod driven;
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -17,8 +18,9 @@ use driven::{Answer, Victim};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
 };
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-use support::{Place, place};
+use support::{Place, place, wait_until};
 
 const LAUNCH: &str = "launch one /bin/payload sleep";
 
@@ -180,6 +182,41 @@ fn ids_that_have_run_out_are_told() {
     victim.ask("launch a /bin/payload sleep");
     fails(&mut victim, LAUNCH, ("Slot", 0), &["slot 1 has no range of user ids", "uid_base"]);
     victim.ask("end a");
+    works_and_leaves_nothing(victim, &place);
+}
+
+/// Each launch may open one more than the one before, until that is enough: so it is out of descriptors at each of the calls that make some, the launcher's
+/// answer among them, when the program runs already.
+#[test]
+fn descriptors_that_have_run_out_are_told_wherever_a_launch_stands() {
+    const MOST: u64 = 256;
+    let Some(place) = place() else { return };
+    let mut victim = Victim::start(&place);
+    let limit = Rlimit { current: Some(MOST), maximum: Some(MOST) };
+    prlimit(Pid::from_raw(victim.pid().cast_signed()), Resource::Nofile, limit).expect("root may limit others");
+    for order in ["start", LAUNCH, "end one", "settle"] {
+        victim.ask(order);
+    }
+    let mut told = BTreeSet::new();
+    let enough = (0..MOST).find(|spared| {
+        victim.ask(&format!("spare {spared}"));
+        victim.tell(LAUNCH);
+        let answer = victim.answer();
+        victim.ask("spare all");
+        if let Answer::Failed { kind, errno, text } = &answer {
+            assert_eq!(*errno, libc::EMFILE, "{spared} descriptors: {kind} {text}");
+            told.insert(format!("{kind}: {text}"));
+            wait_until(&format!("{spared} descriptors: nothing runs"), || place.processes().is_empty());
+            victim.ask(LAUNCH);
+        }
+        victim.ask("end one");
+        victim.ask("settle");
+        matches!(answer, Answer::Ok(_))
+    });
+    println!("with {enough:?} it starts; before: {told:#?}");
+    assert!(enough.is_some(), "{told:#?}");
+    let answer = "speak with the launcher: Too many open files";
+    assert!(told.iter().any(|text| text.starts_with("Launcher") && text.contains(answer)), "{told:#?}");
     works_and_leaves_nothing(victim, &place);
 }
 

@@ -7,8 +7,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
 
@@ -442,6 +442,10 @@ pub fn receive<T: Received>(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> io:
     }
     if got.bytes == 0 {
         return Ok(None);
+    }
+    if got.flags.contains(ReturnFlags::CTRUNC) {
+        // There was no number left for one of them.
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
     }
     Ok(Some((whole(&buffer[..got.bytes])?, fds)))
 }

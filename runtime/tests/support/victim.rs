@@ -3,9 +3,10 @@
 //! `victim STATE CGROUP SUBNET UID_BASE IMAGE [WITHOUT..]`, the last of which its launchers go without; each line on standard input gets one on
 //! standard output:
 //! `unpack STORE DIGEST` (which is then the image), `keep COUNT` (of slots that come back, 0 at first), `start`, `launch NAME WORD..`, `script NAME FILE` (a shell's, to its end), `said NAME` (the lines
-//! that it printed, \u{1} between them), `execute NAME WORD..` (a program, to its end), `end NAME`, `kill NAME`, `reap NAME`, `forget NAME`, `leave` (drop the runtime), `adopt`, `launchers`, `settle`, `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
+//! that it printed, \u{1} between them), `execute NAME WORD..` (a program, to its end), `end NAME`, `kill NAME`, `reap NAME`, `forget NAME`, `leave` (drop the runtime), `adopt`, `launchers`, `settle`, `spare COUNT` (descriptors, and use up all others; `all` for none used up), `shutdown`; the answer begins with `ok` or `failed KIND ERRNO`.
 
 use std::error::Error as _;
+use std::fs::File;
 use std::io::{BufRead, Write};
 
 use bellows_runtime::handle::{Adopted, Error, Execute, LauncherCommand, PoolSizes};
@@ -24,7 +25,7 @@ pub fn serve(args: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     config.uid_base = uid_base.parse()?;
     config.launchers = 1;
     config.pool = PoolSizes { ready: 0, keep: 0 };
-    let mut victim = Victim { config, image: image.clone(), runtime: None };
+    let mut victim = Victim { config, image: image.clone(), runtime: None, used_up: Vec::new() };
     let mut output = std::io::stdout();
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -42,6 +43,7 @@ struct Victim {
     config: RuntimeConfig,
     image: String,
     runtime: Option<Runtime>,
+    used_up: Vec<File>,
 }
 
 impl Victim {
@@ -81,6 +83,14 @@ impl Victim {
             (["adopt"], Some(runtime)) => Ok(adopted(runtime.adopt()?)),
             (["launchers"], Some(runtime)) => {
                 Ok(runtime.launcher_pids().iter().map(u32::to_string).collect::<Vec<_>>().join(" "))
+            }
+            (["spare", count], _) => {
+                self.used_up.clear();
+                if let Ok(count) = count.parse::<usize>() {
+                    self.used_up.extend(std::iter::from_fn(|| File::open("/").ok()));
+                    self.used_up.truncate(self.used_up.len().saturating_sub(count));
+                }
+                Ok(String::new())
             }
             (["settle"], Some(runtime)) => {
                 runtime.settle();
