@@ -9,12 +9,13 @@ mod driven;
 mod support;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use driven::{Answer, Victim};
+use rustix::fs::{IFlags, ioctl_getflags};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
 };
@@ -101,6 +102,33 @@ fn a_full_disk_is_told_and_once_there_is_room_it_goes_on() {
     fs::remove_file(state.join("full")).expect("room");
     works_and_leaves_nothing(victim, &place);
     drop(disk);
+}
+
+#[test]
+fn folders_are_spread_over_a_disk_that_keeps_no_journal_and_over_no_other() {
+    let Some(place) = place() else { return };
+    own_mounts();
+    let state = &place.config().state;
+    fs::create_dir_all(state).expect("a folder");
+    for (journal, spread) in [("^has_journal", true), ("has_journal", false)] {
+        let image = state.with_extension(journal.trim_start_matches('^'));
+        File::create(&image).and_then(|file| file.set_len(16 << 20)).expect("a file");
+        let make = format!("mkfs.ext4 -q -O {journal} {0} && mount -o loop {0} {1}", image.display(), state.display());
+        let made = Command::new("sh").args(["-ec", &make]).output().expect("a shell");
+        if !made.status.success() {
+            println!("skipped: no ext4 of its own: {}", String::from_utf8_lossy(&made.stderr).trim());
+            return;
+        }
+        let mounted = Mounted(state);
+        let mut victim = Victim::start(&place);
+        victim.ask("start");
+        let folders = File::open(state.join("containers")).expect("a folder");
+        let flags = ioctl_getflags(&folders).expect("flags");
+        assert_eq!(flags.contains(IFlags::TOPDIR), spread, "{journal}: {flags:?}");
+        drop(folders);
+        works_and_leaves_nothing(victim, &place);
+        drop(mounted);
+    }
 }
 
 #[test]
