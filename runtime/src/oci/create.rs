@@ -15,11 +15,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
+use super::aside::{self, Aside};
 use super::cgroup::Groups;
 use super::describe;
 use super::network::Network;
 use super::plan::{self, BundlePlan};
 use super::{OciError, trees};
+use crate::kernel::namespace;
 use crate::kernel::sys::{CloneArgs, clone3_on_stack};
 use crate::launch::bundle::Bundled;
 use crate::launch::child::{self, Shared};
@@ -57,6 +59,7 @@ pub struct Live {
     plan: &'static BundlePlan,
     states: Option<[File; 2]>,
     network: Option<Network>,
+    mounts: Option<OwnedFd>,
     /// Of the first process.
     pub pid: u32,
     /// The same.
@@ -92,7 +95,7 @@ pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     // SAFETY: a plain call; whoever dumped this process would find the host in it.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     let (pid, pidfd) = clone(plan, shared, child_stack)?;
-    Ok(Live { shared, bundled, plan, states: opened.states, network, pid, pidfd })
+    Ok(Live { shared, bundled, plan, states: opened.states, network, mounts: None, pid, pidfd })
 }
 
 fn open(plan: &BundlePlan, given: Given<'_>) -> Result<Opened, OciError> {
@@ -272,6 +275,16 @@ impl Live {
                 value => child::wait_while(&self.shared.alive, value),
             }
         }
+    }
+
+    /// Keeps its file trees beyond its end, where the kernel gives them out (Linux 6.11): to take them apart would delay that.
+    pub fn keep_mounts(&mut self) {
+        self.mounts = namespace::mounts_of(self.pidfd.as_fd()).ok();
+    }
+
+    /// Lets go of them, aside. Before they are gone, they use what was given to the container.
+    pub fn let_go_of_mounts(&mut self) -> Option<Aside> {
+        self.mounts.take().and_then(aside::close)
     }
 
     /// Whether the host has hooks to run when all is mounted.

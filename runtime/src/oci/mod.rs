@@ -7,6 +7,7 @@
 //! Deliberately absent: a resident process (each command is a process of its own, as its callers expect), systemd as a manager of cgroups, AppArmor and
 //! SELinux labels, checkpoints, rootless containers. What is asked for and absent is refused by name, never left out in silence.
 
+mod aside;
 mod capabilities;
 pub mod cgroup;
 pub mod config;

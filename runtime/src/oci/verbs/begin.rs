@@ -92,7 +92,8 @@ pub fn run(
         false => (console_of(&bundle.spec, options)?, None),
     };
     let signals = if options.detach { None } else { Some(wait::Signals::take()?) };
-    let begun = begin(root, id, options, bundle, false, console)?;
+    let mut begun = begin(root, id, options, bundle, false, console)?;
+    begun.live.keep_mounts();
     drop(aside);
     if let Err(error) = begun.live.await_execution() {
         begun.live.abandon();
@@ -102,6 +103,7 @@ pub fn run(
     after_start(&begun.spec, &begun.record, warn);
     let Some(signals) = signals else { return Ok(0) };
     let code = wait::foreground(&begun.live, &signals, ours)?;
+    let _going = begun.live.let_go_of_mounts();
     control::clear(&begun.files, &begun.record, Some(&begun.spec), warn)?;
     Ok(code)
 }

@@ -1,0 +1,92 @@
+//! A thread for one thing that the kernel takes long for, while this process goes on. It is the kernel's alone: what a thread of a library is takes longer to
+//! begin than half of what these do.
+
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+
+use crate::kernel::sys::{Body, CloneArgs, clone3_on_stack};
+use crate::launch::child::{call, wait_while};
+
+const STACK_BYTES: usize = 16 << 10;
+
+/// A thread; dropping it waits for its end.
+#[derive(Debug)]
+pub struct Aside {
+    /// Zeroed by the kernel when it has ended.
+    runs: Box<AtomicU32>,
+    _stack: Box<[u128]>,
+}
+
+impl Aside {
+    /// Begins `body(argument)`, which ends by [`end`].
+    ///
+    /// # Safety
+    /// As [`clone3_on_stack`] wants it of `body`; what `argument` names must live until this is dropped.
+    pub unsafe fn begin(body: Body, argument: usize) -> io::Result<Self> {
+        let aside = Self { runs: Box::new(AtomicU32::new(1)), _stack: vec![0; STACK_BYTES / size_of::<u128>()].into() };
+        let shared = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM;
+        let args = CloneArgs {
+            flags: (shared | libc::CLONE_THREAD | libc::CLONE_CHILD_CLEARTID) as u64,
+            child_tid: aside.runs.as_ptr() as u64,
+            stack: aside._stack.as_ptr() as u64,
+            stack_size: STACK_BYTES as u64,
+            ..CloneArgs::default()
+        };
+        // SAFETY: the stack lives until the thread has ended, as `drop` waits for that; the rest is the caller's promise.
+        let begun = unsafe { clone3_on_stack(&args, body, argument) };
+        if begun < 0 {
+            aside.runs.store(0, Ordering::Release);
+            return Err(io::Error::from_raw_os_error(-begun as i32));
+        }
+        // Where it may not be said, it runs where it is.
+        if let (Some(cpus), Some(thread)) = (others(), Pid::from_raw(begun as i32)) {
+            let _ = sched_setaffinity(Some(thread), &cpus);
+        }
+        Ok(aside)
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        loop {
+            match self.runs.load(Ordering::Acquire) {
+                0 => return,
+                value => wait_while(&self.runs, value),
+            }
+        }
+    }
+}
+
+/// The end of a body.
+pub fn end() -> ! {
+    loop {
+        call(libc::SYS_exit, [0; 6]);
+    }
+}
+
+/// All CPUs but this one, if there are others. The kernel tends to begin a thread where it was made: behind whoever made it, or in its place.
+pub fn others() -> Option<CpuSet> {
+    let mut cpus = sched_getaffinity(None).ok()?;
+    cpus.unset(sched_getcpu());
+    (cpus.count() > 0).then_some(cpus)
+}
+
+/// Closes a descriptor aside; here where no thread can be had.
+pub fn close(fd: OwnedFd) -> Option<Aside> {
+    // SAFETY: `close_one` makes system calls only, and its argument is a number.
+    let aside = unsafe { Aside::begin(close_one, fd.as_raw_fd() as usize) }.ok()?;
+    // The thread's, from now on.
+    let _ = fd.into_raw_fd();
+    Some(aside)
+}
+
+/// # Safety
+/// `fd` is nobody else's.
+unsafe extern "C" fn close_one(fd: usize) -> ! {
+    call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]);
+    end()
+}
