@@ -12,7 +12,10 @@ fn main() -> io::Result<()> {
     // and a megabyte of each process could not be shared. Stack, heap and whatever is mapped stay at random addresses.
     println!("cargo:rustc-link-arg-bins=-no-pie");
     let libraries = ["libc.a", "libm.a", "libgcc_eh.a"].map(found);
-    if let [Some(c), Some(m), Some(unwinder)] = &libraries {
+    if let [Some(c), Some(m), Some(unwinder)] = &libraries
+        && is_for_here()
+    {
+        [c, m, unwinder].iter().for_each(|path| println!("cargo:rerun-if-changed={}", path.display()));
         let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
         link_whole(&folder, c, m, unwinder)?;
     }
@@ -20,8 +23,8 @@ fn main() -> io::Result<()> {
 }
 
 /// With everything in it, and no loader that would have to find libraries, map them and tell who is meant by each name: half of what is left of a start.
-/// Cargo has no such setting for one executable alone, and builds what it runs itself with it otherwise: so the libraries that the standard library asks
-/// for are found in a folder of ours first, where each is the archive.
+/// Cargo has no such setting for one executable alone; set for all (`+crt-static`), it would be set for procedural macros, which cannot be built with it. So
+/// the libraries that the standard library asks for are found in a folder of ours first, where each is the archive.
 fn link_whole(folder: &Path, c: &Path, m: &Path, unwinder: &Path) -> io::Result<()> {
     fs::write(folder.join("libc.so"), format!("GROUP({} {} -lgcc)\n", c.display(), unwinder.display()))?;
     fs::write(folder.join("libm.so"), format!("INPUT({})\n", m.display()))?;
@@ -30,6 +33,12 @@ fn link_whole(folder: &Path, c: &Path, m: &Path, unwinder: &Path) -> io::Result<
     println!("cargo:rustc-link-arg-bins=-Wl,--no-dynamic-linker");
     println!("cargo:rustc-cfg=whole");
     Ok(())
+}
+
+/// The C compiler knows of this machine only; and before glibc 2.34, parts of the C library are in others.
+fn is_for_here() -> bool {
+    let is_gnu = env::var_os("CARGO_CFG_TARGET_ENV").is_some_and(|kind| kind == "gnu");
+    is_gnu && env::var_os("HOST") == env::var_os("TARGET") && found("libpthread.so").is_none()
 }
 
 /// Where the C compiler has it. With one missing, libraries are loaded as usual.

@@ -205,8 +205,8 @@ fn spread(root: &Path) -> io::Result<()> {
             tracing::debug!(?spread, root = %root.display(), "a file system without a journal");
             Ok(())
         }
-        // Another file system, or of no device.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        // Another file system, or of no device; or nobody may look.
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Err(error),
         _ => Ok(()),
     }
 }

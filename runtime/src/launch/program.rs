@@ -46,10 +46,7 @@ impl Work<'_> {
         }
         let shared = shared(self.home, self.plan, self.prepared);
         for (number, step) in self.steps.iter().enumerate() {
-            let result = perform(&shared, step, self.streams, report);
-            if *step == EnterStep::Streams {
-                report = REPORT;
-            }
+            let result = perform(&shared, step, self.streams, &mut report);
             if result < 0 {
                 fail(report, number as i32, -result as i32);
             }
@@ -89,7 +86,7 @@ fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-fn perform(shared: &Shared<'_>, step: &EnterStep, streams: &Streams, report: RawFd) -> isize {
+fn perform(shared: &Shared<'_>, step: &EnterStep, streams: &Streams, report: &mut RawFd) -> isize {
     match step {
         EnterStep::Streams => answer(place(streams, report)),
         // SAFETY: a plain call on standard input.
@@ -98,14 +95,14 @@ fn perform(shared: &Shared<'_>, step: &EnterStep, streams: &Streams, report: Raw
         EnterStep::Program(step) => child::perform_program(shared, step),
         // SAFETY: the path is a C string.
         EnterStep::WorkingDir(path) => answer(checked(unsafe { libc::chdir(path.as_ptr()) })),
-        EnterStep::DieWithAttendant => answer(die_with_attendant(report)),
+        EnterStep::DieWithAttendant => answer(die_with_attendant(*report)),
     }
 }
 
-fn place(streams: &Streams, report: RawFd) -> io::Result<()> {
+fn place(streams: &Streams, report: &mut RawFd) -> io::Result<()> {
     // Out of the way of the numbers they go to.
     let mut above = [0; 4];
-    for (to, from) in above.iter_mut().zip(streams.0.iter().map(AsRawFd::as_raw_fd).chain([report])) {
+    for (to, from) in above.iter_mut().zip(streams.0.iter().map(AsRawFd::as_raw_fd).chain([*report])) {
         // SAFETY: plain calls on our own descriptors.
         *to = unsafe { libc::fcntl(from, libc::F_DUPFD_CLOEXEC, 10) };
         checked(*to)?;
@@ -116,6 +113,7 @@ fn place(streams: &Streams, report: RawFd) -> io::Result<()> {
         // SAFETY: as above.
         checked(unsafe { libc::dup3(from, number, flags) })?;
     }
+    *report = REPORT;
     super::join::close_all_but(&[0, 1, 2, REPORT])
 }
 

@@ -13,40 +13,40 @@ use crate::launch::child::{call, wait_while};
 
 const STACK_BYTES: usize = 16 << 10;
 
-/// A thread; dropping it waits for its end.
+/// A thread; dropping it waits for its end. What it runs on is never given back: there are a few of them in a process that ends soon.
 #[derive(Debug)]
 pub struct Aside {
     /// Zeroed by the kernel when it has ended.
-    runs: Box<AtomicU32>,
-    _stack: Box<[u128]>,
+    runs: &'static AtomicU32,
 }
 
 impl Aside {
-    /// Begins `body(argument)`, which ends by [`end`].
+    /// Begins `body(argument)`, which ends by [`end`]. It is sent to another CPU here, for the case that it has not begun by then; a body that takes longer
+    /// than to be sent there goes itself.
     ///
     /// # Safety
     /// As [`clone3_on_stack`] wants it of `body`; what `argument` names must live until this is dropped.
     pub unsafe fn begin(body: Body, argument: usize) -> io::Result<Self> {
-        let aside = Self { runs: Box::new(AtomicU32::new(1)), _stack: vec![0; STACK_BYTES / size_of::<u128>()].into() };
+        let runs: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(1)));
+        let stack: &'static [u128] = Box::leak(vec![0; STACK_BYTES / size_of::<u128>()].into_boxed_slice());
         let shared = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM;
         let args = CloneArgs {
             flags: (shared | libc::CLONE_THREAD | libc::CLONE_CHILD_CLEARTID) as u64,
-            child_tid: aside.runs.as_ptr() as u64,
-            stack: aside._stack.as_ptr() as u64,
+            child_tid: runs.as_ptr() as u64,
+            stack: stack.as_ptr() as u64,
             stack_size: STACK_BYTES as u64,
             ..CloneArgs::default()
         };
-        // SAFETY: the stack lives until the thread has ended, as `drop` waits for that; the rest is the caller's promise.
+        // SAFETY: the stack is the thread's alone, for good; the rest is the caller's promise.
         let begun = unsafe { clone3_on_stack(&args, body, argument) };
         if begun < 0 {
-            aside.runs.store(0, Ordering::Release);
             return Err(io::Error::from_raw_os_error(-begun as i32));
         }
         // Where it may not be said, it runs where it is.
         if let (Some(cpus), Some(thread)) = (others(), Pid::from_raw(begun as i32)) {
             let _ = sched_setaffinity(Some(thread), &cpus);
         }
-        Ok(aside)
+        Ok(Self { runs })
     }
 }
 
@@ -55,7 +55,7 @@ impl Drop for Aside {
         loop {
             match self.runs.load(Ordering::Acquire) {
                 0 => return,
-                value => wait_while(&self.runs, value),
+                value => wait_while(self.runs, value),
             }
         }
     }

@@ -140,8 +140,8 @@ impl Groups {
         Ok(pids)
     }
 
-    /// Removes the one that counts processes if there is none in it: a shorter question than to list them.
-    pub fn are_empty(&self) -> bool {
+    /// Removes the one that counts processes; false where there are some in it. A shorter question than to list them.
+    pub fn remove_if_empty(&self) -> bool {
         let counting = self.dir("pids").or_else(|| self.dir("devices"));
         counting.is_none_or(|dir| std::fs::remove_dir(dir).is_ok())
     }

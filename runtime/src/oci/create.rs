@@ -38,6 +38,8 @@ pub struct Given<'a> {
     pub later: Option<(PathBuf, PathBuf)>,
     /// The network that is being made apart, and where it comes out.
     pub network: Option<(Network, OwnedFd)>,
+    /// What must have ended before the clone.
+    pub before: Option<Aside>,
     /// Where the container's root file system is, for what is taken out of it.
     pub rootfs: &'a Path,
 }
@@ -82,6 +84,7 @@ struct Opened {
 /// Opens everything and clones. The child waits at [`plan::stage::BORN`].
 pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     let (network, network_end) = given.network.take().unzip();
+    let before = given.before.take();
     let opened = Opened { network: network_end, ..open(&plan, given)? };
     let plan: &'static BundlePlan = Box::leak(Box::new(plan));
     let bundled: &'static Bundled = Box::leak(Box::new(bundled(plan, &opened)));
@@ -92,6 +95,7 @@ pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     if let Some(path) = &plan.pid_namespace {
         enter_pid(path)?;
     }
+    drop(before);
     // SAFETY: a plain call; whoever dumped this process would find the host in it.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     let (pid, pidfd) = clone(plan, shared, child_stack)?;
@@ -99,7 +103,7 @@ pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
 }
 
 fn open(plan: &BundlePlan, given: Given<'_>) -> Result<Opened, OciError> {
-    let namespace =
+    let by_path =
         |path: &PathBuf| File::open(path).map(OwnedFd::from).map_err(OciError::file("open the namespace", path));
     let own =
         pidfd_open(getpid(), PidfdFlags::empty()).map_err(|error| OciError::kernel("open a pidfd")(error.into()))?;
@@ -110,7 +114,7 @@ fn open(plan: &BundlePlan, given: Given<'_>) -> Result<Opened, OciError> {
     Ok(Opened {
         root: plan.root.as_ref().map(trees::open_part).transpose()?,
         trees: plan.trees.iter().map(|tree| trees::open(tree, given.rootfs)).collect::<Result<_, _>>()?,
-        namespaces: plan.namespaces.iter().map(|(path, _)| namespace(path)).collect::<Result<_, _>>()?,
+        namespaces: plan.namespaces.iter().map(|(path, _)| by_path(path)).collect::<Result<_, _>>()?,
         network: None,
         console: given.console.map(console).transpose()?,
         start,

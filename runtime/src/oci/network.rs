@@ -18,7 +18,7 @@ const WHAT: &str = "make the container's network namespace";
 pub struct Network {
     /// First, so that it has ended before the rest goes.
     aside: Aside,
-    making: Box<Making>,
+    making: &'static Making,
     _ours: UnixStream,
 }
 
@@ -37,9 +37,9 @@ impl Network {
     pub fn begin() -> Result<(Self, OwnedFd), OciError> {
         let (ours, theirs) = UnixStream::pair().map_err(OciError::kernel(WHAT))?;
         let making = Making { made: AtomicI32::new(0), socket: ours.as_raw_fd(), cpus: aside::others() };
-        let making = Box::new(making);
-        // SAFETY: `make` keeps the rules, and what it is given lives longer than `aside`.
-        let aside = unsafe { Aside::begin(make, &raw const *making as usize) }.map_err(OciError::kernel(WHAT))?;
+        let making: &'static Making = Box::leak(Box::new(making));
+        // SAFETY: `make` keeps the rules, and what it is given is never given back; the socket outlives `aside`.
+        let aside = unsafe { Aside::begin(make, making as *const Making as usize) }.map_err(OciError::kernel(WHAT))?;
         Ok((Self { aside, making, _ours: ours }, theirs.into()))
     }
 

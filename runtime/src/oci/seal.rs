@@ -10,6 +10,7 @@ use std::path::Path;
 
 use rustix::param::page_size;
 
+use super::aside::{self, Aside};
 use crate::kernel::mount::{self, Change};
 use crate::kernel::process::Stat;
 
@@ -26,8 +27,9 @@ pub fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
 /// from the file is mapped from the view, page by page the same; then the kernel lets the view be called its executable. Needs CAP_SYS_RESOURCE, or
 /// CAP_CHECKPOINT_RESTORE (before Linux 5.9 CAP_SYS_ADMIN) in this process's own user namespace.
 ///
-/// What is given back may be closed at any time, but to close it takes the kernel long: better when nobody waits for this process.
-pub fn move_to_sealed() -> io::Result<OwnedFd> {
+/// As long as the view is open, whoever reaches it and rules a mount namespace of his own could take "read-only" from it. To close it takes the kernel long:
+/// that is done aside, and must be done before a program of a container runs.
+pub fn move_to_sealed() -> io::Result<Option<Aside>> {
     // Another thread could write to what is copied. A directory has two links of its own.
     if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
         return Err(io::ErrorKind::ResourceBusy.into());
@@ -36,10 +38,12 @@ pub fn move_to_sealed() -> io::Result<OwnedFd> {
     let view = File::open(format!("/proc/self/fd/{}", sealed.as_raw_fd()))?;
     let pages = File::open("/proc/self/pagemap")?;
     for area in areas(headers()?)? {
-        // SAFETY: the area is the executable's own and `view` shows the same file; there is no other thread, and this one writes to no static data.
+        // SAFETY: the area is the executable's own and `view` shows the same file; there is no other thread, and this one writes to no static data between
+        // copying them and putting the copy in their place: nothing is allocated or freed there.
         unsafe { if area.is_written { area.copy(&view, &pages) } else { area.map(&view) }? };
     }
-    set_executable(&view).map(|()| sealed)
+    set_executable(&view)?;
+    Ok(aside::close(sealed))
 }
 
 /// `struct prctl_mm_map` of the kernel.
@@ -99,15 +103,18 @@ struct Area {
 /// writers when it had written all addresses there.
 fn areas(headers: &[libc::Elf64_Phdr]) -> io::Result<Vec<Area>> {
     let of = |kind| headers.iter().filter(move |header: &&libc::Elf64_Phdr| header.p_type == kind);
-    let own = of(libc::PT_PHDR).next().ok_or(io::ErrorKind::Unsupported)?;
-    let moved_by = headers.as_ptr().addr().wrapping_sub(own.p_vaddr as usize);
+    // The table itself, or what is mapped from the file's beginning, behind whose header the table is.
+    let table = of(libc::PT_PHDR).next().map(|header| header.p_vaddr as usize);
+    let first = of(libc::PT_LOAD).find(|header| header.p_offset == 0);
+    let table = table.or(first.map(|header| header.p_vaddr as usize + size_of::<libc::Elf64_Ehdr>()));
+    let moved_by = headers.as_ptr().addr().wrapping_sub(table.ok_or(io::ErrorKind::Unsupported)?);
     let page = |address: usize| address & !(page_size() - 1);
     let closed = of(libc::PT_GNU_RELRO).next().map_or([0; 2], |header| {
         let from = moved_by.wrapping_add(header.p_vaddr as usize);
         [from, from + header.p_memsz as usize].map(page)
     });
     let mut areas = Vec::new();
-    for header in of(libc::PT_LOAD) {
+    for header in of(libc::PT_LOAD).filter(|header| header.p_filesz > 0) {
         let at = moved_by.wrapping_add(header.p_vaddr as usize);
         let (from, to) = (page(at), page(at + header.p_filesz as usize + page_size() - 1));
         let is_written = header.p_flags & libc::PF_W != 0;
@@ -161,13 +168,14 @@ impl Area {
         let (both, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
         // SAFETY: the new pages are nobody's; the old ones are mapped, and readable as all of an executable's data is.
         unsafe {
+            let size = page_size();
+            let written = self.written(pages, size)?;
             let new = libc::mmap(std::ptr::null_mut(), length, both, private, file.as_raw_fd(), self.offset);
             if new == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
             }
-            let size = page_size();
-            for page in self.written(pages, size)? {
-                std::ptr::copy_nonoverlapping(at.byte_add(page).cast::<u8>(), new.byte_add(page).cast(), size);
+            for page in &written {
+                std::ptr::copy_nonoverlapping(at.byte_add(*page).cast::<u8>(), new.byte_add(*page).cast(), size);
             }
             let moved = libc::mprotect(new, length, self.rights) == 0
                 && libc::mremap(new, length, length, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, at) != libc::MAP_FAILED;

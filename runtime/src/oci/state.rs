@@ -66,7 +66,8 @@ impl Files {
         let path = files.path(CONFIG);
         match make_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                for kind in [CONFIG, RECORD, NEXT_RECORD, START, OUTCOME] {
+                // The one that is looked for comes last.
+                for kind in [RECORD, NEXT_RECORD, START, OUTCOME, CONFIG] {
                     let folder = root.join(kind);
                     let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&folder);
                     made.map_err(OciError::file("make", &folder))?;
@@ -114,12 +115,17 @@ impl Files {
         self.path(OUTCOME)
     }
 
-    /// Whole or not at all: who looks meanwhile finds what was there before.
+    /// Whole or not at all: who looks meanwhile finds what was there before. Not for a container that was deleted while it was created.
     pub fn write(&self, record: &Record) -> Result<(), OciError> {
         let (path, next) = (self.path(RECORD), self.path(NEXT_RECORD));
         let text = serde_json::to_vec(record)
             .map_err(|error| OciError::Json { path: path.clone(), reason: error.to_string() })?;
-        fs::write(&next, text).and_then(|()| fs::rename(&next, &path)).map_err(OciError::file("write", &path))
+        fs::write(&next, text).and_then(|()| fs::rename(&next, &path)).map_err(OciError::file("write", &path))?;
+        if self.path(CONFIG).is_file() {
+            return Ok(());
+        }
+        fs::remove_file(&path).map_err(OciError::file("remove", &path))?;
+        Err(OciError::Unknown(self.id.clone()))
     }
 
     /// What was written; `None` while it is created.
@@ -246,6 +252,7 @@ mod tests {
         assert_eq!(files.status(&record), ContainerState::Stopped);
         assert_eq!(Files::names(&root).expect("names"), ["a"]);
         files.remove().expect("removed");
+        assert!(matches!(files.write(&record), Err(OciError::Unknown(_))), "it was deleted meanwhile");
         assert!(Files::open(&root, "a").is_err());
         let left =
             fs::read_dir(&root).expect("kinds").map(|kind| fs::read_dir(kind.expect("a kind").path()).expect("files"));

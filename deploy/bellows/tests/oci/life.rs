@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::process::Stdio;
 
+use rustix::mount::{MoveMountFlags, move_mount};
 use serde_json::{Value, json};
 
 use crate::place::{self, Place, bellows, run, said};
@@ -220,10 +221,27 @@ fn nothing_of_the_runtime_can_be_written_from_inside() {
     assert_eq!(place.create(&sleeper(&place)).code, 0);
     let kept = format!("/proc/{}/exe", place.state()["pid"]);
     let kept = rustix::fs::open(&kept, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).expect("it exists");
+    // Nobody has the mount itself, which could be moved and altered by who rules a mount namespace.
+    let target = place.dir.path().join("target");
+    fs::write(&target, "").expect("a file");
+    let moved = move_mount(&kept, "", rustix::fs::CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+    assert_eq!(moved, Err(rustix::io::Errno::INVAL));
     assert_eq!(place.oci(&["delete", "--force", place.id()]).code, 0);
     let mount = rustix::fs::fstatvfs(&kept).expect("it is kept").f_flag;
     assert!(mount.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{mount:?}");
     assert_eq!(place.run(&place.config("sleep 0; true")).code, 0);
+    place.check_nothing_left();
+}
+
+/// The runtime has descriptors of its own by then, which are not meant.
+#[test]
+fn a_descriptor_to_be_passed_on_that_is_not_there_is_refused() {
+    let Some(place) = place::place() else { return };
+    place.write(&place.config("true"));
+    let bundle = place.bundle();
+    let bundle = bundle.to_str().expect("a path");
+    let said = place.oci(&["run", "--preserve-fds", "1", "-b", bundle, place.id()]);
+    assert!(said.code == 1 && said.err.contains("pass on descriptor 3"), "{said:?}");
     place.check_nothing_left();
 }
 

@@ -170,14 +170,23 @@ fn parent(target: &Target) -> isize {
 
 /// After the host's tree is gone: links in the image can lead to the image only. What is not there, or on the way to what is not there, needs no cover.
 pub fn mask(path: &CStr) -> isize {
-    // Asked first here too.
-    let masked = if is_directory(HERE, path) {
-        call(libc::SYS_mount, [at(c"tmpfs"), at(path), at(c"tmpfs"), libc::MS_RDONLY as usize, at(c"size=0k"), 0])
-    } else {
-        call(libc::SYS_mount, [at(c"/dev/null"), at(path), 0, libc::MS_BIND as usize, 0, 0])
-    };
-    let nothing = masked == -(libc::ENOENT as isize) || masked == -(libc::ENOTDIR as isize);
-    if nothing { 0 } else { masked }
+    // Asked first here too; but what it is counts, not what was answered.
+    if is_directory(HERE, path) {
+        return mask_directory(path);
+    }
+    match call(libc::SYS_mount, [at(c"/dev/null"), at(path), 0, libc::MS_BIND as usize, 0, 0]) {
+        error if error == -(libc::ENOENT as isize) => 0,
+        error if error == -(libc::ENOTDIR as isize) => mask_directory(path),
+        other => other,
+    }
+}
+
+/// Not a directory itself, or one on the way to it: the latter means that it is not there.
+fn mask_directory(path: &CStr) -> isize {
+    match call(libc::SYS_mount, [at(c"tmpfs"), at(path), at(c"tmpfs"), libc::MS_RDONLY as usize, at(c"size=0k"), 0]) {
+        error if error == -(libc::ENOTDIR as isize) => 0,
+        other => other,
+    }
 }
 
 /// Over itself, so that only this place is changed.

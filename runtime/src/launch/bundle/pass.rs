@@ -42,6 +42,7 @@ pub fn receive(socket: i32) -> isize {
         match call(libc::SYS_recvmsg, [socket as usize, &raw mut message as usize, flags, 0, 0, 0]) {
             interrupted if interrupted == -(libc::EINTR as isize) => {}
             error if error < 0 => return error,
+            _ if message.msg_flags & libc::MSG_CTRUNC != 0 => return -(libc::EMFILE as isize),
             _ if control.kind == libc::SCM_RIGHTS && control.length == LENGTH => return control.fd as isize,
             _ => return -(libc::ECANCELED as isize),
         }

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{control, wait};
 use crate::launch::wire::Failure;
+use crate::oci::aside::Aside;
 use crate::oci::cgroup::Groups;
 use crate::oci::config::{self, Bundle};
 use crate::oci::create::{self, Console, Given, Live};
@@ -43,11 +44,11 @@ struct Begun {
     spec: Spec,
 }
 
-/// Everything but the program, which [`start`] begins.
-pub fn create(root: &Path, id: &str, options: &CreateOptions) -> Result<(), OciError> {
+/// Everything but the program, which [`start`] begins. `before` will have ended by then.
+pub fn create(root: &Path, id: &str, options: &CreateOptions, before: Option<Aside>) -> Result<(), OciError> {
     let bundle = load(options)?;
     let console = console_of(&bundle.spec, options)?;
-    begin(root, id, options, bundle, true, console).map(drop)
+    begin(root, id, options, Asking { bundle, awaits_start: true, console, before }).map(drop)
 }
 
 /// The program of a container that was created.
@@ -72,13 +73,12 @@ pub fn start(root: &Path, id: &str, warn: &mut dyn FnMut(OciError)) -> Result<()
     Ok(())
 }
 
-/// The whole life of a container; what its program ended with, as a shell tells it. `aside` is closed while the program begins, when this process has nothing
-/// else to do.
+/// The whole life of a container; what its program ended with, as a shell tells it. `before` will have ended before it begins.
 pub fn run(
     root: &Path,
     id: &str,
     options: &CreateOptions,
-    aside: Option<OwnedFd>,
+    before: Option<Aside>,
     warn: &mut dyn FnMut(OciError),
 ) -> Result<i32, OciError> {
     let bundle = load(options)?;
@@ -92,9 +92,12 @@ pub fn run(
         false => (console_of(&bundle.spec, options)?, None),
     };
     let signals = if options.detach { None } else { Some(wait::Signals::take()?) };
-    let mut begun = begin(root, id, options, bundle, false, console)?;
-    begun.live.keep_mounts();
-    drop(aside);
+    let mut begun = begin(root, id, options, Asking { bundle, awaits_start: false, console, before })?;
+    // A hook may want to take apart what they use.
+    let hooks = begun.spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref());
+    if hooks.is_none_or(Vec::is_empty) {
+        begun.live.keep_mounts();
+    }
     if let Err(error) = begun.live.await_execution() {
         begun.live.abandon();
         control::clear(&begun.files, &begun.record, None, warn)?;
@@ -118,17 +121,19 @@ fn console_of<'a>(spec: &Spec, options: &'a CreateOptions) -> Result<Option<Cons
     wait::console(terminal, options.console_socket.as_deref())
 }
 
-/// Everything of a container's beginning; all is undone when something fails.
-fn begin(
-    root: &Path,
-    id: &str,
-    options: &CreateOptions,
+/// What is to begin, and with what.
+struct Asking<'a> {
     bundle: Bundle,
     awaits_start: bool,
-    console: Option<Console<'_>>,
-) -> Result<Begun, OciError> {
+    console: Option<Console<'a>>,
+    before: Option<Aside>,
+}
+
+/// Everything of a container's beginning; all is undone when something fails.
+fn begin(root: &Path, id: &str, options: &CreateOptions, asking: Asking<'_>) -> Result<Begun, OciError> {
+    let Asking { bundle, awaits_start, console, before } = asking;
     let files = Files::make(root, id)?;
-    let begun = set_up(id, options, &bundle, awaits_start, console, &files);
+    let begun = set_up(id, options, &bundle, awaits_start, (console, before), &files);
     match begun {
         Ok((live, record)) => Ok(Begun { live, files, record, spec: bundle.spec }),
         Err(error) => match files.remove() {
@@ -152,7 +157,7 @@ fn set_up(
     options: &CreateOptions,
     bundle: &Bundle,
     awaits_start: bool,
-    console: Option<Console<'_>>,
+    (console, before): (Option<Console<'_>>, Option<Aside>),
     files: &Files,
 ) -> Result<(Live, Record), OciError> {
     let linux = bundle.spec.linux().as_ref().ok_or_else(|| OciError::refused("linux", "is missing"))?;
@@ -163,7 +168,7 @@ fn set_up(
     let rootfs = bundle.folder.join(bundle.spec.root().as_ref().map_or(Path::new(""), |root| root.path()));
     let later = awaits_start.then(|| (files.start(), files.outcome()));
     groups.make(&writes)?;
-    let given = Given { console, later, network, rootfs: &rootfs };
+    let given = Given { console, later, network, before, rootfs: &rootfs };
     let born = create::bear(plan, given).and_then(|mut live| {
         match guide(id, options, bundle, &groups, files, &rootfs, &mut live) {
             Ok(record) => Ok((live, record)),

@@ -189,7 +189,7 @@ pub(super) fn clear(
 ) -> Result<(), OciError> {
     // Without a PID namespace of their own its processes outlive the first one.
     const ROUNDS: u32 = 1000;
-    let rounds = if record.groups.are_empty() { 0 } else { ROUNDS };
+    let rounds = if record.groups.remove_if_empty() { 0 } else { ROUNDS };
     for _ in 0..rounds {
         let left = record.groups.pids()?;
         if left.is_empty() {

@@ -1,12 +1,12 @@
 //! `exec`: one more program in a container that runs, beside its first, by the same steps.
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{ContainerState, LinuxNamespaceType, Process, Spec};
 use rustix::fd::AsRawFd;
 
 use super::{begin, control, wait};
+use crate::oci::aside::Aside;
 use crate::oci::create::{self, Console, Given};
 use crate::oci::plan::{BundlePlan, stage};
 use crate::oci::process::{self, Around};
@@ -45,8 +45,8 @@ pub struct ExecuteOptions {
     pub preserve_fds: u32,
 }
 
-/// Runs it; what it ended with, as a shell tells it, or 0 at once when detached. `aside` is closed when it runs.
-pub fn execute(root: &Path, id: &str, options: &ExecuteOptions, aside: Option<OwnedFd>) -> Result<i32, OciError> {
+/// Runs it; what it ended with, as a shell tells it, or 0 at once when detached. `before` will have ended by then.
+pub fn execute(root: &Path, id: &str, options: &ExecuteOptions, before: Option<Aside>) -> Result<i32, OciError> {
     wait::check_preserved(options.preserve_fds)?;
     let files = Files::open(root, id)?;
     let record = files.whole("execute a program in")?;
@@ -68,8 +68,7 @@ pub fn execute(root: &Path, id: &str, options: &ExecuteOptions, aside: Option<Ow
         false => (wait::console(terminal, options.console_socket.as_deref())?, None),
     };
     let signals = if options.detach { None } else { Some(wait::Signals::take()?) };
-    let live = launch(&record, &spec, &process, options, console)?;
-    drop(aside);
+    let live = launch(&record, &spec, &process, options, console, before)?;
     let Some(signals) = signals else { return Ok(0) };
     wait::foreground(&live, &signals, ours)
 }
@@ -80,6 +79,7 @@ fn launch(
     process: &Process,
     options: &ExecuteOptions,
     console: Option<Console<'_>>,
+    before: Option<Aside>,
 ) -> Result<create::Live, OciError> {
     let ended = || OciError::Status {
         what: "execute a program in",
@@ -88,7 +88,7 @@ fn launch(
     };
     let pidfd = control::pidfd(record)?.ok_or_else(ended)?;
     let plan = plan(record, spec, process, options.preserve_fds, &pidfd)?;
-    let mut live = create::bear(plan, Given { console, later: None, network: None, rootfs: Path::new("/") })?;
+    let mut live = create::bear(plan, Given { console, later: None, network: None, before, rootfs: Path::new("/") })?;
     let guided = live.settle(Some(&record.groups)).and_then(|()| {
         live.go(stage::BORN);
         live.meet(stage::READY)?;

@@ -66,13 +66,14 @@ pub fn console(terminal: bool, socket: Option<&Path>) -> Result<Option<Console<'
     }
 }
 
-/// Descriptors that are passed on must be there: our own would take their numbers, and be passed on.
+/// Descriptors that are passed on must be there: our own would take their numbers, and be passed on. Those are closed at an execution, which none that a
+/// caller passes is.
 pub fn check_preserved(count: u32) -> Result<(), OciError> {
     for fd in (3..).take(count as usize) {
         // SAFETY: a plain question.
-        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } & libc::FD_CLOEXEC != 0 {
             let what = format!("pass on descriptor {fd}, which --preserve-fds {count} asks for");
-            return Err(OciError::kernel(what)(io::Error::last_os_error()));
+            return Err(OciError::kernel(what)(io::Error::from_raw_os_error(libc::EBADF)));
         }
     }
     Ok(())
