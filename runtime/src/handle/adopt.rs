@@ -14,7 +14,7 @@ use super::slots::{Maker, Slot, group_name, group_number};
 use super::types::{Adopted, Running, Timings};
 use super::{Error, machine};
 use crate::kernel::cgroup::{self, Group};
-use crate::kernel::process::is_nobodys;
+use crate::kernel::process::{ends_within, is_nobodys};
 use crate::launch::CGROUP_ROOT;
 
 /// What was found.
@@ -140,7 +140,7 @@ fn living(pid: u32, init: Option<OwnedFd>) -> Result<Option<(OwnedFd, OwnedFd)>,
 
 /// Whether a process that seems to end does.
 fn ends(init: BorrowedFd<'_>) -> Result<bool, Error> {
-    machine::ends_within(init, PATIENCE).map_err(wrong)
+    ends_within(init, PATIENCE).map_err(wrong)
 }
 
 fn wrong(source: io::Error) -> Error {
@@ -257,7 +257,7 @@ mod tests {
         let (before, after) = (init(), init());
         child.kill().expect("a child");
         // A zombie, and then nobody.
-        assert!(machine::ends_within(before.as_fd(), PATIENCE).expect("a pidfd"));
+        assert!(ends_within(before.as_fd(), PATIENCE).expect("a pidfd"));
         assert!(living(pid, Some(before)).expect("it has ended").is_none());
         child.wait().expect("it was killed");
         assert!(living(pid, Some(after)).expect("it has ended").is_none());

@@ -6,13 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::Error;
 use super::config::Capacity;
 use super::types::{NodeUsage, Pressure};
 use crate::kernel::cgroup::Cgroups;
-use crate::kernel::process::{Stat, is_nobodys};
+use crate::kernel::process::{Stat, ends_within, is_nobodys};
 
 /// Milliseconds on the system-wide clock.
 pub fn now_unix_ms() -> u64 {
@@ -94,13 +92,6 @@ fn inode(pidfd: BorrowedFd<'_>) -> io::Result<Option<u64>> {
         }
     };
     Ok(if unique { Some(rustix::fs::fstat(pidfd)?.st_ino).filter(|inode| *inode != 0) } else { None })
-}
-
-/// Whether a process has ended or does within some time.
-pub fn ends_within(pidfd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
-    let patience = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: patience.subsec_nanos().into() };
-    let mut polls = [PollFd::new(&pidfd, PollFlags::IN)];
-    Ok(poll(&mut polls, Some(&patience))? > 0)
 }
 
 /// Nothing for a process that does not exist.

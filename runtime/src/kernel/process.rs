@@ -3,6 +3,10 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The line of `/proc/PID/stat`.
 pub struct Stat(String);
@@ -33,6 +37,13 @@ impl Stat {
     pub fn started(&self) -> io::Result<u64> {
         self.number(22)
     }
+}
+
+/// Whether a process has ended or does within some time.
+pub fn ends_within(pidfd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+    let patience = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: patience.subsec_nanos().into() };
+    let mut polls = [PollFd::new(&pidfd, PollFlags::IN)];
+    Ok(poll(&mut polls, Some(&patience))? > 0)
 }
 
 /// Whether a process is no more, or has let go of what was asked for.

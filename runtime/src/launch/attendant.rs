@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -22,6 +23,7 @@ use super::setup::{Prepared, failure};
 use super::terminal;
 use super::weaken::Weaken;
 use super::wire::{self, EnterRequest, Errand, Failure, Told};
+use crate::kernel::process::ends_within;
 use crate::steps::{self, EnterStep, Surroundings};
 
 /// What came with a request.
@@ -185,7 +187,8 @@ fn start_program(
     let ((wait, go), (told, report)) = (pipe()?, pipe()?);
     let forked = fork().map_err(|error| {
         // Of a PID namespace that has lost its init the kernel says that there is no memory.
-        let ended = error.raw_os_error() == Some(libc::ENOMEM) && has_ended(container);
+        let ended = error.raw_os_error() == Some(libc::ENOMEM)
+            && ends_within(container.as_fd(), Duration::ZERO).unwrap_or(false);
         at("start a process in the container")(if ended { io::Error::other("it has ended") } else { error })
     })?;
     let Some((pid, pidfd)) = forked else {
@@ -211,11 +214,6 @@ fn start_program(
             Err(failure)
         }
     }
-}
-
-fn has_ended(container: &OwnedFd) -> bool {
-    let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(container, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 /// Files that come in are the app's.

@@ -20,14 +20,23 @@ pub struct Aside {
     runs: &'static AtomicU32,
 }
 
+/// What the thread looks at.
+struct Work {
+    body: Body,
+    argument: usize,
+    /// Where it is to run.
+    cpus: Option<CpuSet>,
+}
+
 impl Aside {
-    /// Begins `body(argument)`, which ends by [`end`]. It is sent to another CPU here, for the case that it has not begun by then; a body that takes longer
-    /// than to be sent there goes itself.
+    /// Begins `body(argument)`, which ends by [`end`], on another CPU if there is one. The kernel tends to begin a thread where it was made: if behind whoever
+    /// made it, it is sent away from here; if in its place, it goes itself.
     ///
     /// # Safety
     /// As [`clone3_on_stack`] wants it of `body`; what `argument` names must live until this is dropped.
     pub unsafe fn begin(body: Body, argument: usize) -> io::Result<Self> {
         let runs: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(1)));
+        let work: &'static Work = Box::leak(Box::new(Work { body, argument, cpus: others() }));
         let stack: &'static [u128] = Box::leak(vec![0; STACK_BYTES / size_of::<u128>()].into_boxed_slice());
         let shared = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM;
         let args = CloneArgs {
@@ -37,14 +46,14 @@ impl Aside {
             stack_size: STACK_BYTES as u64,
             ..CloneArgs::default()
         };
-        // SAFETY: the stack is the thread's alone, for good; the rest is the caller's promise.
-        let begun = unsafe { clone3_on_stack(&args, body, argument) };
+        // SAFETY: the stack is the thread's alone and, as the work, never given back; the rest is the caller's promise.
+        let begun = unsafe { clone3_on_stack(&args, elsewhere, work as *const Work as usize) };
         if begun < 0 {
             return Err(io::Error::from_raw_os_error(-begun as i32));
         }
         // Where it may not be said, it runs where it is.
-        if let (Some(cpus), Some(thread)) = (others(), Pid::from_raw(begun as i32)) {
-            let _ = sched_setaffinity(Some(thread), &cpus);
+        if let (Some(cpus), Some(thread)) = (&work.cpus, Pid::from_raw(begun as i32)) {
+            let _ = sched_setaffinity(Some(thread), cpus);
         }
         Ok(Self { runs })
     }
@@ -61,6 +70,18 @@ impl Drop for Aside {
     }
 }
 
+/// # Safety
+/// `work` is the address of a [`Work`] that is never given back, whose body may be run with its argument.
+unsafe extern "C" fn elsewhere(work: usize) -> ! {
+    // SAFETY: as promised.
+    let work = unsafe { &*(work as *const Work) };
+    if let Some(cpus) = &work.cpus {
+        call(libc::SYS_sched_setaffinity, [0, size_of::<CpuSet>(), cpus as *const CpuSet as usize, 0, 0, 0]);
+    }
+    // SAFETY: as promised.
+    unsafe { (work.body)(work.argument) }
+}
+
 /// The end of a body.
 pub fn end() -> ! {
     loop {
@@ -68,8 +89,8 @@ pub fn end() -> ! {
     }
 }
 
-/// All CPUs but this one, if there are others. The kernel tends to begin a thread where it was made: behind whoever made it, or in its place.
-pub fn others() -> Option<CpuSet> {
+/// All CPUs but this one.
+fn others() -> Option<CpuSet> {
     let mut cpus = sched_getaffinity(None).ok()?;
     cpus.unset(sched_getcpu());
     (cpus.count() > 0).then_some(cpus)

@@ -4,8 +4,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use rustix::thread::CpuSet;
-
 use super::OciError;
 use super::aside::{self, Aside};
 use crate::launch::bundle::pass;
@@ -28,15 +26,13 @@ struct Making {
     made: AtomicI32,
     /// Where the network is sent.
     socket: i32,
-    /// Where the thread goes if it begins before it is sent there.
-    cpus: Option<CpuSet>,
 }
 
 impl Network {
     /// Begins. The network belongs to this process's user namespace, and comes out of the socket as a descriptor.
     pub fn begin() -> Result<(Self, OwnedFd), OciError> {
         let (ours, theirs) = UnixStream::pair().map_err(OciError::kernel(WHAT))?;
-        let making = Making { made: AtomicI32::new(0), socket: ours.as_raw_fd(), cpus: aside::others() };
+        let making = Making { made: AtomicI32::new(0), socket: ours.as_raw_fd() };
         let making: &'static Making = Box::leak(Box::new(making));
         // SAFETY: `make` keeps the rules, and what it is given is never given back; the socket outlives `aside`.
         let aside = unsafe { Aside::begin(make, making as *const Making as usize) }.map_err(OciError::kernel(WHAT))?;
@@ -60,9 +56,6 @@ impl Network {
 unsafe extern "C" fn make(making: usize) -> ! {
     // SAFETY: as promised; only its atomic changes.
     let making = unsafe { &*(making as *const Making) };
-    if let Some(cpus) = &making.cpus {
-        call(libc::SYS_sched_setaffinity, [0, size_of::<CpuSet>(), cpus as *const CpuSet as usize, 0, 0, 0]);
-    }
     let mut made = call(libc::SYS_unshare, [libc::CLONE_NEWNET as usize, 0, 0, 0, 0, 0]);
     if made >= 0 {
         let (here, flags) = (libc::AT_FDCWD as isize as usize, (libc::O_RDONLY | libc::O_CLOEXEC) as usize);

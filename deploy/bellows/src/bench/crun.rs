@@ -16,7 +16,7 @@ use crate::failure::Failure;
 const LOOP: &str = "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
     i=0; while [ $i -lt $RUNS ]; do \"$@\" run -b \"$BUNDLE\" bellows-bench-$$-$i || exit 1; i=$((i+1)); done";
 
-/// So many of the one, then as many of the other: what else happens on the machine happens to both.
+/// So many of the one at most, then as many of the other: what else happens on the machine happens to both.
 const TURN: u32 = 50;
 
 /// Milliseconds of one, the mean of several.
@@ -28,7 +28,7 @@ pub struct Means {
     pub ours: Result<f64, Failure>,
 }
 
-/// Both, of `runs` each or a few more; nothing where there is no crun.
+/// Both, of `runs` each, a last turn made full; nothing where there is no crun.
 pub fn means(tree: &Path, args: &[&str], runs: u32) -> Result<Option<Means>, Failure> {
     if Command::new("crun").arg("--version").output().is_err() {
         return Ok(None);
@@ -37,12 +37,13 @@ pub fn means(tree: &Path, args: &[&str], runs: u32) -> Result<Option<Means>, Fai
     let own = own.map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
     let bundle = bundle(tree, args).map_err(|error| Failure::failed(format!("making a bundle: {error}")))?;
     let (crun, ours): ([OsString; 1], [OsString; 2]) = (["crun".into()], [own.into(), "oci".into()]);
-    let turns = runs.div_ceil(TURN);
+    let turn = runs.clamp(1, TURN);
+    let turns = runs.div_ceil(turn).max(1);
     let mut means = Means { crun: 0.0, ours: Ok(0.0) };
     for _ in 0..turns {
-        means.crun += mean_ms(&crun, bundle.path(), TURN)? / f64::from(turns);
+        means.crun += mean_ms(&crun, bundle.path(), turn)? / f64::from(turns);
         if let Ok(sum) = means.ours {
-            means.ours = mean_ms(&ours, bundle.path(), TURN).map(|mean| sum + mean / f64::from(turns));
+            means.ours = mean_ms(&ours, bundle.path(), turn).map(|mean| sum + mean / f64::from(turns));
         }
     }
     Ok(Some(means))

@@ -48,7 +48,7 @@ struct Begun {
 pub fn create(root: &Path, id: &str, options: &CreateOptions, before: Option<Aside>) -> Result<(), OciError> {
     let bundle = load(options)?;
     let console = console_of(&bundle.spec, options)?;
-    begin(root, id, options, Asking { bundle, awaits_start: true, console, before }).map(drop)
+    begin(root, id, options, bundle, Asking { awaits_start: true, console, before }).map(drop)
 }
 
 /// The program of a container that was created.
@@ -92,7 +92,7 @@ pub fn run(
         false => (console_of(&bundle.spec, options)?, None),
     };
     let signals = if options.detach { None } else { Some(wait::Signals::take()?) };
-    let mut begun = begin(root, id, options, Asking { bundle, awaits_start: false, console, before })?;
+    let mut begun = begin(root, id, options, bundle, Asking { awaits_start: false, console, before })?;
     // A hook may want to take apart what they use.
     let hooks = begun.spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref());
     if hooks.is_none_or(Vec::is_empty) {
@@ -121,19 +121,23 @@ fn console_of<'a>(spec: &Spec, options: &'a CreateOptions) -> Result<Option<Cons
     wait::console(terminal, options.console_socket.as_deref())
 }
 
-/// What is to begin, and with what.
+/// How a bundle's container is to begin.
 struct Asking<'a> {
-    bundle: Bundle,
     awaits_start: bool,
     console: Option<Console<'a>>,
     before: Option<Aside>,
 }
 
 /// Everything of a container's beginning; all is undone when something fails.
-fn begin(root: &Path, id: &str, options: &CreateOptions, asking: Asking<'_>) -> Result<Begun, OciError> {
-    let Asking { bundle, awaits_start, console, before } = asking;
+fn begin(
+    root: &Path,
+    id: &str,
+    options: &CreateOptions,
+    bundle: Bundle,
+    asking: Asking<'_>,
+) -> Result<Begun, OciError> {
     let files = Files::make(root, id)?;
-    let begun = set_up(id, options, &bundle, awaits_start, (console, before), &files);
+    let begun = set_up(id, options, &bundle, asking, &files);
     match begun {
         Ok((live, record)) => Ok(Begun { live, files, record, spec: bundle.spec }),
         Err(error) => match files.remove() {
@@ -156,8 +160,7 @@ fn set_up(
     id: &str,
     options: &CreateOptions,
     bundle: &Bundle,
-    awaits_start: bool,
-    (console, before): (Option<Console<'_>>, Option<Aside>),
+    Asking { awaits_start, console, before }: Asking<'_>,
     files: &Files,
 ) -> Result<(Live, Record), OciError> {
     let linux = bundle.spec.linux().as_ref().ok_or_else(|| OciError::refused("linux", "is missing"))?;
@@ -196,16 +199,10 @@ fn guide(
 ) -> Result<Record, OciError> {
     live.settle(Some(groups))?;
     let hooks = bundle.spec.hooks().as_ref();
-    // Those in the container may run as soon as it goes on; what is written down for others can be written meanwhile.
-    if hooks.is_none() {
-        live.go(stage::BORN);
-    }
     let mut record = record(id, bundle, groups, rootfs, live.pid)?;
     let state = |record: &Record, status| control::specified(record, status);
-    if hooks.is_some() {
-        live.tell_state([&state(&record, ContainerState::Creating), &state(&record, ContainerState::Created)])?;
-        live.go(stage::BORN);
-    }
+    live.tell_state([&state(&record, ContainerState::Creating), &state(&record, ContainerState::Created)])?;
+    live.go(stage::BORN);
     files.keep_config(&bundle.text)?;
     live.await_network()?;
     if let Some(hooks) = hooks.filter(|_| live.pauses_mounted()) {

@@ -71,7 +71,8 @@ pub fn console(terminal: bool, socket: Option<&Path>) -> Result<Option<Console<'
 pub fn check_preserved(count: u32) -> Result<(), OciError> {
     for fd in (3..).take(count as usize) {
         // SAFETY: a plain question.
-        if unsafe { libc::fcntl(fd, libc::F_GETFD) } & libc::FD_CLOEXEC != 0 {
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
             let what = format!("pass on descriptor {fd}, which --preserve-fds {count} asks for");
             return Err(OciError::kernel(what)(io::Error::from_raw_os_error(libc::EBADF)));
         }
