@@ -19,6 +19,8 @@ fn main() {
 fn freestanding(source: &str, executable: &Path) {
     let rustc = env::var_os("RUSTC").expect("cargo sets RUSTC");
     let target = env::var("TARGET").expect("cargo sets TARGET");
+    let here = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let layout = Path::new(&here).join("init/bare.ld");
     let status = Command::new(rustc)
         .args(["--edition", "2024", "--crate-type", "bin", "--target", &target, "-D", "warnings"])
         .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "relocation-model=static", "-C", "debuginfo=0"])
@@ -32,7 +34,8 @@ fn freestanding(source: &str, executable: &Path) {
             "-C",
             "lto=fat",
         ])
-        .args(["-C", "link-args=-nostartfiles -nostdlib -static -Wl,--build-id=none -Wl,-z,norelro"])
+        .args(["-C", "link-args=-nostartfiles -nostdlib -static -Wl,--build-id=none -Wl,--no-eh-frame-hdr"])
+        .args(["-C", &format!("link-arg=-Wl,-T,{}", layout.display())])
         .arg("-o")
         .arg(executable)
         .arg(source)

@@ -19,6 +19,7 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
         b"listen" => listen(number),
         b"answer" => answer(number),
         b"mark" => mark(number),
+        b"write" => write(),
         b"serve" => serve(number),
         b"spin" => loop {},
         _ => exit(0),
@@ -106,6 +107,16 @@ fn mark(seconds: usize) -> ! {
     call(nr::NANOSLEEP, &raw const time as usize, 0, 0);
     call(nr::CLOSE, fd as usize, 0, 0);
     sleep()
+}
+
+/// Leaves an empty file in the root directory.
+fn write() -> ! {
+    const AT_FDCWD: usize = -100_isize as usize;
+    const WRITE_ONLY_CREATE: usize = 0o101;
+    let path = c"/written".as_ptr() as usize;
+    // SAFETY: the path is a C string.
+    let fd = unsafe { syscall(nr::OPENAT, [AT_FDCWD, path, WRITE_ONLY_CREATE, 0o644, 0, 0]) };
+    exit(if fd < 0 { 95 } else { 0 })
 }
 
 /// Accepts connections on every address at `port` and closes them after one greeting.

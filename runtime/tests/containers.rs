@@ -48,6 +48,22 @@ fn an_image_that_comes_back_after_its_removal_is_the_new_one() {
     place.assert_clean();
 }
 
+#[test]
+fn devices_are_the_same_under_every_image() {
+    let Some(place) = place() else { return };
+    let Some(busybox) = place.busybox() else { return };
+    support::put(&busybox.join("dev/own"), b"of the image");
+    let runtime = place.start();
+    for (name, path, code) in [("image", "/dev/own", 1), ("node", "/dev/null", 0)] {
+        let mut spec = place.spec(name, &["/bin/busybox", "ls", path]);
+        spec.root = busybox.clone();
+        runtime.launch(&spec).expect("launched");
+        assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(code), "{path}");
+    }
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
 /// Roots are made ahead of the size that the last container of a slot had.
 #[test]
 fn a_writable_layer_is_as_large_as_its_own_container_asks() {

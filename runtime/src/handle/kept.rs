@@ -1,11 +1,12 @@
-//! What a slot keeps of the image of its last container, which most often is the next one's as well: its tree with owners shifted, and a root made ahead.
+//! What a slot keeps of the image of its last container, which most often is the next one's as well: its tree with owners shifted, and a root, made ahead or
+//! left as it was found.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::kernel::mount;
-use crate::launch::Root;
+use crate::launch::{Origin, Root, Seal};
 use crate::spec::ContainerSpec;
 
 /// What a container's root is made of.
@@ -36,6 +37,53 @@ impl From<rustix::fs::Stat> for Directory {
     }
 }
 
+/// A root for a container.
+#[derive(Debug)]
+pub struct Made {
+    pub root: Root,
+    /// Where changes to it can be told.
+    seal: Option<Seal>,
+    /// Size of its writable layer.
+    scratch_bytes: u64,
+    /// Whose container has had it.
+    tenant: Option<String>,
+}
+
+impl Made {
+    /// As its launcher is told.
+    pub fn origin(&self) -> Origin {
+        match (&self.seal, &self.tenant) {
+            (None, _) => Origin::Given,
+            (Some(_), None) => Origin::Lent,
+            (Some(_), Some(_)) => Origin::LentAgain,
+        }
+    }
+
+    fn is_for(&self, wanted: Wanted, tenant: &str) -> bool {
+        self.scratch_bytes == wanted.scratch_bytes && self.tenant.as_deref().is_none_or(|owner| owner == tenant)
+    }
+
+    /// One that was made ahead is the next container's alone.
+    pub fn for_good(self) -> Self {
+        if self.tenant.is_none() { Self { seal: None, ..self } } else { self }
+    }
+
+    /// What is known of it while a container of `tenant` has it, if it may ever serve another.
+    pub fn worn_by(self, tenant: &str) -> Option<Worn> {
+        let Self { root, seal, scratch_bytes, .. } = self;
+        Some(Worn { root, seal: seal?, scratch_bytes, tenant: tenant.to_owned() })
+    }
+}
+
+/// A root that a container has, or has had.
+#[derive(Debug)]
+pub struct Worn {
+    root: Root,
+    seal: Seal,
+    scratch_bytes: u64,
+    tenant: String,
+}
+
 /// Of one image.
 #[derive(Debug)]
 pub struct Kept {
@@ -43,8 +91,9 @@ pub struct Kept {
     wanted: Wanted,
     /// Attached nowhere, owners shifted, read-only.
     tree: OwnedFd,
-    /// With the size of its writable layer.
-    root: Option<(u64, Root)>,
+    root: Option<Made>,
+    /// A container of this image has changed its root: most likely all do.
+    is_written: bool,
 }
 
 impl Kept {
@@ -54,7 +103,7 @@ impl Kept {
         let tree = mount::copy_of(rustix::fs::CWD, &text)?;
         mount::shift_owners(tree.as_fd(), userns).map_err(|error| unshiftable(path, error))?;
         let wanted = Wanted { image: rustix::fs::fstat(&tree)?.into(), ..wanted };
-        Ok(Self { wanted, tree, root: None })
+        Ok(Self { wanted, tree, root: None, is_written: false })
     }
 
     /// Whether it is of this image.
@@ -68,8 +117,8 @@ impl Kept {
     }
 
     /// Whether it has a root for this.
-    pub fn is_ready_for(&self, wanted: Wanted) -> bool {
-        self.is_of(wanted) && self.root.as_ref().is_some_and(|(size, _)| *size == wanted.scratch_bytes)
+    pub fn is_ready_for(&self, wanted: Wanted, tenant: &str) -> bool {
+        self.is_of(wanted) && self.root.as_ref().is_some_and(|made| made.is_for(wanted, tenant))
     }
 
     /// The image's tree.
@@ -77,19 +126,35 @@ impl Kept {
         self.tree.as_fd()
     }
 
-    /// The root, for one container and no other.
-    pub fn take_root(&mut self) -> Option<Root> {
-        self.root.take_if(|(size, _)| *size == self.wanted.scratch_bytes).map(|(_, root)| root)
+    /// The root, for one container of `tenant`.
+    pub fn take_root(&mut self, tenant: &str) -> Option<Made> {
+        self.root.take_if(|made| made.is_for(self.wanted, tenant))
     }
 
-    /// Makes one as the last, in time that nobody waits for. If it cannot be made, the next launch finds out and tells.
-    pub fn make_root(&mut self, first_id: u32, devices: BorrowedFd<'_>) {
-        if self.is_ready_for(self.wanted) {
+    /// Makes one as the last, for the same tenant's next container most likely, in time that nobody waits for. If it cannot be made, the next launch finds
+    /// out and tells.
+    pub fn make_root(&mut self, first_id: u32, devices: BorrowedFd<'_>, tenant: &str, sealed: bool) {
+        if self.is_ready_for(self.wanted, tenant) {
             return;
         }
-        match Root::ahead(self.wanted.scratch_bytes, first_id, self.tree.as_fd(), devices) {
-            Ok(root) => self.root = Some((self.wanted.scratch_bytes, root)),
+        let scratch_bytes = self.wanted.scratch_bytes;
+        let made = Root::ahead(scratch_bytes, first_id, self.tree.as_fd(), devices).and_then(|root| {
+            let seal = (sealed && !self.is_written).then(|| Seal::of(&root)).transpose()?;
+            Ok(Made { root, seal, scratch_bytes, tenant: None })
+        });
+        match made {
+            Ok(made) => self.root = Some(made),
             Err(error) => tracing::debug!(%error, "cannot make a root ahead"),
+        }
+    }
+
+    /// Takes the root of the last container back if that has left it as it was. All its processes are gone.
+    pub fn take_back(&mut self, worn: Worn, first_id: u32) {
+        let Worn { root, seal, scratch_bytes, tenant } = worn;
+        match seal.renew(&root.scratch, first_id, self.tree.as_fd()) {
+            Ok(Some(seal)) => self.root = Some(Made { root, seal: Some(seal), scratch_bytes, tenant: Some(tenant) }),
+            Ok(None) => self.is_written = true,
+            Err(error) => tracing::debug!(%error, "a root is not used again"),
         }
     }
 }

@@ -9,6 +9,7 @@ mod folders;
 mod here;
 mod kept;
 mod launchers;
+mod lent;
 mod log;
 mod machine;
 mod record;
@@ -34,14 +35,14 @@ use std::time::Duration;
 
 use self::containers::{Containers, Life};
 use self::folders::{Folder, Place};
-use self::kept::Wanted;
+use self::kept::{Made, Wanted};
 use self::launchers::{Launchers, Outcome};
 use self::record::Record;
 use self::reserve::Reserve;
 use self::slots::{Maker, Slot, Slots};
 use crate::kernel::cgroup::{Cgroups, Joining};
 use crate::launch::wire::Order;
-use crate::launch::{CGROUP_ROOT, Moment, Root};
+use crate::launch::{CGROUP_ROOT, Moment, Origin};
 use crate::net;
 use crate::spec::{ContainerId, ContainerSpec};
 
@@ -150,8 +151,14 @@ impl Runtime {
         folder: &Folder,
     ) -> Result<(Running, OwnedFd), Error> {
         let kept = slot.keep(&spec.root, wanted).map_err(|source| unusable(spec, source))?;
-        let root = kept.take_root();
-        let (running, ours) = self.ask_launcher(slot, root, spec, folder)?;
+        // What io_uring was asked to do, say, may go on after the end of who asked.
+        let as_usual = spec.add_capabilities.is_empty() && spec.add_calls.is_empty();
+        let may_come_back = as_usual && self.slots.lent().has_room();
+        let made = kept.take_root(&spec.tenant).map(|made| if may_come_back { made } else { made.for_good() });
+        let (running, ours) = self.ask_launcher(slot, made.as_ref(), spec, folder)?;
+        if let Some(worn) = made.filter(|_| may_come_back).and_then(|made| made.worn_by(&spec.tenant)) {
+            self.slots.lent().add(slot.number, worn);
+        }
         slot.group.limit(&spec.limits)?;
         let process = machine::Identity::of(running.pid, running.pidfd.as_fd())
             .map_err(|source| Error::Machine("what tells a container's process from others", source))?;
@@ -163,7 +170,7 @@ impl Runtime {
     fn ask_launcher(
         &self,
         slot: &Slot,
-        root: Option<Root>,
+        made: Option<&Made>,
         spec: &ContainerSpec,
         files: &Folder,
     ) -> Result<(Running, OwnedFd), Error> {
@@ -178,7 +185,7 @@ impl Runtime {
             files.record.as_fd(),
         ];
         fds.extend(slot.devices.as_ref().map(AsFd::as_fd));
-        fds.extend(root.iter().flat_map(|root| [root.scratch.as_fd(), root.tree.as_fd()]));
+        fds.extend(made.into_iter().flat_map(|made| [made.root.scratch.as_fd(), made.root.tree.as_fd()]));
         match &joining {
             Joining::Write(procs) => fds.extend(procs.iter().map(|procs| procs.as_fd())),
             Joining::Into(dir) => fds.push(dir.as_fd()),
@@ -189,7 +196,7 @@ impl Runtime {
             first_id: slot.first_id,
             nameservers: if spec.egress { &self.config.nameservers } else { &[] },
             layers: self.slots.maker().layers(),
-            has_root: root.is_some(),
+            root: made.map_or(Origin::Launch, Made::origin),
             into_cgroup: matches!(joining, Joining::Into(_)),
         };
         let asked_ns = crate::launch::now_ns();

@@ -20,10 +20,11 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::config::{Ipv4Subnet, PoolSizes};
 use super::kept::{Kept, Wanted};
+use super::lent::Lent;
 use super::remains::{Remains, Trees};
 use crate::kernel::cgroup::{CgroupError, Cgroups, Group};
 use crate::kernel::{ids, namespace};
-use crate::launch::{Layers, device_layer, shifted_devices};
+use crate::launch::{Layers, device_layer, shifted_devices, tells_changes};
 use crate::net::{NetError, Network, Networks};
 
 /// A packet to an address may be under way, and a peer's connection half open, for this long at most.
@@ -110,11 +111,11 @@ impl Slot {
         self.kept.as_ref().map(Kept::tree)
     }
 
-    /// For the next container, which most likely wants the same as the last; with a root made ahead, if there is room for that.
-    fn prepare(&mut self, has_room: bool) {
+    /// For the next container, which most likely wants the same as the last, and is the same tenant's; with a root made ahead, if there is room for that.
+    fn prepare(&mut self, has_room: bool, tenant: &str, sealed: bool) {
         self.outdated = None;
         if let (true, Some(devices), Some(kept)) = (has_room, &self.devices, &mut self.kept) {
-            kept.make_root(self.first_id, devices.as_fd());
+            kept.make_root(self.first_id, devices.as_fd(), tenant, sealed);
         }
     }
 }
@@ -126,6 +127,8 @@ pub struct Maker {
     pub networks: Networks,
     /// The device layer that all slots share, with [`Layers::Detached`].
     devices: Option<OwnedFd>,
+    /// Roots that a container has left as they were can be told from others.
+    tells_changes: bool,
     subnet: Ipv4Subnet,
     uid_base: u32,
 }
@@ -138,10 +141,11 @@ impl Maker {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cgroups that are not in use are left behind");
             }
         })?;
-        let mut maker = Self { cgroups, networks, devices: None, subnet, uid_base };
+        let mut maker = Self { cgroups, networks, devices: None, tells_changes: false, subnet, uid_base };
         let failed = |what| move |source| SlotError::Mapping { slot: 0, what, source };
         if Layers::found().map_err(failed("try an overlay"))? == Layers::Detached {
             maker.devices = Some(device_layer().map_err(failed("make the device layer"))?);
+            maker.tells_changes = tells_changes().map_err(failed("try a writable layer"))?;
         }
         Ok(maker)
     }
@@ -215,7 +219,7 @@ impl State {
     /// With a root made ahead, if there is one.
     fn ready_for(&mut self, tenant: &str, wanted: Wanted) -> Option<Slot> {
         let fits = |slot: &Slot| slot.tenant.as_deref().is_none_or(|owner| owner == tenant);
-        let has_root = |slot: &Slot| slot.kept.as_ref().is_some_and(|kept| kept.is_ready_for(wanted));
+        let has_root = |slot: &Slot| slot.kept.as_ref().is_some_and(|kept| kept.is_ready_for(wanted, tenant));
         let best = self.ready.iter().rposition(|slot| fits(slot) && has_root(slot));
         let at = best.or_else(|| self.ready.iter().rposition(fits))?;
         Some(self.ready.swap_remove(at))
@@ -236,6 +240,7 @@ struct Shared {
     descriptors: u64,
     state: Mutex<State>,
     changed: Condvar,
+    lent: Lent,
 }
 
 /// All slots that are not in use, and the thread that makes more.
@@ -254,8 +259,8 @@ impl Slots {
         let state = State { ready, resting, absent, last_use: None, refilling: true, closing: false };
         let most = getrlimit(Resource::RLIMIT_NOFILE);
         let descriptors = most.map_or(u64::MAX, |(most, _)| most / 20 * 19);
-        let shared = Shared { maker, sizes, descriptors, state: Mutex::new(state), changed: Condvar::new() };
-        let shared = Arc::new(shared);
+        let (changed, lent) = (Condvar::new(), Lent::default());
+        let shared = Arc::new(Shared { maker, sizes, descriptors, state: Mutex::new(state), changed, lent });
         let for_thread = Arc::clone(&shared);
         let refiller = std::thread::Builder::new().name("slots".to_owned()).spawn(move || for_thread.refill());
         let for_remains = Arc::clone(&shared);
@@ -292,6 +297,11 @@ impl Slots {
             Some(slot) => Ok(slot),
             None => self.shared.make_now(state),
         }
+    }
+
+    /// Roots that containers have and may give back.
+    pub fn lent(&self) -> &Lent {
+        &self.shared.lent
     }
 
     /// A container's slot after its end, when its file trees are gone.
@@ -338,15 +348,18 @@ impl Shared {
     }
 
     fn give_back(&self, mut slot: Slot, tenant: String) {
+        if let (Some(worn), Some(kept)) = (self.lent.take(slot.number), &mut slot.kept) {
+            kept.take_back(worn, slot.first_id);
+        }
         slot.group.forget_peak();
         slot.cpu_before_us = slot.group.cpu_us().unwrap_or(slot.cpu_before_us);
         let untouched = slot.network.is_untouched();
+        let clean = untouched && !slot.group.is_stale();
+        let has_room = clean && self.lock().ready.len() < self.sizes.keep && !self.is_short();
+        slot.prepare(has_room, &tenant, self.maker.tells_changes);
         if !untouched {
             slot.tenant = Some(tenant);
         }
-        let clean = untouched && !slot.group.is_stale();
-        let has_room = clean && self.lock().ready.len() < self.sizes.keep && !self.is_short();
-        slot.prepare(has_room);
         let mut state = self.lock();
         let now = Instant::now();
         state.last_use = Some(now);

@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, chmodat, chownat, makedev, mkdirat, mknodat, symlinkat,
-    utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fsetxattr, makedev,
+    mkdirat, mknodat, openat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -24,6 +24,8 @@ const DIRECTORIES: [(&str, u32); 8] = [
     ("dev/bellows", 0o755),
     ("etc", 0o755),
 ];
+/// Of these nothing of the image's is seen: the first two are mounted on, and `/dev` is the same under every image.
+const OPAQUE: [&str; 3] = ["proc", "sys", "dev"];
 const NODES: [(&str, u32, u32); 6] = [
     ("dev/null", 1, 3),
     ("dev/zero", 1, 5),
@@ -63,6 +65,10 @@ pub fn fill(dir: BorrowedFd<'_>) -> io::Result<()> {
             Err(error) if error != Errno::EXIST => return Err(error.into()),
             _ => chmod(path, mode)?,
         }
+    }
+    for path in OPAQUE {
+        let directory = openat(dir, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        fsetxattr(directory, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
     }
     for (path, major, minor) in NODES {
         mknodat(dir, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))?;

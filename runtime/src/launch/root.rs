@@ -1,5 +1,9 @@
 //! A container's root before it is anybody's: a writable layer over an image and the devices. Made by the launcher for a launch, or ahead of it by the runtime,
 //! for a slot whose next container is most likely of the same image.
+//!
+//! To make one and to take it down is a quarter of what a short container costs. Most of those write nothing: a root that its container has left as it found
+//! it can be another one's of the same tenant. The kernel tells: whatever changes a directory or a file's attributes sets its time of change, which nobody
+//! can set back; [`Seal`] keeps it.
 
 use std::ffi::CStr;
 use std::io;
@@ -12,7 +16,21 @@ use super::layers::Layers;
 use super::scratch;
 use crate::steps::ETC_FILES;
 
-/// Both attached nowhere.
+/// Where a launch has its root from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Origin {
+    /// The launcher makes it.
+    Launch,
+    /// It was made ahead, for this container alone.
+    Given,
+    /// It was made ahead, and may serve another container when this one is gone: this one gets a copy of the overlay's tree.
+    Lent,
+    /// Another container has had it before. Its writable layer's own tree went where that one's mounts went: it can be written to, and be attached no more.
+    LentAgain,
+}
+
+/// The tree of the overlay is attached nowhere.
 #[derive(Debug)]
 pub struct Root {
     /// The writable layer's own tree, for what is to be written below the overlay.
@@ -38,8 +56,77 @@ impl Root {
     }
 }
 
-/// What is mounted on, or shown elsewhere: an overlay that has looked for it once finds it sooner.
-const NEEDED: [&CStr; 5] = [c"proc", c"sys", c"dev/null", c"dev/pts", c"dev/mqueue"];
+/// What tells whether a container has changed its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal {
+    /// When the directories of the writable layer were changed, and when they were read.
+    changed: [Time; 2],
+    read: [Time; 2],
+}
+
+/// Seconds and nanoseconds.
+type Time = (i64, u64);
+
+impl Seal {
+    /// Of a root that no container has had.
+    pub fn of(root: &Root) -> io::Result<Self> {
+        let (changed, read) = Self::times(&root.scratch)?;
+        Ok(Self { changed, read })
+    }
+
+    fn times(scratch: &OwnedFd) -> io::Result<([Time; 2], [Time; 2])> {
+        let [top, etc] = [TOP, ETC].map(|(dir, _)| rustix::fs::statat(scratch, dir, AtFlags::SYMLINK_NOFOLLOW));
+        let (top, etc) = (top?, etc?);
+        Ok((
+            [&top, &etc].map(|found| (found.st_ctime, found.st_ctime_nsec)),
+            [&top, &etc].map(|found| (found.st_atime, found.st_atime_nsec)),
+        ))
+    }
+
+    /// Whether the container that had the root is gone without a change to it; then it is made ready for the next one, and this is its seal from now on.
+    /// Files of `/etc` are written anew for each, so what was written to them does not count.
+    pub fn renew(mut self, scratch: &OwnedFd, first_id: u32, image: BorrowedFd<'_>) -> io::Result<Option<Self>> {
+        let (changed, read) = Self::times(scratch)?;
+        if changed != self.changed {
+            return Ok(None);
+        }
+        for name in ETC_FILES {
+            let file = open_etc_file(scratch, name)?;
+            let found = rustix::fs::fstat(&file)?;
+            let expected = (libc::S_IFREG | ETC_FILE_MODE, first_id, first_id, 1);
+            if (found.st_mode, found.st_uid, found.st_gid, found.st_nlink) != expected
+                || rustix::fs::flistxattr_query(&file)? > 0
+            {
+                return Ok(None);
+            }
+            rustix::fs::ftruncate(&file, 0)?;
+        }
+        if read != self.read {
+            resemble(scratch, image, &[ETC, TOP])?;
+            (self.changed, self.read) = Self::times(scratch)?;
+        }
+        Ok(Some(self))
+    }
+}
+
+/// Whether this kernel's times of change differ for changes that follow one another at once (Linux 6.13); before, they are those of its timer.
+pub fn tells_changes() -> io::Result<bool> {
+    let scratch = scratch::make(64 << 10)?;
+    let time =
+        || rustix::fs::statat(&scratch, TOP.0, AtFlags::SYMLINK_NOFOLLOW).map(|at| (at.st_ctime, at.st_ctime_nsec));
+    for _ in 0..16 {
+        let before = time()?;
+        rustix::fs::utimensat(&scratch, TOP.0, &devices::ALWAYS, AtFlags::SYMLINK_NOFOLLOW)?;
+        if time()? == before {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What is mounted on, or shown elsewhere: an overlay that has looked for it once finds it sooner. And what is in several layers, the writable one among
+/// them: when that is first looked for, the overlay writes down where it is from, which would look like a change of the container's.
+const NEEDED: [&CStr; 6] = [c"etc", c"proc", c"sys", c"dev/null", c"dev/pts", c"dev/mqueue"];
 
 /// A directory of the writable layer, and the image's that it hides.
 type Pair = (&'static CStr, &'static CStr);
@@ -47,6 +134,8 @@ type Pair = (&'static CStr, &'static CStr);
 pub const ETC: Pair = (c"upper/etc", c"etc");
 /// The root itself.
 pub const TOP: Pair = (c"upper", c".");
+
+const ETC_FILE_MODE: u32 = 0o644;
 
 /// Its directories to the container's root.
 pub fn give(scratch: &OwnedFd, first_id: u32) -> io::Result<()> {
@@ -64,7 +153,7 @@ pub fn make_etc_file(scratch: &OwnedFd, first_id: u32, name: &CStr) -> io::Resul
     Ok(file)
 }
 
-/// One that was made ahead. The overlay exists already; nobody has looked anything up in this directory of it.
+/// One that is there, below an overlay that exists already: what is read and asked of it there is what it is here.
 pub fn open_etc_file(scratch: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
     open(scratch, name, OFlags::empty())
 }
@@ -72,7 +161,8 @@ pub fn open_etc_file(scratch: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
 fn open(scratch: &OwnedFd, name: &CStr, flags: OFlags) -> io::Result<OwnedFd> {
     let path = [ETC.0.to_bytes(), b"/", name.to_bytes_with_nul()].concat();
     let path = CStr::from_bytes_with_nul(&path).map_err(io::Error::other)?;
-    Ok(rustix::fs::openat(scratch, path, flags | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?)
+    let flags = flags | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(scratch, path, flags, Mode::from_raw_mode(ETC_FILE_MODE))?)
 }
 
 /// Its content, with the date of what is made and not the image's.

@@ -16,7 +16,7 @@ use super::devices;
 use super::home::Home;
 use super::layers::Layers;
 use super::moments::Moment;
-use super::root::{self, Root};
+use super::root::{self, Origin, Root};
 use super::weaken::{self, Weaken};
 use super::wire::{Failure, Request};
 use crate::kernel::mount;
@@ -51,7 +51,12 @@ impl Descriptors {
             sys: fds.next()?,
             kept: [fds.next()?, fds.next()?, fds.next()?],
             devices: if request.layers == Layers::Detached { Some(fds.next()?) } else { None },
-            root: if request.has_root { Some(Root { scratch: fds.next()?, tree: fds.next()? }) } else { None },
+            root: match request.root {
+                Origin::Launch => None,
+                Origin::Given | Origin::Lent | Origin::LentAgain => {
+                    Some(Root { scratch: fds.next()?, tree: fds.next()? })
+                }
+            },
             cgroups: fds.collect(),
         })
     }
@@ -149,7 +154,13 @@ impl<'a> UnderWay<'a> {
     fn perform(&mut self, step: &HostStep) -> io::Result<()> {
         match step {
             HostStep::Scratch { size_bytes } => match self.made.take() {
-                Some(Root { scratch, tree }) => (self.scratch, self.root) = (Some(scratch), Some(tree)),
+                Some(Root { scratch, tree }) => {
+                    let own = match self.request.root {
+                        Origin::Lent | Origin::LentAgain => mount::copy_of(tree.as_fd(), c"")?,
+                        Origin::Launch | Origin::Given => tree,
+                    };
+                    (self.scratch, self.root) = (Some(scratch), Some(own));
+                }
                 None => self.scratch = Some(self.scratch(*size_bytes)?),
             },
             HostStep::EtcFile { name, content } => self.etc_file(name, content)?,
@@ -180,12 +191,12 @@ impl<'a> UnderWay<'a> {
         root::write_etc_file(&file, content)
     }
 
-    /// The writable layer over the image. Where that was done ahead, the files of `/etc` came later.
+    /// The writable layer over the image, where that was not done ahead.
     fn lay(&mut self) -> io::Result<()> {
-        let (scratch, image) = (writable(&self.scratch)?, self.fds.image.as_fd());
         if self.root.is_some() {
-            return root::resemble(scratch, image, &[root::ETC]);
+            return Ok(());
         }
+        let (scratch, image) = (writable(&self.scratch)?, self.fds.image.as_fd());
         root::resemble(scratch, image, &[root::ETC, root::TOP])?;
         let devices = self.fds.devices.as_ref().filter(|_| !self.without(Weaken::Places));
         self.root = Some(self.request.layers.overlay_of(devices.map(AsFd::as_fd), image, scratch)?);
@@ -259,9 +270,9 @@ impl<'a> UnderWay<'a> {
             init_argv: [c"init".as_ptr(), prepared.half_log.as_ptr(), std::ptr::null()],
             launcher: self.home.own.as_raw_fd(),
             root: self.root.as_ref()?.as_raw_fd(),
-            scratch: match self.request.layers {
-                Layers::Detached => self.scratch.as_ref().map(AsRawFd::as_raw_fd),
-                Layers::Attached => None,
+            scratch: match (self.request.layers, self.request.root) {
+                (Layers::Attached, _) | (_, Origin::LentAgain) => None,
+                (Layers::Detached, _) => self.scratch.as_ref().map(AsRawFd::as_raw_fd),
             },
             place: if self.home.bare { c"/" } else { c"/mnt" },
             empty: if self.home.bare { c"/" } else { c"/empty" },

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{Reader, Writer};
 use super::layers::Layers;
 use super::moments::Moment;
+use super::root::Origin;
 use crate::spec::{ContainerId, ContainerSpec, IoLimits, Limits, User};
 
 /// A packet is one datagram of a socket whose buffer the kernel bounds; arguments and environment together must fit.
@@ -39,7 +40,7 @@ pub trait Received: Sized {
 }
 
 /// Runtime to launcher. Descriptors beside it: image tree, network, its sysfs, two log files, record, with [`Layers::Detached`] the device tree (both trees
-/// with owners shifted), writable layer and overlay where they were made ahead, then the cgroup files to write or the cgroup directory to be created in.
+/// with owners shifted), writable layer and overlay where there are any, then the cgroup files to write or the cgroup directory to be created in.
 #[derive(Debug)]
 pub struct Order<'a> {
     /// What to run.
@@ -52,8 +53,8 @@ pub struct Order<'a> {
     pub nameservers: &'a [IpAddr],
     /// How the root is put together.
     pub layers: Layers,
-    /// It has been put together.
-    pub has_root: bool,
+    /// Where it comes from.
+    pub root: Origin,
     /// The last descriptor is a cgroup directory for CLONE_INTO_CGROUP.
     pub into_cgroup: bool,
 }
@@ -71,8 +72,8 @@ pub struct Request {
     pub nameservers: Vec<IpAddr>,
     /// How the root is put together.
     pub layers: Layers,
-    /// It has been put together.
-    pub has_root: bool,
+    /// Where it comes from.
+    pub root: Origin,
     /// The last descriptor is a cgroup directory for CLONE_INTO_CGROUP.
     pub into_cgroup: bool,
 }
@@ -188,7 +189,7 @@ impl Message for Order<'_> {
         to.word(self.first_id);
         to.list(self.nameservers, Writer::address);
         to.byte((self.layers == Layers::Attached).into());
-        to.byte(self.has_root.into());
+        to.byte(self.root as u8);
         to.byte(self.into_cgroup.into());
     }
 }
@@ -201,7 +202,13 @@ impl Received for Request {
             first_id: from.word()?,
             nameservers: from.list(Reader::address)?,
             layers: if from.byte()? == 0 { Layers::Detached } else { Layers::Attached },
-            has_root: from.byte()? != 0,
+            root: match from.byte()? {
+                0 => Origin::Launch,
+                1 => Origin::Given,
+                2 => Origin::Lent,
+                3 => Origin::LentAgain,
+                _ => return Reader::unknown(),
+            },
             into_cgroup: from.byte()? != 0,
         })
     }
@@ -501,7 +508,7 @@ mod tests {
             first_id: 0x1234_0000,
             nameservers: &nameservers,
             layers: Layers::Attached,
-            has_root: true,
+            root: Origin::LentAgain,
             into_cgroup: true,
         })
     }
@@ -513,7 +520,7 @@ mod tests {
         assert_eq!((request.address, request.first_id), (Ipv4Addr::new(10, 1, 0, 5), 0x1234_0000));
         assert_eq!(request.nameservers.len(), 2);
         assert_eq!(request.nameservers[1].to_string(), "2620:fe::fe");
-        assert_eq!((request.layers, request.has_root, request.into_cgroup), (Layers::Attached, true, true));
+        assert_eq!((request.layers, request.root, request.into_cgroup), (Layers::Attached, Origin::LentAgain, true));
     }
 
     #[test]

@@ -157,11 +157,10 @@ fn every_system_call_of_an_end_is_refused_in_its_turn() {
 const OF_EACH_KIND: usize = 3;
 
 /// What a start goes on without.
-const START: [(Actor, i64, &str); 8] = [
+const START: [(Actor, i64, &str); 7] = [
     (Actor::Runtime, libc::SYS_rt_sigaction, "what becomes of children stays as it was inherited"),
     (Actor::Runtime, libc::SYS_rt_sigprocmask, "std's own, around the start of a process or thread"),
     (Actor::Runtime, libc::SYS_prlimit64, "as many files may be open as before"),
-    (Actor::Runtime, libc::SYS_sched_getaffinity, "as many launchers as on a machine of one CPU"),
     (Actor::Runtime, libc::SYS_statx, "std's guess of how long a file is"),
     (Actor::Runtime, libc::SYS_read, "its age is that of its record"),
     (Actor::Runtime, libc::SYS_ioctl, "its trees go with its last process"),

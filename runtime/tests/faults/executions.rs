@@ -15,7 +15,7 @@ const ORDER: &str = "execute app /bin/payload exit 7";
 const ENDED: &str = "Code(7)";
 
 /// What an execution goes on without, or what is known of its end then.
-const SWALLOWED: [(Actor, i64, &str); 15] = [
+const SWALLOWED: [(Actor, i64, &str); 13] = [
     (Actor::Runtime, libc::SYS_close, "the descriptor is closed all the same"),
     (Actor::Launcher, libc::SYS_close, "the descriptor is closed all the same"),
     (Actor::Child, libc::SYS_close, "the descriptor is closed all the same"),
@@ -24,8 +24,6 @@ const SWALLOWED: [(Actor, i64, &str); 15] = [
     (Actor::Launcher, libc::SYS_fcntl, "std's own check that a descriptor is open"),
     (Actor::Child, libc::SYS_fcntl, "std's own check that a descriptor is open"),
     (Actor::Program, libc::SYS_fcntl, "std's own check that a descriptor is open"),
-    (Actor::Runtime, libc::SYS_sched_getaffinity, "the thread may be moved to another CPU while it waits"),
-    (Actor::Runtime, libc::SYS_sched_setaffinity, "the same, or it stays on one CPU"),
     (Actor::Program, libc::SYS_sched_setaffinity, "the program stays on its launcher's CPU"),
     (Actor::Runtime, libc::SYS_ppoll, "its beginning is waited for without a bound, its end not at all"),
     (Actor::Runtime, libc::SYS_waitid, "who was sent in is buried by its launcher"),

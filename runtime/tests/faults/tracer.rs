@@ -255,7 +255,8 @@ impl Tracer {
         let nr = registers.orig_rax;
         task.inside = Some((nr, None));
         task.counting &= !ends_order(task.actor, nr, registers.rdi);
-        if !task.counting || !can_fail(nr) || (task.actor == Actor::Runtime && self.seen.leads_back(nr)) {
+        let is_luck = task.actor == Actor::Runtime && depends_on_its_cpu(nr);
+        if !task.counting || !can_fail(nr) || is_luck || (task.actor == Actor::Runtime && self.seen.leads_back(nr)) {
             return;
         }
         let calls = self.seen.calls.entry(task.actor).or_default();
@@ -302,6 +303,11 @@ fn ends_order(actor: Actor, nr: u64, first: u64) -> bool {
         Actor::Launcher => nr == libc::SYS_recvmsg as u64,
         _ => false,
     }
+}
+
+/// Made or not as the scheduler has put the runtime's thread: counted, they would now and then move others out of their turn.
+fn depends_on_its_cpu(nr: u64) -> bool {
+    [libc::SYS_sched_getaffinity, libc::SYS_sched_setaffinity].contains(&nr.cast_signed())
 }
 
 fn can_fail(nr: u64) -> bool {

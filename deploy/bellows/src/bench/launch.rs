@@ -1,7 +1,8 @@
 //! `bench launch`: containers from order to cleaned up, in a row and in a burst, beside the kernel's own floor and a plain process.
 //!
 //! A container here is the whole thing: seven namespaces, own root, own address, cgroups, seccomp, init. Cleaned up means reaped, its
-//! cgroups, slot and scratch free. What pools prepare and refill meanwhile is inside the wall time.
+//! cgroups, slot and scratch free. What pools prepare and refill meanwhile is inside the wall time. A root that its container has left as it was serves the
+//! next one; rows of their own say what it is like where each leaves something.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -109,6 +110,7 @@ fn all(runtime: &Runtime, payloads: &[Payload], arguments: &Arguments, floor: f6
     for payload in payloads {
         rows.extend(measure(runtime, payload, arguments, floor)?);
     }
+    rows.extend(writing(runtime, tree, count, arguments.parallel as usize)?);
     rows.extend(waiting::after_idleness(runtime, tree, (count / 20).clamp(1, 100))?);
     if arguments.alive > 0 {
         rows.extend(alive::rows(runtime, tree, arguments.alive as usize, arguments.parallel as usize, count.min(200))?);
@@ -169,22 +171,26 @@ fn milliseconds(ns: u64) -> f64 {
 fn measure(runtime: &Runtime, payload: &Payload, arguments: &Arguments, floor: f64) -> Result<Vec<Row>, Failure> {
     let count = arguments.count as usize;
     let parallel = arguments.parallel as usize;
-    lives(runtime, payload, "warm", WARM_UP, parallel)?;
+    let lives = |what: &str, count, parallel| {
+        let id = format!("{}-{what}", payload.name.replace(' ', "-"));
+        lives(runtime, &payload.tree, &payload.words(), &id, count, parallel)
+    };
+    lives("warm", WARM_UP, parallel)?;
     let before_us = cpu_us(runtime)?;
-    let row = lives(runtime, payload, "row", count, 1)?;
+    let row = lives("row", count, 1)?;
     let cpu_ms = (cpu_us(runtime)? - before_us) as f64 / 1e3 / count as f64;
-    let burst = lives(runtime, payload, "burst", count, parallel)?;
+    let burst = lives("burst", count, parallel)?;
     let mut launched: Vec<_> = row.lives.iter().map(|life| milliseconds(life.launched_ns)).collect();
     let mut cleaned: Vec<_> = row.lives.iter().map(|life| milliseconds(life.cleaned_ns)).collect();
     let (median, p99) = (quantile(&mut cleaned, 500), quantile(&mut cleaned, 990));
-    let per_second = count as f64 / (burst.wall_ns as f64 / 1e9);
     let mut rows = vec![
         Row::new("plain process, median", payload.plain, "ms"),
         Row::new("order to exec, in a row, median", quantile(&mut launched, 500), "ms"),
         Row::new("order to cleaned up, in a row, median", median, "ms").at_most(payload.bars.cleaned_ms),
         Row::new("order to cleaned up, in a row, median beside the floor", median, "ms").beside("kernel floor", floor),
         Row::new("order to cleaned up, in a row, p99", p99, "ms").at_most_times("median", median, P99_OF_MEDIAN),
-        Row::new(format!("containers, {parallel} at once"), per_second, "1/s").at_least(payload.bars.per_second),
+        Row::new(format!("containers, {parallel} at once"), per_second(&burst, count), "1/s")
+            .at_least(payload.bars.per_second),
     ];
     rows.extend(beside_crun(payload, arguments, median)?);
     // The kernel counts in hundredths of a second: of a few containers it may have seen nothing.
@@ -195,6 +201,24 @@ fn measure(runtime: &Runtime, payload: &Payload, arguments: &Arguments, floor: f
         rows.extend(moments(&row));
     }
     Ok(rows.into_iter().map(|row| Row { name: format!("{}: {}", payload.name, row.name), ..row }).collect())
+}
+
+/// Where each container leaves a file, so that its root serves no other.
+fn writing(runtime: &Runtime, tree: &Path, count: usize, parallel: usize) -> Result<[Row; 2], Failure> {
+    let words = ["/bin/payload", "write"];
+    lives(runtime, tree, &words, "write-warm", WARM_UP, parallel)?;
+    let row = lives(runtime, tree, &words, "write-row", count, 1)?;
+    let burst = lives(runtime, tree, &words, "write-burst", count, parallel)?;
+    let mut cleaned: Vec<_> = row.lives.iter().map(|life| milliseconds(life.cleaned_ns)).collect();
+    let name = |what: &str| format!("tiny, each writes a file: {what}");
+    Ok([
+        Row::new(name("order to cleaned up, in a row, median"), quantile(&mut cleaned, 500), "ms"),
+        Row::new(name(&format!("containers, {parallel} at once")), per_second(&burst, count), "1/s"),
+    ])
+}
+
+fn per_second(run: &Run, count: usize) -> f64 {
+    count as f64 / (run.wall_ns as f64 / 1e9)
 }
 
 /// The same payload by another runtime, in the same run; a row that says why where that cannot be.
@@ -223,17 +247,22 @@ fn cpu_us(runtime: &Runtime) -> Result<u64, Failure> {
     runtime.node_usage().map(|usage| usage.cpu_us).map_err(|error| Failure::from_error(&error))
 }
 
-fn lives(runtime: &Runtime, payload: &Payload, name: &str, count: usize, parallel: usize) -> Result<Run, Failure> {
-    let id = ContainerId::new(format!("{}-{name}", payload.name.replace(' ', "-")))
-        .map_err(|error| Failure::from_error(&error))?;
-    let spec = ContainerSpec::new(id, &payload.tree, &payload.words());
+fn lives(
+    runtime: &Runtime,
+    tree: &Path,
+    words: &[&str],
+    id: &str,
+    count: usize,
+    parallel: usize,
+) -> Result<Run, Failure> {
+    let id = ContainerId::new(id).map_err(|error| Failure::from_error(&error))?;
+    let spec = ContainerSpec::new(id, tree, words);
     let run = bench::launch(runtime, &spec, count, parallel).map_err(|error| Failure::from_error(&error))?;
     match run.lives.iter().find(|life| life.exit != Exit::Code(0)) {
         None => Ok(run),
-        Some(life) => Err(Failure::failed(format!(
-            "a container of {} ended with {:?} instead of code 0",
-            payload.name, life.exit
-        ))),
+        Some(life) => {
+            Err(Failure::failed(format!("a container of {words:?} ended with {:?} instead of code 0", life.exit)))
+        }
     }
 }
 

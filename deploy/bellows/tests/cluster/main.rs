@@ -20,6 +20,7 @@ mod traffic;
 mod why;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
