@@ -170,11 +170,15 @@ const CHANGES: [&str; 18] = [
 fn a_root_with_any_change_serves_nobody_else() {
     let Some((place, image, _alone)) = ready() else { return };
     let runtime = place.start();
-    let xattr = |root: &Path| {
+    let attribute = |root: &Path| {
         let hosts = root.join("etc/hosts");
         rustix::fs::setxattr(&hosts, "user.note", b"x", rustix::fs::XattrFlags::empty()).expect("tmpfs keeps it");
     };
-    for number in 0..=CHANGES.len() {
+    let flag = |root: &Path| {
+        let hosts = fs::File::open(root.join("etc/hosts")).expect("a file");
+        rustix::fs::ioctl_setflags(&hosts, rustix::fs::IFlags::NODUMP).expect("tmpfs keeps it");
+    };
+    for number in 0..CHANGES.len() + 3 {
         let image = another(&image, number);
         let spec = |name: &str| {
             let mut spec = place.spec(&format!("{name}-{number}"), &["-"]);
@@ -182,11 +186,15 @@ fn a_root_with_any_change_serves_nobody_else() {
             spec
         };
         let before = at_home(&runtime, spec);
-        let changing = match CHANGES.get(number) {
-            Some(script) => life(&runtime, spec("changing"), script, nothing),
-            None => life(&runtime, spec("changing"), ":", xattr),
+        // As is one that was sent through itself.
+        let mut socket_left = None;
+        let left = |_: &Path| socket_left = Some(runtime.socket(&spec("changing").id).expect("a socket inside"));
+        let (what, changing) = match CHANGES.get(number) {
+            Some(script) => (*script, life(&runtime, spec("changing"), script, nothing)),
+            None if number == CHANGES.len() => ("attribute", life(&runtime, spec("changing"), ":", attribute)),
+            None if number == CHANGES.len() + 1 => ("flag", life(&runtime, spec("changing"), ":", flag)),
+            None => ("socket", life(&runtime, spec("changing"), ":", left)),
         };
-        let what = CHANGES.get(number).unwrap_or(&"an attribute");
         assert_eq!(changing.born, before.born, "{what}: it was another's, whose root it may change");
         let after = life(&runtime, spec("after"), LOOK, nothing);
         assert_ne!(after.born, changing.born, "{what}");

@@ -63,7 +63,7 @@ impl Made {
         self.scratch_bytes == wanted.scratch_bytes && self.tenant.as_deref().is_none_or(|owner| owner == tenant)
     }
 
-    /// One that was made ahead is the next container's alone.
+    /// One that was made ahead is the next container's alone. One that was used cannot be given away, as its writable layer can be attached no more.
     pub fn for_good(self) -> Self {
         if self.tenant.is_none() { Self { seal: None, ..self } } else { self }
     }
@@ -92,9 +92,12 @@ pub struct Kept {
     /// Attached nowhere, owners shifted, read-only.
     tree: OwnedFd,
     root: Option<Made>,
-    /// A container of this image has changed its root: most likely all do.
-    is_written: bool,
+    /// A container of this image has changed its root: most likely all do. So many roots are not lent.
+    not_lent: u32,
 }
+
+/// After a root came back changed: then it is tried again.
+const NOT_LENT: u32 = 100;
 
 impl Kept {
     /// Of the image at `path`, with owners shifted as by `userns`.
@@ -103,7 +106,7 @@ impl Kept {
         let tree = mount::copy_of(rustix::fs::CWD, &text)?;
         mount::shift_owners(tree.as_fd(), userns).map_err(|error| unshiftable(path, error))?;
         let wanted = Wanted { image: rustix::fs::fstat(&tree)?.into(), ..wanted };
-        Ok(Self { wanted, tree, root: None, is_written: false })
+        Ok(Self { wanted, tree, root: None, not_lent: 0 })
     }
 
     /// Whether it is of this image.
@@ -126,9 +129,12 @@ impl Kept {
         self.tree.as_fd()
     }
 
-    /// The root, for one container of `tenant`.
-    pub fn take_root(&mut self, tenant: &str) -> Option<Made> {
-        self.root.take_if(|made| made.is_for(self.wanted, tenant))
+    /// The root, for one container of `tenant`; or, beside nothing, one that nobody can use while that runs.
+    pub fn take_root(&mut self, tenant: &str) -> (Option<Made>, Option<Made>) {
+        match self.root.take() {
+            Some(made) if made.is_for(self.wanted, tenant) => (Some(made), None),
+            other => (None, other),
+        }
     }
 
     /// Makes one as the last, for the same tenant's next container most likely, in time that nobody waits for. If it cannot be made, the next launch finds
@@ -139,9 +145,11 @@ impl Kept {
         }
         let scratch_bytes = self.wanted.scratch_bytes;
         let made = Root::ahead(scratch_bytes, first_id, self.tree.as_fd(), devices).and_then(|root| {
-            let seal = (sealed && !self.is_written).then(|| Seal::of(&root)).transpose()?;
+            let may_come_back = sealed && self.not_lent == 0;
+            let seal = may_come_back.then(|| Seal::of(&root)).transpose()?;
             Ok(Made { root, seal, scratch_bytes, tenant: None })
         });
+        self.not_lent = self.not_lent.saturating_sub(1);
         match made {
             Ok(made) => self.root = Some(made),
             Err(error) => tracing::debug!(%error, "cannot make a root ahead"),
@@ -153,7 +161,7 @@ impl Kept {
         let Worn { root, seal, scratch_bytes, tenant } = worn;
         match seal.renew(&root.scratch, first_id, self.tree.as_fd()) {
             Ok(Some(seal)) => self.root = Some(Made { root, seal: Some(seal), scratch_bytes, tenant: Some(tenant) }),
-            Ok(None) => self.is_written = true,
+            Ok(None) => self.not_lent = NOT_LENT,
             Err(error) => tracing::debug!(%error, "a root is not used again"),
         }
     }

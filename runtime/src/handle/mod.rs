@@ -151,19 +151,18 @@ impl Runtime {
         folder: &Folder,
     ) -> Result<(Running, OwnedFd), Error> {
         let kept = slot.keep(&spec.root, wanted).map_err(|source| unusable(spec, source))?;
-        // What io_uring was asked to do, say, may go on after the end of who asked.
-        let as_usual = spec.add_capabilities.is_empty() && spec.add_calls.is_empty();
-        let may_come_back = as_usual && self.slots.lent().has_room();
-        let made = kept.take_root(&spec.tenant).map(|made| if may_come_back { made } else { made.for_good() });
+        let may_come_back = is_as_usual(spec) && self.slots.lent().has_room();
+        let (made, _let_go_of_afterwards) = kept.take_root(&spec.tenant);
+        let made = made.map(|made| if may_come_back { made } else { made.for_good() });
         let (running, ours) = self.ask_launcher(slot, made.as_ref(), spec, folder)?;
-        if let Some(worn) = made.filter(|_| may_come_back).and_then(|made| made.worn_by(&spec.tenant)) {
-            self.slots.lent().add(slot.number, worn);
-        }
         slot.group.limit(&spec.limits)?;
         let process = machine::Identity::of(running.pid, running.pidfd.as_fd())
             .map_err(|source| Error::Machine("what tells a container's process from others", source))?;
         Record::set_process(&folder.record, process, slot.number, running.started_unix_ms)
             .map_err(|source| Error::State { what: "write", path: folder.place.record(), source })?;
+        if let Some(worn) = made.filter(|_| may_come_back).and_then(|made| made.worn_by(&spec.tenant)) {
+            self.slots.lent().add(slot.number, worn);
+        }
         Ok((running, ours))
     }
 
@@ -322,6 +321,10 @@ impl Runtime {
     pub fn execute(&self, spec: &ContainerSpec, how: Execute) -> Result<Execution, Error> {
         spec.check()?;
         let life = self.containers.alive(&spec.id)?;
+        if !is_as_usual(spec) {
+            let worn = life.with_slot(&spec.id, |slot| Ok(self.slots.lent().take(slot.number)))?;
+            drop(worn);
+        }
         execution::start(&self.launchers, &self.slots.maker().cgroups, &life, spec, how)
     }
 
@@ -370,6 +373,11 @@ impl Runtime {
         let made = closed.and(removed).map_err(Error::from).and(opened.map_err(Error::from));
         killed.and(reaped).and(made)
     }
+}
+
+/// Whether its root may serve another container: what io_uring was asked to do, say, may go on after the end of who asked.
+fn is_as_usual(spec: &ContainerSpec) -> bool {
+    spec.add_capabilities.is_empty() && spec.add_calls.is_empty()
 }
 
 fn ended_is_fine(error: Error) -> Result<(), Error> {

@@ -84,6 +84,8 @@ fn overlay_attached(image: BorrowedFd<'_>, writable: &OwnedFd) -> io::Result<Own
 
 fn overlay(mut settings: Vec<Setting<'_>>) -> io::Result<OwnedFd> {
     settings.push(Setting::Text("redirect_dir", "on"));
+    // Whatever this kernel was built to do by default: all that a container changes is below `upper`.
+    settings.extend(["index", "metacopy", "nfs_export"].map(|key| Setting::Text(key, "off")));
     mount::detached("overlay", &settings, MountAttrFlags::empty())
 }
 

@@ -2,8 +2,8 @@
 //! for a slot whose next container is most likely of the same image.
 //!
 //! To make one and to take it down is a quarter of what a short container costs. Most of those write nothing: a root that its container has left as it found
-//! it can be another one's of the same tenant. The kernel tells: whatever changes a directory or a file's attributes sets its time of change, which nobody
-//! can set back; [`Seal`] keeps it.
+//! it can be another one's of the same tenant. The kernel tells: whatever changes a directory sets its time of change, which nobody can set back; [`Seal`]
+//! keeps that of the two there are. The three files are looked at, and written anew.
 
 use std::ffi::CStr;
 use std::io;
@@ -62,6 +62,8 @@ pub struct Seal {
     /// When the directories of the writable layer were changed, and when they were read.
     changed: [Time; 2],
     read: [Time; 2],
+    /// Free blocks and inodes of the writable layer: what nobody sees any more may still be there.
+    room: (u64, u64),
 }
 
 /// Seconds and nanoseconds.
@@ -71,7 +73,12 @@ impl Seal {
     /// Of a root that no container has had.
     pub fn of(root: &Root) -> io::Result<Self> {
         let (changed, read) = Self::times(&root.scratch)?;
-        Ok(Self { changed, read })
+        Ok(Self { changed, read, room: Self::room(&root.scratch)? })
+    }
+
+    fn room(scratch: &OwnedFd) -> io::Result<(u64, u64)> {
+        let room = rustix::fs::fstatvfs(scratch)?;
+        Ok((room.f_bfree, room.f_ffree))
     }
 
     fn times(scratch: &OwnedFd) -> io::Result<([Time; 2], [Time; 2])> {
@@ -96,10 +103,14 @@ impl Seal {
             let expected = (libc::S_IFREG | ETC_FILE_MODE, first_id, first_id, 1);
             if (found.st_mode, found.st_uid, found.st_gid, found.st_nlink) != expected
                 || rustix::fs::flistxattr_query(&file)? > 0
+                || !rustix::fs::ioctl_getflags(&file)?.is_empty()
             {
                 return Ok(None);
             }
             rustix::fs::ftruncate(&file, 0)?;
+        }
+        if Self::room(scratch)? != self.room {
+            return Ok(None);
         }
         if read != self.read {
             resemble(scratch, image, &[ETC, TOP])?;

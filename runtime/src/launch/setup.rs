@@ -36,7 +36,7 @@ pub struct Descriptors {
     kept: [OwnedFd; 3],
     /// With [`Layers::Detached`].
     devices: Option<OwnedFd>,
-    /// Made ahead.
+    /// One that is there.
     root: Option<Root>,
     cgroups: Vec<OwnedFd>,
 }
@@ -108,7 +108,7 @@ struct UnderWay<'a> {
     home: &'a Home,
     request: &'a Request,
     fds: &'a Descriptors,
-    /// A root that was made ahead, until it is this container's.
+    /// A root that is there, until it is this container's.
     made: Option<Root>,
     scratch: Option<OwnedFd>,
     root: Option<OwnedFd>,

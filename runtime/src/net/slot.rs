@@ -115,6 +115,11 @@ impl Networks {
         super::sockets::clear(network, self.home())
     }
 
+    /// Whether nobody's sockets are left inside. Where that cannot be told, some may be.
+    pub fn is_without_sockets(&self, network: &Network) -> bool {
+        super::sockets::are_gone(network, self.home()).unwrap_or(false)
+    }
+
     /// A namespace with loopback, address and routes, reachable from the host.
     pub fn make(&self, address: Ipv4Addr) -> Result<Network, NetError> {
         let _one_at_a_time = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

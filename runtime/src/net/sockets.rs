@@ -35,10 +35,24 @@ pub fn clear(network: &Network, home: BorrowedFd<'_>) -> Result<(), NetError> {
     }
 }
 
-/// Sockets inside, as the kernel counts them. Costs no look at each.
+/// Whether there is no socket of any kind inside but our own. One that was sent through itself outlives everybody who knew of it, with all that was sent
+/// along: descriptors of files, and names that others see.
+pub fn are_gone(network: &Network, home: BorrowedFd<'_>) -> io::Result<bool> {
+    /// For socket diagnosis.
+    const OURS: u64 = 1;
+    let text = statistics(network, home)?;
+    let used = text.lines().find_map(|line| line.strip_prefix("sockets: used "));
+    let used: Option<u64> = used.and_then(|number| number.parse().ok());
+    Ok(used.ok_or(io::ErrorKind::InvalidData)? <= OURS)
+}
+
+/// TCP sockets inside, as the kernel counts them. Costs no look at each.
 fn left(network: &Network, home: BorrowedFd<'_>) -> io::Result<u64> {
-    let read = namespace::inside_from(home, network.namespace.as_fd(), || std::fs::read_to_string(SOCKSTAT))?;
-    count(&read?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    count(&statistics(network, home)?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn statistics(network: &Network, home: BorrowedFd<'_>) -> io::Result<String> {
+    namespace::inside_from(home, network.namespace.as_fd(), || std::fs::read_to_string(SOCKSTAT))?
 }
 
 /// `TCP: inuse 0 orphan 0 tw 3 alloc 1 mem 207`: those in use and those that wait out their time are of this network, the others of the machine.

@@ -213,7 +213,7 @@ fn writing(runtime: &Runtime, tree: &Path, count: usize, parallel: usize) -> Res
     let name = |what: &str| format!("tiny, each writes a file: {what}");
     Ok([
         Row::new(name("order to cleaned up, in a row, median"), quantile(&mut cleaned, 500), "ms"),
-        Row::new(name(&format!("containers, {parallel} at once")), per_second(&burst, count), "1/s"),
+        Row::new(name(&format!("containers, by {parallel}")), per_second(&burst, count), "1/s"),
     ])
 }
 
