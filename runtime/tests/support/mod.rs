@@ -44,7 +44,8 @@ pub fn place() -> Option<Place> {
     let mut config = RuntimeConfig::new(dir.join("state"), format!("{name}/node"), subnet, launcher);
     config.pool = PoolSizes { ready: 1, keep: 4 };
     config.launchers = 1;
-    config.uid_base = 0x2000_0000 + std::process::id() % 24 * (1 << 26) + number * IDS;
+    // Below 2^31: no group above may have sockets for ping.
+    config.uid_base = 0x2000_0000 + std::process::id() % 16 * (1 << 26) + number * IDS;
     let links = format!("bw0a{second:02x}{number:02x}");
     Some(Place { dir, name, links, config, mounts: mounts(), ids: IDS })
 }
