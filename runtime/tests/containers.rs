@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bellows_runtime::handle::{Adopted, Error, Exit};
 use bellows_runtime::{ContainerId, Runtime, User};
-use support::{Place, lines, place, wait_until};
+use support::{Place, launch_in_its_turn, lines, place, wait_until};
 
 fn run(place: &Place, runtime: &Runtime, name: &str, args: &[&str]) -> Exit {
     let spec = place.spec(name, args);
@@ -106,15 +106,7 @@ fn the_next_container_in_a_network_finds_no_old_connections() {
     let (mut first, mut seen_again) = (None, false);
     for number in 0..100 {
         let spec = place.spec(&format!("server-{number}"), &["/bin/payload", "listen", "8080"]);
-        // There are few addresses, and each rests for a while.
-        let launched = std::iter::repeat_with(|| runtime.launch(&spec)).find(|launched| {
-            let resting = matches!(launched, Err(Error::Slot(_)));
-            if resting {
-                std::thread::park_timeout(Duration::from_millis(50));
-            }
-            !resting
-        });
-        let address = launched.expect("it never ends by itself").expect("launched").address;
+        let address = launch_in_its_turn(&runtime, &spec).address;
         let again = *first.get_or_insert(address) == address && number > 0;
         wait_until("it listens", || runtime.listening(&spec.id, 8080).expect("asked"));
         let mut said = String::new();

@@ -5,11 +5,10 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use bellows_runtime::handle::Error;
 use bellows_runtime::{ContainerSpec, Runtime, names};
-use support::{Place, lines, place, wait_until};
+use support::{Place, launch_in_its_turn, lines, place, wait_until};
 
 /// What an app sees of its root, but for what is its own: its name and address.
 const LOOK: &str = "busybox find / -xdev ! -path '/proc*' ! -path '/sys*' ! -path '/dev/pts' ! -path '/dev/mqueue' -exec busybox stat -c '%n %f %u %g %s %Y %h' {} + \
@@ -45,22 +44,14 @@ struct Seen {
 /// A container that does this, and what was seen of it; `meanwhile` gets its root. It has ended, and what it leaves has been looked through.
 fn life(runtime: &Runtime, mut spec: ContainerSpec, script: &str, meanwhile: impl FnOnce(&Path)) -> Seen {
     spec.args = ["/bin/sh", "-c", &format!("{script}; echo over; exec busybox sleep 100000")].map(str::to_owned).into();
-    // What the one before has left in memory may have to go first.
-    let launched = std::iter::repeat_with(|| runtime.launch(&spec)).find(|launched| {
-        let none_is_free = matches!(launched, Err(Error::Slot(_)));
-        if none_is_free {
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-        !none_is_free
-    });
-    let running = launched.expect("it never ends by itself").expect("launched");
+    let running = launch_in_its_turn(runtime, &spec);
     let said = || lines(runtime, spec.id.as_str()).into_iter().map(|line| line.text).collect::<Vec<_>>();
     wait_until("it has done its work", || said().last().is_some_and(|line| line == "over"));
     let root = PathBuf::from(format!("/proc/{}/root", running.pid));
     let born = fs::metadata(root.join("etc/hosts")).and_then(|file| file.created()).expect("a date");
     let hosts = fs::read_to_string(root.join("etc/hosts")).expect("text");
     assert!(hosts.contains(&running.address.to_string()) && hosts.contains(&spec.hostname), "its own: {hosts}");
-    let (said, hosts) = (said(), hosts);
+    let said = said();
     meanwhile(&root);
     runtime.kill(&spec.id).expect("killed");
     runtime.reap(&spec.id).expect("reaped");

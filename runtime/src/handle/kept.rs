@@ -68,20 +68,10 @@ impl Made {
         if self.tenant.is_none() { Self { seal: None, ..self } } else { self }
     }
 
-    /// What is known of it while a container of `tenant` has it, if it may ever serve another.
-    pub fn worn_by(self, tenant: &str) -> Option<Worn> {
-        let Self { root, seal, scratch_bytes, .. } = self;
-        Some(Worn { root, seal: seal?, scratch_bytes, tenant: tenant.to_owned() })
+    /// While a container of `tenant` has it, if it may ever serve another.
+    pub fn worn_by(self, tenant: &str) -> Option<Self> {
+        self.seal.is_some().then(|| Self { tenant: Some(tenant.to_owned()), ..self })
     }
-}
-
-/// A root that a container has, or has had.
-#[derive(Debug)]
-pub struct Worn {
-    root: Root,
-    seal: Seal,
-    scratch_bytes: u64,
-    tenant: String,
 }
 
 /// Of one image.
@@ -157,10 +147,10 @@ impl Kept {
     }
 
     /// Takes the root of the last container back if that has left it as it was. All its processes are gone.
-    pub fn take_back(&mut self, worn: Worn, first_id: u32) {
-        let Worn { root, seal, scratch_bytes, tenant } = worn;
-        match seal.renew(&root.scratch, first_id, self.tree.as_fd()) {
-            Ok(Some(seal)) => self.root = Some(Made { root, seal: Some(seal), scratch_bytes, tenant: Some(tenant) }),
+    pub fn take_back(&mut self, worn: Made, first_id: u32) {
+        let Some(seal) = worn.seal else { return };
+        match seal.renew(&worn.root.scratch, first_id, self.tree.as_fd()) {
+            Ok(Some(seal)) => self.root = Some(Made { seal: Some(seal), ..worn }),
             Ok(None) => self.not_lent = NOT_LENT,
             Err(error) => tracing::debug!(%error, "a root is not used again"),
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::kept::Worn;
+use super::kept::Made;
 
 /// So many at a time: each is two descriptors ...
 const MOST: usize = 64;
@@ -13,7 +13,7 @@ const SHORT_LIFE: Duration = Duration::from_secs(4);
 
 /// In the order in which they were lent, by the numbers of their slots.
 #[derive(Debug, Default)]
-pub struct Lent(Mutex<VecDeque<(Instant, u32, Worn)>>);
+pub struct Lent(Mutex<VecDeque<(Instant, u32, Made)>>);
 
 impl Lent {
     /// Whether there is room for another one.
@@ -23,7 +23,7 @@ impl Lent {
     }
 
     /// The slot's container has it from now on.
-    pub fn add(&self, slot: u32, root: Worn) {
+    pub fn add(&self, slot: u32, root: Made) {
         let mut all = self.lock();
         all.push_back((Instant::now(), slot, root));
         let longest = if all.len() > MOST { all.pop_front() } else { None };
@@ -33,13 +33,13 @@ impl Lent {
     }
 
     /// What the container had that has had this slot.
-    pub fn take(&self, slot: u32) -> Option<Worn> {
+    pub fn take(&self, slot: u32) -> Option<Made> {
         let mut all = self.lock();
         let at = all.iter().position(|(_, number, _)| *number == slot)?;
         all.remove(at).map(|(.., root)| root)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, u32, Worn)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, u32, Made)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

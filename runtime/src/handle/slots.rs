@@ -348,9 +348,9 @@ impl Shared {
     }
 
     fn give_back(&self, mut slot: Slot, tenant: String) {
-        let may_keep = |shared: &Self| shared.lock().ready.len() < shared.sizes.keep && !shared.is_short();
+        let has_room = self.lock().ready.len() < self.sizes.keep && !self.is_short();
         if let (Some(worn), Some(kept)) = (self.lent.take(slot.number), &mut slot.kept)
-            && may_keep(self)
+            && has_room
             && self.maker.networks.is_without_sockets(&slot.network)
         {
             kept.take_back(worn, slot.first_id);
@@ -359,8 +359,7 @@ impl Shared {
         slot.cpu_before_us = slot.group.cpu_us().unwrap_or(slot.cpu_before_us);
         let untouched = slot.network.is_untouched();
         let clean = untouched && !slot.group.is_stale();
-        let has_room = clean && may_keep(self);
-        slot.prepare(has_room, &tenant, self.maker.tells_changes);
+        slot.prepare(clean && has_room, &tenant, self.maker.tells_changes);
         if !untouched {
             slot.tenant = Some(tenant);
         }

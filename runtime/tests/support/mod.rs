@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use bellows_runtime::handle::{LauncherCommand, PoolSizes};
+use bellows_runtime::handle::{Error, LauncherCommand, PoolSizes, Running};
 use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
 
 /// Host ids of one test: 32 ranges for the 30 addresses of its subnet.
@@ -204,6 +204,22 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < until, "waited in vain until {what}");
         std::thread::yield_now();
     }
+}
+
+/// Launches when there is a slot: there may be few, and each may rest for a while.
+pub fn launch_in_its_turn(runtime: &Runtime, spec: &ContainerSpec) -> Running {
+    let mut launched = None;
+    wait_until("a slot is free", || match runtime.launch(spec) {
+        Err(Error::Slot(_)) => {
+            std::thread::park_timeout(Duration::from_millis(5));
+            false
+        }
+        other => {
+            launched = Some(other.expect("launched"));
+            true
+        }
+    });
+    launched.expect("waited for")
 }
 
 /// One line of a container's output.

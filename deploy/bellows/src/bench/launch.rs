@@ -181,7 +181,7 @@ fn measure(runtime: &Runtime, payload: &Payload, arguments: &Arguments, floor: f
     let cpu_ms = (cpu_us(runtime)? - before_us) as f64 / 1e3 / count as f64;
     let burst = lives("burst", count, parallel)?;
     let mut launched: Vec<_> = row.lives.iter().map(|life| milliseconds(life.launched_ns)).collect();
-    let mut cleaned: Vec<_> = row.lives.iter().map(|life| milliseconds(life.cleaned_ns)).collect();
+    let mut cleaned = cleaned_ms(&row);
     let (median, p99) = (quantile(&mut cleaned, 500), quantile(&mut cleaned, 990));
     let mut rows = vec![
         Row::new("plain process, median", payload.plain, "ms"),
@@ -189,7 +189,7 @@ fn measure(runtime: &Runtime, payload: &Payload, arguments: &Arguments, floor: f
         Row::new("order to cleaned up, in a row, median", median, "ms").at_most(payload.bars.cleaned_ms),
         Row::new("order to cleaned up, in a row, median beside the floor", median, "ms").beside("kernel floor", floor),
         Row::new("order to cleaned up, in a row, p99", p99, "ms").at_most_times("median", median, P99_OF_MEDIAN),
-        Row::new(format!("containers, {parallel} at once"), per_second(&burst, count), "1/s")
+        Row::new(format!("containers, {parallel} at once"), per_second(&burst), "1/s")
             .at_least(payload.bars.per_second),
     ];
     rows.extend(beside_crun(payload, arguments, median)?);
@@ -209,16 +209,20 @@ fn writing(runtime: &Runtime, tree: &Path, count: usize, parallel: usize) -> Res
     lives(runtime, tree, &words, "write-warm", WARM_UP, parallel)?;
     let row = lives(runtime, tree, &words, "write-row", count, 1)?;
     let burst = lives(runtime, tree, &words, "write-burst", count, parallel)?;
-    let mut cleaned: Vec<_> = row.lives.iter().map(|life| milliseconds(life.cleaned_ns)).collect();
+    let mut cleaned = cleaned_ms(&row);
     let name = |what: &str| format!("tiny, each writes a file: {what}");
     Ok([
         Row::new(name("order to cleaned up, in a row, median"), quantile(&mut cleaned, 500), "ms"),
-        Row::new(name(&format!("containers, by {parallel}")), per_second(&burst, count), "1/s"),
+        Row::new(name(&format!("containers, by {parallel}")), per_second(&burst), "1/s"),
     ])
 }
 
-fn per_second(run: &Run, count: usize) -> f64 {
-    count as f64 / (run.wall_ns as f64 / 1e9)
+fn cleaned_ms(run: &Run) -> Vec<f64> {
+    run.lives.iter().map(|life| milliseconds(life.cleaned_ns)).collect()
+}
+
+fn per_second(run: &Run) -> f64 {
+    run.lives.len() as f64 / (run.wall_ns as f64 / 1e9)
 }
 
 /// The same payload by another runtime, in the same run; a row that says why where that cannot be.
@@ -289,7 +293,7 @@ fn moments(run: &Run) -> Vec<Row> {
         })
         .collect();
     rows.sort_by(|a, b| a.value.total_cmp(&b.value));
-    let cleaned = run.lives.iter().map(|life| milliseconds(life.cleaned_ns)).sum::<f64>() / count;
+    let cleaned = cleaned_ms(run).iter().sum::<f64>() / count;
     let sum = Row::new("order to cleaned up, in a row, mean", cleaned, "ms");
     rows.push(Row { reference: beside("all steps above", total), ..sum });
     rows
