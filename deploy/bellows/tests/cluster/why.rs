@@ -179,6 +179,7 @@ fn a_node_leaves_for_good_and_returns_as_another() {
     let token = field(&cli.json(&["token"]), "token");
     parts.agents[0] = parts.agents[0].like("node-1", &log, &[("--token", &token)]);
     assert_eq!(parts.agents[0].await_line()["id"], "n3");
+    parts.until_ready(2);
     cli.json(&["scale", "web", "8", "--wait"]);
     assert_eq!(distinct(&cli.replicas("web"), "node").len(), 2);
     cli.json(&["rm", "web", "--wait"]);

@@ -17,6 +17,7 @@ use super::census::{Census, tag};
 use super::cli::{BELLOWS, Cli, field, text};
 use super::copies::{Copies, kill_nine};
 use super::dev::{first_line, next_range};
+use super::events::Events;
 
 /// Host ids of one agent: as many as its 4,096 addresses need, 65,536 each.
 const UID_STEP: u32 = 1 << 28;
@@ -148,7 +149,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Starts all; returns when every agent serves.
+    /// Starts all; returns when every node is ready for copies.
     pub fn start(agents: u8) -> Self {
         let state = tempfile::tempdir().expect("a temporary folder");
         let (mut controller, ready) = Part::start("controller", controller(state.path()), state.path().join("log"));
@@ -167,8 +168,18 @@ impl Parts {
             arguments.extend(words(&["--links", &SocketAddr::new(door.ip(), free_port()).to_string()]));
             Part::start(&name, arguments, state.path().join(format!("log-{number}"))).0
         };
-        let agents = (1..=agents).map(start).collect();
-        Self { controller, agents, doors, cli, range, state }
+        let running = (1..=agents).map(start).collect();
+        let parts = Self { controller, agents: running, doors, cli, range, state };
+        parts.until_ready(agents.into());
+        parts
+    }
+
+    /// An agent serves by itself, whoever has heard of it. Waits until the controller counts on so many, and on all that it knows of.
+    pub fn until_ready(&self, nodes: usize) {
+        Events::follow(&self.cli).until(&format!("{nodes} nodes are ready"), Duration::from_secs(60), |_| {
+            let rows = self.cli.rows(&["nodes"]);
+            (rows.len() == nodes && rows.iter().all(|node| node["ready"] == true)).then_some(())
+        });
     }
 
     /// What the kernel shows of its containers.
