@@ -35,6 +35,8 @@ fn ready() -> Option<(Place, PathBuf, MutexGuard<'static, ()>)> {
 struct Seen {
     /// When the file system that holds its writable layer was made.
     born: SystemTime,
+    /// Its network.
+    network: PathBuf,
     /// What it printed before it went to sleep.
     said: Vec<String>,
     /// Its own files.
@@ -49,6 +51,7 @@ fn life(runtime: &Runtime, mut spec: ContainerSpec, script: &str, meanwhile: imp
     wait_until("it has done its work", || said().last().is_some_and(|line| line == "over"));
     let root = PathBuf::from(format!("/proc/{}/root", running.pid));
     let born = fs::metadata(root.join("etc/hosts")).and_then(|file| file.created()).expect("a date");
+    let network = fs::read_link(format!("/proc/{}/ns/net", running.pid)).expect("it runs");
     let hosts = fs::read_to_string(root.join("etc/hosts")).expect("text");
     assert!(hosts.contains(&running.address.to_string()) && hosts.contains(&spec.hostname), "its own: {hosts}");
     let said = said();
@@ -57,7 +60,7 @@ fn life(runtime: &Runtime, mut spec: ContainerSpec, script: &str, meanwhile: imp
     runtime.reap(&spec.id).expect("reaped");
     runtime.forget(&spec.id).expect("forgotten");
     runtime.settle();
-    Seen { born, said, hosts }
+    Seen { born, network, said, hosts }
 }
 
 fn nothing(_: &Path) {}
@@ -190,6 +193,7 @@ fn a_root_with_any_change_serves_nobody_else() {
         let after = life(&runtime, spec("after"), LOOK, nothing);
         assert_ne!(after.born, changing.born, "{what}");
         assert_eq!(after.said, before.said, "{what}");
+        assert!(socket_left.is_none() || after.network != changing.network, "its name in that network may be seen");
         fs::remove_dir_all(&image).expect("removed");
     }
     runtime.shutdown().expect("shut down");

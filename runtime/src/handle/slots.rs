@@ -1,9 +1,10 @@
 //! Slots: what a container needs of the host and what can be made ahead: cgroups, an address with its network, a range of ids.
 //!
 //! ```text
-//!   made ──> ready ──take──> in use ──give back──> ready      untouched network, little memory left behind
+//!   made ──> ready ──take──> in use ──give back──> ready      untouched network without a socket, little memory left behind
 //!             ^  ^                        └─────> resting ──> ready   touched: the address rests, then serves the same tenant only
-//!             └──┴── refilled in a lull                    └> dropped   too many, or another tenant needs the room
+//!             └──┴── refilled in a lull              │     └> dropped   too many, or another tenant needs the room
+//!                                                    └──> made anew   where a socket is left
 //! ```
 //!
 //! More are made in a lull only: while launches come one after the other they have the CPUs, and whoever finds nothing ready makes its own.
@@ -349,16 +350,17 @@ impl Shared {
 
     fn give_back(&self, mut slot: Slot, tenant: String) {
         let has_room = self.lock().ready.len() < self.sizes.keep && !self.is_short();
+        let alone = self.maker.networks.is_without_sockets(&slot.network);
         if let (Some(worn), Some(kept)) = (self.lent.take(slot.number), &mut slot.kept)
             && has_room
-            && self.maker.networks.is_without_sockets(&slot.network)
+            && alone
         {
             kept.take_back(worn, slot.first_id);
         }
         slot.group.forget_peak();
         slot.cpu_before_us = slot.group.cpu_us().unwrap_or(slot.cpu_before_us);
         let untouched = slot.network.is_untouched();
-        let clean = untouched && !slot.group.is_stale();
+        let clean = untouched && alone && !slot.group.is_stale();
         slot.prepare(clean && has_room, &tenant, self.maker.tells_changes);
         if !untouched {
             slot.tenant = Some(tenant);
@@ -486,16 +488,21 @@ impl Shared {
         slot.group.remove()
     }
 
-    /// A slot after its rest: fresh cgroups where memory was left behind, counters anew.
+    /// A slot after its rest: fresh cgroups where memory was left behind, counters anew; all of it where somebody's socket is left, whose name others would see.
     fn renew(&self, mut slot: Slot) {
         let number = slot.number;
         let renewed = (move || {
+            self.maker.networks.clear(&slot.network)?;
+            if !self.maker.networks.is_without_sockets(&slot.network) {
+                slot.group.remove()?;
+                return self.maker.make(number);
+            }
             if slot.group.is_stale() {
                 slot.group.remove()?;
                 slot.group = self.maker.cgroups.group(&group_name(number))?;
                 slot.cpu_before_us = 0;
             }
-            self.maker.networks.renew(&mut slot.network)?;
+            slot.network.begin_anew()?;
             Ok::<_, SlotError>(slot)
         })();
         let mut state = self.lock();

@@ -104,12 +104,6 @@ impl Networks {
         self.firewall.set_egress(network.address, allowed)
     }
 
-    /// For the next container: no socket of the last one is left.
-    pub fn renew(&self, network: &mut Network) -> Result<(), NetError> {
-        self.clear(network)?;
-        network.begin_anew()
-    }
-
     /// Ends every connection inside, where nobody lives any more.
     pub fn clear(&self, network: &Network) -> Result<(), NetError> {
         super::sockets::clear(network, self.home())
@@ -210,7 +204,7 @@ impl Network {
     }
 
     /// From now on [`Self::is_untouched`] compares with this moment.
-    fn begin_anew(&mut self) -> Result<(), NetError> {
+    pub fn begin_anew(&mut self) -> Result<(), NetError> {
         self.fresh = Some(self.counters()?);
         Ok(())
     }
