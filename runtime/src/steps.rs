@@ -27,7 +27,8 @@ pub enum HostStep {
         /// What it says.
         content: Vec<u8>,
     },
-    /// The overlay of image, device layer and writable layer. After the files: an overlay's upper layer must not change underneath it.
+    /// The overlay of image, device layer and writable layer. After the files: names must not come into an overlay's upper layer
+    /// underneath it. In a root that was made ahead they are there, empty, and their content, which nobody has read yet, is written underneath.
     Root,
     /// The container's output pipes. Before clone, as the child inherits them.
     Pipes,

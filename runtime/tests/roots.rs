@@ -3,11 +3,15 @@
 mod support;
 
 use std::fs;
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bellows_runtime::{ContainerSpec, Runtime, names};
+use rustix::thread::LinkNameSpaceType;
 use support::{Place, launch_in_its_turn, lines, place, wait_until};
 
 /// What an app sees of its root, but for what is its own: its name and address.
@@ -160,6 +164,16 @@ const CHANGES: [&str; 18] = [
     "busybox chmod 777 /dev/bellows/busy",
 ];
 
+/// In that network, with a name that everybody there sees.
+fn named_socket(network: PathBuf) -> UnixDatagram {
+    let bound = std::thread::spawn(move || {
+        let network = fs::File::open(network).expect("the container's network");
+        rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).expect("entered");
+        UnixDatagram::bind_addr(&SocketAddr::from_abstract_name("left behind").expect("a name")).expect("bound")
+    });
+    bound.join().expect("a socket")
+}
+
 #[test]
 fn a_root_with_any_change_serves_nobody_else() {
     let Some((place, image, _alone)) = ready() else { return };
@@ -182,7 +196,7 @@ fn a_root_with_any_change_serves_nobody_else() {
         let before = at_home(&runtime, spec);
         // As is one that was sent through itself.
         let mut socket_left = None;
-        let left = |_: &Path| socket_left = Some(runtime.socket(&spec("changing").id).expect("a socket inside"));
+        let left = |root: &Path| socket_left = Some(named_socket(root.with_file_name("ns/net")));
         let (what, changing) = match CHANGES.get(number) {
             Some(script) => (*script, life(&runtime, spec("changing"), script, nothing)),
             None if number == CHANGES.len() => ("attribute", life(&runtime, spec("changing"), ":", attribute)),

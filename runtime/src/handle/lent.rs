@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::kept::Made;
 
-/// So many at a time: each is two descriptors ...
+/// So many at a time: each is two descriptors.
 const MOST: usize = 64;
-/// ... of which one that was lent so long ago, and may be for ever, is done out by a new one.
+/// What was lent so long ago may be for ever.
 const SHORT_LIFE: Duration = Duration::from_secs(4);
 
 /// In the order in which they were lent, by the numbers of their slots.
@@ -18,18 +18,19 @@ pub struct Lent(Mutex<VecDeque<(Instant, u32, Made)>>);
 impl Lent {
     /// Whether there is room for another one.
     pub fn has_room(&self) -> bool {
-        let all = self.lock();
-        all.len() < MOST || all.front().is_some_and(|(since, ..)| since.elapsed() > SHORT_LIFE)
+        self.lock().len() < MOST
     }
 
     /// The slot's container has it from now on.
     pub fn add(&self, slot: u32, root: Made) {
+        self.lock().push_back((Instant::now(), slot, root));
+    }
+
+    /// One that makes room for those of containers that live less long. To let go of it takes a while.
+    pub fn long_lent(&self) -> Option<Made> {
         let mut all = self.lock();
-        all.push_back((Instant::now(), slot, root));
-        let longest = if all.len() > MOST { all.pop_front() } else { None };
-        drop(all);
-        // To let go of a tree takes a while.
-        drop(longest);
+        let is_old = all.len() >= MOST && all.front().is_some_and(|(since, ..)| since.elapsed() > SHORT_LIFE);
+        is_old.then(|| all.pop_front()).flatten().map(|(.., root)| root)
     }
 
     /// What the container had that has had this slot.

@@ -349,8 +349,9 @@ impl Shared {
     }
 
     fn give_back(&self, mut slot: Slot, tenant: String) {
+        drop(self.lent.long_lent());
         let has_room = self.lock().ready.len() < self.sizes.keep && !self.is_short();
-        let alone = self.maker.networks.is_without_sockets(&slot.network);
+        let alone = self.maker.networks.is_left_alone(&slot.network);
         if let (Some(worn), Some(kept)) = (self.lent.take(slot.number), &mut slot.kept)
             && has_room
             && alone
@@ -493,7 +494,7 @@ impl Shared {
         let number = slot.number;
         let renewed = (move || {
             self.maker.networks.clear(&slot.network)?;
-            if !self.maker.networks.is_without_sockets(&slot.network) {
+            if !self.maker.networks.is_left_alone(&slot.network) {
                 slot.group.remove()?;
                 return self.maker.make(number);
             }

@@ -109,8 +109,8 @@ impl Networks {
         super::sockets::clear(network, self.home())
     }
 
-    /// Whether nobody's sockets are left inside. Where that cannot be told, some may be.
-    pub fn is_without_sockets(&self, network: &Network) -> bool {
+    /// Whether nothing is left of whoever lived inside. Where that cannot be told, something may be.
+    pub fn is_left_alone(&self, network: &Network) -> bool {
         super::sockets::are_gone(network, self.home()).unwrap_or(false)
     }
 

@@ -1,7 +1,8 @@
 //! What a container's connections leave behind: sockets that wait out their time keep a port taken from whoever binds it next without asking
 //! to share it. The next container in a network finds none.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
@@ -17,6 +18,7 @@ const HEADER: usize = 16;
 /// `struct inet_diag_sockid` in an answer, behind family, state, timer and retransmissions.
 const ID: std::ops::Range<usize> = HEADER + 4..HEADER + 4 + 48;
 const SOCKSTAT: &str = "/proc/thread-self/net/sockstat";
+const SOCKETS: &str = "/proc/thread-self/net/unix";
 
 /// Ends every TCP socket inside. Nobody lives there; `home` is the host's network.
 pub fn clear(network: &Network, home: BorrowedFd<'_>) -> Result<(), NetError> {
@@ -35,15 +37,19 @@ pub fn clear(network: &Network, home: BorrowedFd<'_>) -> Result<(), NetError> {
     }
 }
 
-/// Whether there is no socket of any kind inside but our own. One that was sent through itself outlives everybody who knew of it, with all that was sent
-/// along: descriptors of files, and names that others see.
+/// Whether nothing outlives those who have lived inside. A socket of the machine's own family that was sent through itself does, until the kernel finds it,
+/// with all that was sent along: descriptors of files and other sockets, and names that others see. All of that family are listed.
 pub fn are_gone(network: &Network, home: BorrowedFd<'_>) -> io::Result<bool> {
-    /// For socket diagnosis.
-    const OURS: u64 = 1;
-    let text = statistics(network, home)?;
-    let used = text.lines().find_map(|line| line.strip_prefix("sockets: used "));
-    let used: Option<u64> = used.and_then(|number| number.parse().ok());
-    Ok(used.ok_or(io::ErrorKind::InvalidData)? <= OURS)
+    let list = namespace::inside_from(home, network.namespace.as_fd(), || {
+        let mut beginning = [0; 256];
+        let length = File::open(SOCKETS)?.read(&mut beginning)?;
+        Ok::<_, io::Error>(beginning[..length].to_vec())
+    })??;
+    // One line says what the columns are.
+    match list.iter().position(|byte| *byte == b'\n') {
+        Some(end) => Ok(end + 1 == list.len()),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// TCP sockets inside, as the kernel counts them. Costs no look at each.
