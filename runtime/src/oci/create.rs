@@ -19,11 +19,11 @@ use super::aside::{self, Aside};
 use super::cgroup::Groups;
 use super::describe;
 use super::network::Network;
-use super::plan::{self, BundlePlan};
+use super::plan::{self, BundlePlan, stage};
 use super::{OciError, trees};
 use crate::kernel::namespace;
 use crate::kernel::sys::{CloneArgs, clone3_on_stack};
-use crate::launch::bundle::Bundled;
+use crate::launch::bundle::{Bundled, pass};
 use crate::launch::child::{self, Shared};
 use crate::launch::wire::Failure;
 
@@ -38,7 +38,7 @@ pub struct Given<'a> {
     pub later: Option<(PathBuf, PathBuf)>,
     /// The network that is being made apart, and where it comes out.
     pub network: Option<(Network, OwnedFd)>,
-    /// What must have ended before the clone.
+    /// What must have ended before a program of the container runs.
     pub before: Option<Aside>,
     /// Where the container's root file system is, for what is taken out of it.
     pub rootfs: &'a Path,
@@ -61,6 +61,8 @@ pub struct Live {
     plan: &'static BundlePlan,
     states: Option<[File; 2]>,
     network: Option<Network>,
+    before: Option<Aside>,
+    later: Option<OwnedFd>,
     mounts: Option<OwnedFd>,
     /// Of the first process.
     pub pid: u32,
@@ -74,6 +76,7 @@ struct Opened {
     trees: Vec<OwnedFd>,
     namespaces: Vec<OwnedFd>,
     network: Option<OwnedFd>,
+    later: [Option<OwnedFd>; 2],
     console: Option<OwnedFd>,
     start: Option<OwnedFd>,
     outcome: Option<OwnedFd>,
@@ -81,7 +84,7 @@ struct Opened {
     own: OwnedFd,
 }
 
-/// Opens everything and clones. The child waits at [`plan::stage::BORN`].
+/// Opens everything and clones. The child goes on as far as it can: to [`plan::stage::BORN`] or [`plan::stage::GROUPED`].
 pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     let (network, network_end) = given.network.take().unzip();
     let before = given.before.take();
@@ -95,11 +98,11 @@ pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     if let Some(path) = &plan.pid_namespace {
         enter_pid(path)?;
     }
-    drop(before);
     // SAFETY: a plain call; whoever dumped this process would find the host in it.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     let (pid, pidfd) = clone(plan, shared, child_stack)?;
-    Ok(Live { shared, bundled, plan, states: opened.states, network, mounts: None, pid, pidfd })
+    let [later, _childs] = opened.later;
+    Ok(Live { shared, bundled, plan, states: opened.states, network, before, later, mounts: None, pid, pidfd })
 }
 
 fn open(plan: &BundlePlan, given: Given<'_>) -> Result<Opened, OciError> {
@@ -116,12 +119,18 @@ fn open(plan: &BundlePlan, given: Given<'_>) -> Result<Opened, OciError> {
         trees: plan.trees.iter().map(|tree| trees::open(tree, given.rootfs)).collect::<Result<_, _>>()?,
         namespaces: plan.namespaces.iter().map(|(path, _)| by_path(path)).collect::<Result<_, _>>()?,
         network: None,
+        later: if plan.sent.is_empty() { [None, None] } else { pair()?.map(Some) },
         console: given.console.map(console).transpose()?,
         start,
         outcome,
         states: if plan.has_child_hooks { Some([memory()?, memory()?]) } else { None },
         own,
     })
+}
+
+fn pair() -> Result<[OwnedFd; 2], OciError> {
+    let made = std::os::unix::net::UnixStream::pair();
+    made.map(|(ours, theirs)| [ours.into(), theirs.into()]).map_err(OciError::kernel("make a pair of sockets"))
 }
 
 /// Open for both ways: see [`super::BundleStep::AwaitStart`].
@@ -162,6 +171,7 @@ fn bundled(plan: &BundlePlan, opened: &Opened) -> Bundled {
         namespaces: plan.first_process.into_iter().chain(opened.namespaces.iter().map(AsRawFd::as_raw_fd)).collect(),
         network: fd(&opened.network),
         trees: opened.trees.iter().map(AsRawFd::as_raw_fd).collect(),
+        later: fd(&opened.later[1]),
         start,
         console: fd(&opened.console),
         states,
@@ -219,8 +229,8 @@ fn clone(
 }
 
 impl Live {
-    /// Maps ids, puts it into its groups, sets what only others can set of a process. Then the child may go on.
-    pub fn settle(&mut self, groups: Option<&Groups>) -> Result<(), OciError> {
+    /// Maps ids, and sets what only others can set of a process.
+    pub fn settle(&self) -> Result<(), OciError> {
         let pid = self.pid;
         let write = |file: &str, text: &str| {
             let path = PathBuf::from(format!("/proc/{pid}/{file}"));
@@ -233,7 +243,24 @@ impl Live {
         if let Some(score) = self.plan.oom_score {
             write("oom_score_adj", &score.to_string())?;
         }
-        groups.map_or(Ok(()), |groups| groups.join(pid))
+        self.go(stage::BORN);
+        Ok(())
+    }
+
+    /// Puts it into its cgroups and gives it what it shows of them.
+    pub fn join(&mut self, groups: &Groups) -> Result<(), OciError> {
+        let trees: Vec<OwnedFd> = self.plan.sent.iter().map(trees::open_part).collect::<Result<_, _>>()?;
+        groups.join(self.pid)?;
+        if let Some(socket) = self.later.take() {
+            let send = |tree: &OwnedFd| pass::send(socket.as_raw_fd(), tree.as_raw_fd(), c"tree");
+            // Whoever is gone tells why.
+            if trees.iter().any(|tree| send(tree) < 0) {
+                return self.meet(stage::READY);
+            }
+        }
+        drop(self.before.take());
+        self.go(stage::GROUPED);
+        Ok(())
     }
 
     /// Gives the container's hooks its state: as it is while it is created, and afterwards.

@@ -45,7 +45,9 @@ pub fn bundle(step: &BundleStep) -> String {
         BundleStep::EnterNetwork => "enter the container's network namespace".to_owned(),
         BundleStep::AttachRoot(path) => format!("attach the root file system {}", path.to_string_lossy()),
         BundleStep::Mount { kind, target, .. } => format!("mount {} on {}", kind.to_string_lossy(), place(target)),
-        BundleStep::Attach { target, .. } => format!("bind a mount on {}", place(target)),
+        BundleStep::Attach { target, .. } | BundleStep::AttachSent(target) => {
+            format!("bind a mount on {}", place(target))
+        }
         BundleStep::Node { target, .. } => format!("make the device {}", place(target)),
         BundleStep::Link { target, .. } => format!("make the link {}", place(target)),
         BundleStep::Sysctl { file, value } => {

@@ -55,6 +55,8 @@ pub struct Files {
     pub steps: Vec<BundleStep>,
     /// By place.
     pub trees: Vec<Tree>,
+    /// The container's own cgroups, in the order of their steps: they are made while the container mounts already.
+    pub sent: Vec<Part>,
 }
 
 const SAFE: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
@@ -134,6 +136,11 @@ impl Files {
         self.trees.push(tree);
     }
 
+    fn attach_sent(&mut self, part: Part, at: &Path) {
+        self.steps.push(BundleStep::AttachSent(target(at)));
+        self.sent.push(part);
+    }
+
     fn file_system(&mut self, mount: &Mount, kind: &str, options: &Options) {
         let source = mount.source().as_ref().map_or(kind.as_bytes(), |path| path.as_os_str().as_encoded_bytes());
         self.steps.push(BundleStep::Mount {
@@ -162,13 +169,13 @@ impl Files {
         let of = |source: &Path| Part { source: source.to_owned(), recursive: false, ..part(options, None) };
         if host.one_tree {
             if let Some((_, dir)) = host.cgroups.first() {
-                self.attach(Tree::Part(of(dir)), mount.destination());
+                self.attach_sent(of(dir), mount.destination());
             }
             return Ok(());
         }
         self.tmpfs(mount.destination(), SAFE, "mode=755,size=64k");
         for (name, dir) in &host.cgroups {
-            self.attach(Tree::Part(of(dir)), &mount.destination().join(name));
+            self.attach_sent(of(dir), &mount.destination().join(name));
             for short in name.split(',').filter(|short| *short != name) {
                 let at = target(&mount.destination().join(short));
                 self.steps.push(BundleStep::Link { to: c_string(name.as_bytes()), target: at });

@@ -14,12 +14,14 @@ use crate::steps::{ChildStep, Plan, ProgramStep};
 
 /// The stages at which child and launching process meet.
 pub mod stage {
-    /// The child exists and waits for ids and cgroups.
+    /// The child exists and waits for its ids.
     pub const BORN: u32 = 1;
+    /// All is mounted that can be without cgroups; the child waits to be in them.
+    pub const GROUPED: u32 = 2;
     /// All is mounted; the host's hooks run.
-    pub const MOUNTED: u32 = 2;
+    pub const MOUNTED: u32 = 3;
     /// All is done but waiting for `start` and executing.
-    pub const READY: u32 = 3;
+    pub const READY: u32 = 4;
 }
 
 /// What the command line adds to the configuration.
@@ -40,6 +42,8 @@ pub struct BundlePlan {
     pub root: Option<Part>,
     /// Trees to be opened.
     pub trees: Vec<Tree>,
+    /// Those to be opened when the cgroups are there.
+    pub sent: Vec<Part>,
     /// Namespaces by path, in the order of entering: path and CLONE_NEW*.
     pub namespaces: Vec<(PathBuf, i32)>,
     /// The descriptor of a process whose namespaces are entered at once, before any by path.
@@ -86,6 +90,7 @@ pub fn plan(bundle: &Bundle, asked: &Asked, host: &Host) -> Result<BundlePlan, O
         steps: Plan { host: Vec::new(), child, program: process::steps(process, around)? },
         root: Some(root_part(path)),
         trees: files.trees,
+        sent: files.sent,
         namespaces,
         first_process: None,
         pid_namespace: config::namespace_path(linux, LinuxNamespaceType::Pid).flatten().map(PathBuf::from),
@@ -160,7 +165,7 @@ struct Child<'a> {
     paused: bool,
 }
 
-/// The first process. It waits for ids and cgroups at once: what it mounts belongs to the container's root, and is counted.
+/// The first process. It waits for new ids at once, as what it mounts belongs to the container's root; for its cgroups when it cannot go on without.
 fn child(spec: &Spec, linux: &Linux, with: Child<'_>) -> Result<Vec<ChildStep>, OciError> {
     let bundle = ChildStep::Bundle;
     let mut steps = vec![ChildStep::DieWithLauncher];
@@ -172,9 +177,8 @@ fn child(spec: &Spec, linux: &Linux, with: Child<'_>) -> Result<Vec<ChildStep>, 
     if enters_user(linux) {
         steps.push(bundle(BundleStep::Unshare(new)));
     }
-    steps.push(bundle(BundleStep::Wait(stage::BORN)));
-    if config::namespace_path(linux, LinuxNamespaceType::Cgroup) == Some(None) {
-        steps.push(ChildStep::CgroupNamespace);
+    if user == Some(None) {
+        steps.push(bundle(BundleStep::Wait(stage::BORN)));
     }
     steps.push(bundle(BundleStep::Propagation(outer_propagation(linux)?)));
     steps.push(bundle(BundleStep::AttachRoot(c_string(with.root.as_os_str().as_encoded_bytes()))));
@@ -187,7 +191,14 @@ fn child(spec: &Spec, linux: &Linux, with: Child<'_>) -> Result<Vec<ChildStep>, 
         let place = files.iter().position(shows_network).unwrap_or(files.len());
         files.insert(place, BundleStep::EnterNetwork);
     }
+    let grouped = files.iter().position(shows_cgroups).unwrap_or(files.len());
+    let after = files.split_off(grouped);
     steps.extend(files.into_iter().map(bundle));
+    steps.push(bundle(BundleStep::Wait(stage::GROUPED)));
+    if config::namespace_path(linux, LinuxNamespaceType::Cgroup) == Some(None) {
+        steps.push(ChildStep::CgroupNamespace);
+    }
+    steps.extend(after.into_iter().map(bundle));
     steps.extend(sysctls(linux).map(bundle));
     if with.paused {
         steps.push(bundle(BundleStep::Wait(stage::MOUNTED)));
@@ -204,6 +215,15 @@ fn child(spec: &Spec, linux: &Linux, with: Child<'_>) -> Result<Vec<ChildStep>, 
 fn shows_network(step: &BundleStep) -> bool {
     const BLIND: [&CStr; 6] = [c"proc", c"tmpfs", c"devpts", c"mqueue", c"cgroup", c"cgroup2"];
     matches!(step, BundleStep::Mount { kind, .. } if !BLIND.contains(&kind.as_c_str()))
+}
+
+/// Whether a step must not come before the container is in its cgroups.
+fn shows_cgroups(step: &BundleStep) -> bool {
+    match step {
+        BundleStep::AttachSent(_) => true,
+        BundleStep::Mount { kind, .. } => matches!(kind.to_bytes(), b"cgroup" | b"cgroup2"),
+        _ => false,
+    }
 }
 
 /// With the host's tree gone.

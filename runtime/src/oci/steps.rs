@@ -72,6 +72,8 @@ pub enum BundleStep {
         /// Where.
         target: Target,
     },
+    /// A tree that the launching process opens when it is there, and sends.
+    AttachSent(Target),
     /// A device node (or fifo).
     Node {
         /// Where.

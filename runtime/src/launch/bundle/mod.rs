@@ -27,6 +27,8 @@ pub struct Bundled {
     pub network: i32,
     /// Trees to attach.
     pub trees: Vec<i32>,
+    /// The socket that those come from that are opened later; -1 without.
+    pub later: i32,
     /// The fifo that `start` writes to; -1 where nobody waits for it.
     pub start: i32,
     /// The socket that takes the terminal; -1 without.
@@ -65,6 +67,10 @@ pub fn perform(shared: &Shared<'_>, step: &BundleStep) -> isize {
         BundleStep::Attach { tree, target } => match bundled.trees.get(*tree) {
             Some(tree) => mounts::attach(*tree, target),
             None => -(libc::EBADF as isize),
+        },
+        BundleStep::AttachSent(target) => match pass::receive(bundled.later) {
+            tree @ 0.. => mounts::attach(tree as i32, target),
+            error => error,
         },
         BundleStep::Node { target, mode, device, uid, gid } => mounts::node(target, *mode, *device, [*uid, *gid]),
         BundleStep::Link { to, target } => mounts::link(to, target),

@@ -170,21 +170,23 @@ fn set_up(
     let plan = plan::plan(bundle, &asked, &groups.host())?;
     let rootfs = bundle.folder.join(bundle.spec.root().as_ref().map_or(Path::new(""), |root| root.path()));
     let later = awaits_start.then(|| (files.start(), files.outcome()));
-    groups.make(&writes)?;
     let given = Given { console, later, network, before, rootfs: &rootfs };
-    let born = create::bear(plan, given).and_then(|mut live| {
-        match guide(id, options, bundle, &groups, files, &rootfs, &mut live) {
-            Ok(record) => Ok((live, record)),
-            Err(error) => {
-                live.abandon();
-                Err(error)
-            }
+    let mut live = create::bear(plan, given)?;
+    // While the container mounts what it can.
+    if let Err(error) = live.settle().and_then(|()| groups.make(&writes)) {
+        live.abandon();
+        return Err(error);
+    }
+    match guide(id, options, bundle, &groups, files, &rootfs, &mut live) {
+        Ok(record) => Ok((live, record)),
+        Err(error) => {
+            live.abandon();
+            Err(match groups.remove() {
+                Ok(()) => error,
+                Err(undo) => with(error, &undo),
+            })
         }
-    });
-    born.map_err(|error| match groups.remove() {
-        Ok(()) => error,
-        Err(undo) => with(error, &undo),
-    })
+    }
 }
 
 /// Stage by stage, until only waiting and executing are left.
@@ -197,12 +199,11 @@ fn guide(
     rootfs: &Path,
     live: &mut Live,
 ) -> Result<Record, OciError> {
-    live.settle(Some(groups))?;
     let hooks = bundle.spec.hooks().as_ref();
     let mut record = record(id, bundle, groups, rootfs, live.pid)?;
     let state = |record: &Record, status| control::specified(record, status);
     live.tell_state([&state(&record, ContainerState::Creating), &state(&record, ContainerState::Created)])?;
-    live.go(stage::BORN);
+    live.join(groups)?;
     files.keep_config(&bundle.text)?;
     live.await_network()?;
     if let Some(hooks) = hooks.filter(|_| live.pauses_mounted()) {

@@ -88,9 +88,11 @@ fn launch(
     };
     let pidfd = control::pidfd(record)?.ok_or_else(ended)?;
     let plan = plan(record, spec, process, options.preserve_fds, &pidfd)?;
-    let mut live = create::bear(plan, Given { console, later: None, network: None, before, rootfs: Path::new("/") })?;
-    let guided = live.settle(Some(&record.groups)).and_then(|()| {
-        live.go(stage::BORN);
+    // Others live where the child is going.
+    drop(before);
+    let given = Given { console, later: None, network: None, before: None, rootfs: Path::new("/") };
+    let mut live = create::bear(plan, given)?;
+    let guided = live.settle().and_then(|()| live.join(&record.groups)).and_then(|()| {
         live.meet(stage::READY)?;
         live.await_execution()?;
         begin::write_pid(options.pid_file.as_deref(), live.pid)
@@ -126,7 +128,7 @@ fn plan(
     let mut child = vec![
         ChildStep::DieWithLauncher,
         bundle(BundleStep::Enter { namespace: 0, kind: all }),
-        bundle(BundleStep::Wait(stage::BORN)),
+        bundle(BundleStep::Wait(stage::GROUPED)),
     ];
     if config::has(linux, LinuxNamespaceType::User) {
         child.push(ChildStep::BecomeRoot);
@@ -137,6 +139,7 @@ fn plan(
         steps: Plan { host: Vec::new(), child, program: process::steps(process, around)? },
         root: None,
         trees: Vec::new(),
+        sent: Vec::new(),
         namespaces: Vec::new(),
         first_process: Some(pidfd.as_raw_fd()),
         pid_namespace: pid.then(|| PathBuf::from(format!("/proc/{}/ns/pid", record.pid))),
