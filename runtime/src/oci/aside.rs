@@ -24,8 +24,7 @@ pub struct Aside {
 struct Work {
     body: Body,
     argument: usize,
-    /// Where it is to run.
-    cpus: Option<CpuSet>,
+    cpus: Option<Cpus>,
 }
 
 impl Aside {
@@ -36,7 +35,7 @@ impl Aside {
     /// As [`clone3_on_stack`] wants it of `body`; what `argument` names must live until this is dropped.
     pub unsafe fn begin(body: Body, argument: usize) -> io::Result<Self> {
         let runs: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(1)));
-        let work: &'static Work = Box::leak(Box::new(Work { body, argument, cpus: others() }));
+        let work: &'static Work = Box::leak(Box::new(Work { body, argument, cpus: Cpus::now() }));
         let stack: &'static [u128] = Box::leak(vec![0; STACK_BYTES / size_of::<u128>()].into_boxed_slice());
         let shared = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM;
         let args = CloneArgs {
@@ -51,10 +50,7 @@ impl Aside {
         if begun < 0 {
             return Err(io::Error::from_raw_os_error(-begun as i32));
         }
-        // Where it may not be said, it runs where it is.
-        if let (Some(cpus), Some(thread)) = (&work.cpus, Pid::from_raw(begun as i32)) {
-            let _ = sched_setaffinity(Some(thread), cpus);
-        }
+        send_away(begun as i32, work.cpus.as_ref());
         Ok(Self { runs })
     }
 }
@@ -75,8 +71,8 @@ impl Drop for Aside {
 unsafe extern "C" fn elsewhere(work: usize) -> ! {
     // SAFETY: as promised.
     let work = unsafe { &*(work as *const Work) };
-    if let Some(cpus) = &work.cpus {
-        call(libc::SYS_sched_setaffinity, [0, size_of::<CpuSet>(), cpus as *const CpuSet as usize, 0, 0, 0]);
+    for set in work.cpus.iter().flat_map(|cpus| [&cpus.others, &cpus.all]) {
+        call(libc::SYS_sched_setaffinity, [0, size_of::<CpuSet>(), set as *const CpuSet as usize, 0, 0, 0]);
     }
     // SAFETY: as promised.
     unsafe { (work.body)(work.argument) }
@@ -89,11 +85,31 @@ pub fn end() -> ! {
     }
 }
 
-/// All CPUs but this one.
-fn others() -> Option<CpuSet> {
-    let mut cpus = sched_getaffinity(None).ok()?;
-    cpus.unset(sched_getcpu());
-    (cpus.count() > 0).then_some(cpus)
+/// Where this thread may run.
+#[derive(Debug)]
+pub struct Cpus {
+    all: CpuSet,
+    /// Without the one where it runs now.
+    others: CpuSet,
+}
+
+impl Cpus {
+    /// Nothing where there is only one.
+    pub fn now() -> Option<Self> {
+        let all = sched_getaffinity(None).ok()?;
+        let mut others = all;
+        others.unset(sched_getcpu());
+        (others.count() > 0).then_some(Self { all, others })
+    }
+}
+
+/// From this CPU to another one, where a thread or process that was just made would wait until this one sleeps. It may come back. Where that may not be said,
+/// it runs where it is.
+pub fn send_away(begun: i32, cpus: Option<&Cpus>) {
+    if let (Some(cpus), Some(begun)) = (cpus, Pid::from_raw(begun)) {
+        let _ = sched_setaffinity(Some(begun), &cpus.others);
+        let _ = sched_setaffinity(Some(begun), &cpus.all);
+    }
 }
 
 /// Closes a descriptor aside; here where no thread can be had.

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-use super::aside::{self, Aside};
+use super::aside::{self, Aside, Cpus};
 use super::cgroup::Groups;
 use super::describe;
 use super::network::Network;
@@ -100,7 +100,9 @@ pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     }
     // SAFETY: a plain call; whoever dumped this process would find the host in it.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    let cpus = Cpus::now();
     let (pid, pidfd) = clone(plan, shared, child_stack)?;
+    aside::send_away(pid.cast_signed(), cpus.as_ref());
     let [later, _childs] = opened.later;
     Ok(Live { shared, bundled, plan, states: opened.states, network, before, later, mounts: None, pid, pidfd })
 }
