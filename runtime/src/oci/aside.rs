@@ -71,11 +71,19 @@ impl Drop for Aside {
 unsafe extern "C" fn elsewhere(work: usize) -> ! {
     // SAFETY: as promised.
     let work = unsafe { &*(work as *const Work) };
-    for set in work.cpus.iter().flat_map(|cpus| [&cpus.others, &cpus.all]) {
-        call(libc::SYS_sched_setaffinity, [0, size_of::<CpuSet>(), set as *const CpuSet as usize, 0, 0, 0]);
+    if let Some(cpus) = work.cpus.as_ref().filter(|cpus| cpus.here == this_cpu()) {
+        for set in [&cpus.others, &cpus.all] {
+            call(libc::SYS_sched_setaffinity, [0, size_of::<CpuSet>(), set as *const CpuSet as usize, 0, 0, 0]);
+        }
     }
     // SAFETY: as promised.
     unsafe { (work.body)(work.argument) }
+}
+
+fn this_cpu() -> usize {
+    let mut cpu = 0_u32;
+    call(libc::SYS_getcpu, [&raw mut cpu as usize, 0, 0, 0, 0, 0]);
+    cpu as usize
 }
 
 /// The end of a body.
@@ -89,17 +97,17 @@ pub fn end() -> ! {
 #[derive(Debug)]
 pub struct Cpus {
     all: CpuSet,
-    /// Without the one where it runs now.
+    here: usize,
     others: CpuSet,
 }
 
 impl Cpus {
     /// Nothing where there is only one.
     pub fn now() -> Option<Self> {
-        let all = sched_getaffinity(None).ok()?;
+        let (all, here) = (sched_getaffinity(None).ok()?, sched_getcpu());
         let mut others = all;
-        others.unset(sched_getcpu());
-        (others.count() > 0).then_some(Self { all, others })
+        others.unset(here);
+        (others.count() > 0).then_some(Self { all, here, others })
     }
 }
 

@@ -91,8 +91,9 @@ pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     let opened = Opened { network: network_end, ..open(&plan, given)? };
     let plan: &'static BundlePlan = Box::leak(Box::new(plan));
     let bundled: &'static Bundled = Box::leak(Box::new(bundled(plan, &opened)));
-    let program_stack = Box::leak(vec![0_u128; STACK_BYTES / size_of::<u128>()].into_boxed_slice());
-    let child_stack = Box::leak(vec![0_u128; STACK_BYTES / size_of::<u128>()].into_boxed_slice());
+    // In one piece, as of that size the allocator asks the kernel, whose pages are zero already.
+    let stacks: &'static [u128] = Box::leak(vec![0; 2 * STACK_BYTES / size_of::<u128>()].into_boxed_slice());
+    let (child_stack, program_stack) = stacks.split_at(stacks.len() / 2);
     let top = program_stack.as_ptr() as usize + STACK_BYTES;
     let shared: &'static Shared<'static> = Box::leak(Box::new(shared(plan, bundled, &opened, top)));
     if let Some(path) = &plan.pid_namespace {
@@ -251,18 +252,14 @@ impl Live {
 
     /// Puts it into its cgroups and gives it what it shows of them.
     pub fn join(&mut self, groups: &Groups) -> Result<(), OciError> {
-        let trees: Vec<OwnedFd> = self.plan.sent.iter().map(trees::open_part).collect::<Result<_, _>>()?;
         groups.join(self.pid)?;
-        if let Some(socket) = self.later.take() {
-            let send = |tree: &OwnedFd| pass::send(socket.as_raw_fd(), tree.as_raw_fd(), c"tree");
-            // Whoever is gone tells why.
-            if trees.iter().any(|tree| send(tree) < 0) {
-                return self.meet(stage::READY);
-            }
-        }
         drop(self.before.take());
         self.go(stage::GROUPED);
-        Ok(())
+        let trees: Vec<OwnedFd> = self.plan.sent.iter().map(trees::open_part).collect::<Result<_, _>>()?;
+        let Some(socket) = self.later.take() else { return Ok(()) };
+        let send = |tree: &OwnedFd| pass::send(socket.as_raw_fd(), tree.as_raw_fd(), c"tree");
+        // Whoever is gone tells why.
+        if trees.iter().any(|tree| send(tree) < 0) { self.meet(stage::READY) } else { Ok(()) }
     }
 
     /// Gives the container's hooks its state: as it is while it is created, and afterwards.

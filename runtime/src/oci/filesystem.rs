@@ -57,6 +57,8 @@ pub struct Files {
     pub trees: Vec<Tree>,
     /// The container's own cgroups, in the order of their steps: they are made while the container mounts already.
     pub sent: Vec<Part>,
+    /// The steps that show them, and where. They come last, but before anything that is to be found below or above them.
+    awaited: Option<(Vec<Vec<u8>>, Vec<BundleStep>)>,
 }
 
 const SAFE: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
@@ -89,6 +91,7 @@ pub fn files(spec: &Spec, linux: &Linux, folder: &Path, host: &Host) -> Result<F
     if !spec.mounts().iter().flatten().any(bound) {
         files.devices(linux)?;
     }
+    files.no_longer_await();
     Ok(files)
 }
 
@@ -103,7 +106,20 @@ fn read(mount: &Mount) -> Options {
 }
 
 impl Files {
+    fn no_longer_await(&mut self) {
+        self.steps.extend(self.awaited.take().into_iter().flat_map(|(_, steps)| steps));
+    }
+
+    /// Before something is put there.
+    fn make_way(&mut self, place: &Path) {
+        let place = mounts::inside(place);
+        if self.awaited.as_ref().is_some_and(|(at, _)| at.starts_with(&place) || place.starts_with(at)) {
+            self.no_longer_await();
+        }
+    }
+
     fn mount(&mut self, mount: &Mount, linux: &Linux, folder: &Path, host: &Host) -> Result<(), OciError> {
+        self.make_way(mount.destination());
         let options = read(mount);
         let kind = mount.typ().as_deref().unwrap_or("none");
         if let Some(recursive) = options.bind
@@ -119,7 +135,14 @@ impl Files {
             return Err(refused(mount, "owners are shifted in bind mounts only"));
         }
         match kind {
-            "cgroup" | "cgroup2" => self.cgroups(mount, linux, &options, host),
+            "cgroup" | "cgroup2" => {
+                self.no_longer_await();
+                let before = std::mem::take(&mut self.steps);
+                let done = self.cgroups(mount, linux, &options, host);
+                let steps = std::mem::replace(&mut self.steps, before);
+                self.awaited = Some((mounts::inside(mount.destination()), steps));
+                done
+            }
             "tmpfs" if options.copy_up => {
                 self.attach(Tree::Copy { place: mount.destination().clone(), options }, mount.destination());
                 Ok(())
@@ -221,6 +244,7 @@ impl Files {
     }
 
     fn device(&mut self, path: &Path, (mode, device, [uid, gid]): (u32, u64, [u32; 2]), bound: bool) {
+        self.make_way(path);
         if bound {
             let part = Part { source: path.to_owned(), recursive: false, ..part(&Options::default(), None) };
             return self.attach(Tree::Part(part), path);

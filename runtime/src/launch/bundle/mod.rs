@@ -69,7 +69,7 @@ pub fn perform(shared: &Shared<'_>, step: &BundleStep) -> isize {
             None => -(libc::EBADF as isize),
         },
         BundleStep::AttachSent(target) => match pass::receive(bundled.later) {
-            tree @ 0.. => mounts::attach(tree as i32, target),
+            tree @ 0.. => mounts::attach_directory(tree as i32, target),
             error => error,
         },
         BundleStep::Node { target, mode, device, uid, gid } => mounts::node(target, *mode, *device, [*uid, *gid]),

@@ -62,7 +62,15 @@ pub fn attach_root(shared: &Shared<'_>, path: &CString) -> isize {
 /// A tree that is attached nowhere yet, on a directory or file as it is one itself: asked first, as the kernel waits for all CPUs when it takes back a mount
 /// that did not fit.
 pub fn attach(tree: i32, target: &Target) -> isize {
-    let place = find_or_make(target, is_directory(tree as usize, c"."));
+    attach_on(tree, find_or_make(target, is_directory(tree as usize, c".")))
+}
+
+/// One that is known to be a directory.
+pub fn attach_directory(tree: i32, target: &Target) -> isize {
+    attach_on(tree, find_or_make(target, true))
+}
+
+fn attach_on(tree: i32, place: isize) -> isize {
     if place < 0 {
         return place;
     }
