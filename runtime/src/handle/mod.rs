@@ -115,6 +115,7 @@ impl Runtime {
                 running.timings = timings(began_ns, have_slot_ns, running.timings);
                 let life = Life::new(pidfd, slot, folder.record, folder.place, spec.tenant.clone());
                 self.containers.insert(spec.id.clone(), life);
+                self.slots.launched();
                 Ok(running)
             }
             Err(error) => Err(self.reserve.lend(|| self.undo(slot, folder.place, spec, error))),

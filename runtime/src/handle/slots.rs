@@ -226,7 +226,7 @@ impl State {
         Some(self.ready.swap_remove(at))
     }
 
-    /// Whether nothing was taken or given back for so long; else how long until then.
+    /// Whether nothing was taken, launched or given back for so long; else how long until then.
     fn at_rest(&self, length: Duration) -> Result<(), Duration> {
         let left = self.last_use.map_or(Duration::ZERO, |last| length.saturating_sub(last.elapsed()));
         if left.is_zero() { Ok(()) } else { Err(left) }
@@ -298,6 +298,11 @@ impl Slots {
             Some(slot) => Ok(slot),
             None => self.shared.make_now(state),
         }
+    }
+
+    /// A launch is over. On a busy machine each may take longer than a lull.
+    pub fn launched(&self) {
+        self.shared.lock().last_use = Some(Instant::now());
     }
 
     /// Roots that containers have and may give back.
