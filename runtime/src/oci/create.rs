@@ -347,6 +347,13 @@ impl Live {
         OciError::Step(Failure { step, cause, errno: Some(errno), undo: None })
     }
 
+    /// Ends what was begun and waits until it is gone. The child's own failure is why, if there is one; else `error`.
+    pub fn give_up(&self, error: OciError) -> OciError {
+        let why = if self.has_failed() { self.failure() } else { error };
+        self.abandon();
+        why
+    }
+
     /// Ends what was begun and waits until it is gone.
     pub fn abandon(&self) {
         if let Err(error) = pidfd_send_signal(&self.pidfd, Signal::KILL)

@@ -174,13 +174,12 @@ fn set_up(
     let mut live = create::bear(plan, given)?;
     // While the container mounts what it can.
     if let Err(error) = live.settle().and_then(|()| groups.make(&writes)) {
-        live.abandon();
-        return Err(error);
+        return Err(live.give_up(error));
     }
     match guide(id, options, bundle, &groups, files, &rootfs, &mut live) {
         Ok(record) => Ok((live, record)),
         Err(error) => {
-            live.abandon();
+            let error = live.give_up(error);
             Err(match groups.remove() {
                 Ok(()) => error,
                 Err(undo) => with(error, &undo),
