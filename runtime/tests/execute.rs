@@ -177,6 +177,8 @@ fn the_end_of_the_container_is_its_end() {
     runtime.reap(&spec.id).expect("reaped");
     let late = runtime.execute(&with_args(&spec, &["cat"]), Execute::Piped);
     assert!(matches!(late, Err(Error::HasEnded(_))), "{late:?}");
+    // When its launcher ends first, who looked after the program is a zombie until then.
+    drop(execution);
     done(place, runtime);
 }
 
@@ -222,6 +224,7 @@ fn a_terminal_has_a_name_a_size_and_signals() {
     terminal.write_all(b"\n").expect("a line");
     read_until(&mut terminal, "50 132");
     assert_eq!(execution.wait().expect("it ends"), Exit::Code(5));
+    drop(execution);
     // Its session hangs up when the terminal goes.
     let (execution, mut terminal) = on_terminal(&runtime, &spec, &["sh", "-c", "echo ready; cat"]);
     read_until(&mut terminal, "ready");

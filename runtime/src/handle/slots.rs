@@ -354,10 +354,11 @@ impl Shared {
     }
 
     fn give_back(&self, mut slot: Slot, tenant: String) {
-        drop(self.lent.long_lent());
         let has_room = self.lock().ready.len() < self.sizes.keep && !self.is_short();
         let alone = self.maker.networks.is_left_alone(&slot.network);
-        if let (Some(worn), Some(kept)) = (self.lent.take(slot.number), &mut slot.kept)
+        let worn = self.lent.take(slot.number);
+        drop(self.lent.long_lent());
+        if let (Some(worn), Some(kept)) = (worn, &mut slot.kept)
             && has_room
             && alone
         {

@@ -31,7 +31,7 @@ const LEAKED_FD: usize = 9;
 /// What launcher and child share during one launch.
 #[derive(Debug)]
 pub struct Shared<'a> {
-    /// Set to 1 by the launcher when ids are mapped and cgroups joined.
+    /// Set to 1 by the launcher when ids are mapped and cgroups joined; with a bundle, to the last stage that is over.
     pub go: AtomicU32,
     /// Not 0 while the child uses the launcher's memory; the kernel clears it.
     pub alive: AtomicU32,

@@ -38,7 +38,8 @@ pub fn clear(network: &Network, home: BorrowedFd<'_>) -> Result<(), NetError> {
 }
 
 /// Whether nothing outlives those who have lived inside. A socket of the machine's own family that was sent through itself does, until the kernel finds it,
-/// with all that was sent along: descriptors of files and other sockets, and names that others see. All of that family are listed.
+/// with all that was sent along: descriptors of files and other sockets, and names that others see. All of that family are listed; none of them is this
+/// process's, which makes others in there, to connect to what listens.
 pub fn are_gone(network: &Network, home: BorrowedFd<'_>) -> io::Result<bool> {
     let list = namespace::inside_from(home, network.namespace.as_fd(), || {
         let mut beginning = [0; 256];

@@ -50,7 +50,10 @@ impl Aside {
         if begun < 0 {
             return Err(io::Error::from_raw_os_error(-begun as i32));
         }
-        send_away(begun as i32, work.cpus.as_ref());
+        // Behind this thread it would wait until that sleeps.
+        if let (Some(cpus), Some(thread)) = (&work.cpus, Pid::from_raw(begun as i32)) {
+            send_away(Some(thread), cpus);
+        }
         Ok(Self { runs })
     }
 }
@@ -95,7 +98,7 @@ pub fn end() -> ! {
 
 /// Where this thread may run.
 #[derive(Debug)]
-pub struct Cpus {
+struct Cpus {
     all: CpuSet,
     here: usize,
     others: CpuSet,
@@ -103,7 +106,7 @@ pub struct Cpus {
 
 impl Cpus {
     /// Nothing where there is only one.
-    pub fn now() -> Option<Self> {
+    fn now() -> Option<Self> {
         let (all, here) = (sched_getaffinity(None).ok()?, sched_getcpu());
         let mut others = all;
         others.unset(here);
@@ -111,12 +114,17 @@ impl Cpus {
     }
 }
 
-/// From this CPU to another one, where a thread or process that was just made would wait until this one sleeps. It may come back. Where that may not be said,
-/// it runs where it is.
-pub fn send_away(begun: i32, cpus: Option<&Cpus>) {
-    if let (Some(cpus), Some(begun)) = (cpus, Pid::from_raw(begun)) {
-        let _ = sched_setaffinity(Some(begun), &cpus.others);
-        let _ = sched_setaffinity(Some(begun), &cpus.all);
+/// From this CPU to another one, from where the thread may come back. Where that may not be said, it runs where it is.
+fn send_away(thread: Option<Pid>, cpus: &Cpus) {
+    let _ = sched_setaffinity(thread, &cpus.others);
+    let _ = sched_setaffinity(thread, &cpus.all);
+}
+
+/// This thread makes way for a process that it has just made, which would wait until it sleeps. Not the other way round: where it once was sent to, a process
+/// and all that come from it remain bound to.
+pub fn make_way() {
+    if let Some(cpus) = Cpus::now() {
+        send_away(None, &cpus);
     }
 }
 

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-use super::aside::{self, Aside, Cpus};
+use super::aside::{self, Aside};
 use super::cgroup::Groups;
 use super::describe;
 use super::network::Network;
@@ -38,7 +38,7 @@ pub struct Given<'a> {
     pub later: Option<(PathBuf, PathBuf)>,
     /// The network that is being made apart, and where it comes out.
     pub network: Option<(Network, OwnedFd)>,
-    /// What must have ended before a program of the container runs.
+    /// What must have ended before the child is seen by anybody in the container, and before it goes on to what may run programs.
     pub before: Option<Aside>,
     /// Where the container's root file system is, for what is taken out of it.
     pub rootfs: &'a Path,
@@ -87,7 +87,8 @@ struct Opened {
 /// Opens everything and clones. The child goes on as far as it can: to [`plan::stage::BORN`] or [`plan::stage::GROUPED`].
 pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     let (network, network_end) = given.network.take().unzip();
-    let before = given.before.take();
+    // Where others live they may reach what the child inherits of it.
+    let before = given.before.take().filter(|_| plan.new_namespaces & libc::CLONE_NEWPID != 0);
     let opened = Opened { network: network_end, ..open(&plan, given)? };
     let plan: &'static BundlePlan = Box::leak(Box::new(plan));
     let bundled: &'static Bundled = Box::leak(Box::new(bundled(plan, &opened)));
@@ -101,9 +102,8 @@ pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     }
     // SAFETY: a plain call; whoever dumped this process would find the host in it.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
-    let cpus = Cpus::now();
     let (pid, pidfd) = clone(plan, shared, child_stack)?;
-    aside::send_away(pid.cast_signed(), cpus.as_ref());
+    aside::make_way();
     let [later, _childs] = opened.later;
     Ok(Live { shared, bundled, plan, states: opened.states, network, before, later, mounts: None, pid, pidfd })
 }
@@ -257,9 +257,18 @@ impl Live {
         self.go(stage::GROUPED);
         let trees: Vec<OwnedFd> = self.plan.sent.iter().map(trees::open_part).collect::<Result<_, _>>()?;
         let Some(socket) = self.later.take() else { return Ok(()) };
-        let send = |tree: &OwnedFd| pass::send(socket.as_raw_fd(), tree.as_raw_fd(), c"tree");
-        // Whoever is gone tells why.
-        if trees.iter().any(|tree| send(tree) < 0) { self.meet(stage::READY) } else { Ok(()) }
+        for tree in &trees {
+            match pass::send(socket.as_raw_fd(), tree.as_raw_fd(), c"tree") as i32 {
+                0.. => {}
+                // Whoever is gone tells why.
+                gone if [-libc::EPIPE, -libc::ECONNRESET].contains(&gone) => return self.meet(stage::READY),
+                error => {
+                    let error = std::io::Error::from_raw_os_error(-error);
+                    return Err(OciError::kernel("send a tree of the container's cgroups")(error));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Gives the container's hooks its state: as it is while it is created, and afterwards.
@@ -271,7 +280,7 @@ impl Live {
         Ok(())
     }
 
-    /// Waits until the child can enter its network, where that is made apart.
+    /// Waits until the network has been sent to the child, where that is made apart.
     pub fn await_network(&mut self) -> Result<(), OciError> {
         self.network.take().map_or(Ok(()), Network::finish)
     }
@@ -347,11 +356,12 @@ impl Live {
         OciError::Step(Failure { step, cause, errno: Some(errno), undo: None })
     }
 
-    /// Ends what was begun and waits until it is gone. The child's own failure is why, if there is one; else `error`.
-    pub fn give_up(&self, error: OciError) -> OciError {
-        let why = if self.has_failed() { self.failure() } else { error };
+    /// Ends what was begun and waits until it is gone. Gives why: the network's failure, which the child could not know, or the child's own, else `error`.
+    pub fn give_up(&mut self, error: OciError) -> OciError {
+        let network = self.await_network().err();
+        let child = self.has_failed().then(|| self.failure());
         self.abandon();
-        why
+        network.or(child).unwrap_or(error)
     }
 
     /// Ends what was begun and waits until it is gone.

@@ -57,7 +57,8 @@ pub struct Files {
     pub trees: Vec<Tree>,
     /// The container's own cgroups, in the order of their steps: they are made while the container mounts already.
     pub sent: Vec<Part>,
-    /// The steps that show them, and where. They come last, but before anything that is to be found below or above them.
+    /// The steps that show them, and where. They come last, but before anything that is to be found below or above them
+    /// (by its path as it is written: whoever reaches them through links of the image comes before).
     awaited: Option<(Vec<Vec<u8>>, Vec<BundleStep>)>,
 }
 

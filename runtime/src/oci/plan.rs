@@ -183,7 +183,8 @@ fn child(spec: &Spec, linux: &Linux, with: Child<'_>) -> Result<Vec<ChildStep>, 
     steps.push(bundle(BundleStep::Propagation(outer_propagation(linux)?)));
     steps.push(bundle(BundleStep::AttachRoot(c_string(with.root.as_os_str().as_encoded_bytes()))));
     if user.is_some() {
-        steps.push(ChildStep::BecomeRoot);
+        // The kernel forgets it when the user changes.
+        steps.extend([ChildStep::BecomeRoot, ChildStep::DieWithLauncher]);
     }
     steps.push(bundle(BundleStep::Umask(0o022)));
     let mut files = with.files;

@@ -1,6 +1,6 @@
 //! What only a bundle's `config.json` can ask for: steps that the container's first process performs beside the ones that every container has.
 //!
-//! As there, everything is computed before the clone. Descriptors are named by their place in the lists that [`super::create`] opens.
+//! As there, everything is computed before the clone. Descriptors are named by their place in the lists that [`super::create`] opens, or come over a socket in the order of their steps.
 
 use std::ffi::CString;
 

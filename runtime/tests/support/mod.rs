@@ -144,7 +144,15 @@ impl Place {
         wait_until("all links are gone", || self.links().is_empty());
         assert_eq!(mounts(), self.mounts, "mounts are left");
         // Who looked after a program that ended with its container notices that a little later.
-        wait_until("all processes are gone", || self.processes().is_empty());
+        let ended = Instant::now() + patience();
+        loop {
+            let left = self.processes();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < ended, "left: {:#?}", left.into_iter().map(described).collect::<Vec<_>>());
+            std::thread::yield_now();
+        }
     }
 
     /// Those in containers of this test.
@@ -196,10 +204,22 @@ fn processes() -> Vec<u32> {
     all.filter_map(|entry| entry.ok()?.file_name().to_string_lossy().parse().ok()).collect()
 }
 
+fn patience() -> Duration {
+    Duration::from_secs(if std::env::var_os("BELLOWS_IN_VM").is_some() { 60 } else { 10 })
+}
+
+/// What it is and what it waits for.
+fn described(pid: u32) -> String {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let status = read("status");
+    let lines =
+        status.lines().filter(|line| ["Name", "State", "PPid", "NSpid"].iter().any(|name| line.starts_with(name)));
+    format!("{pid}: {} {} {}", lines.collect::<Vec<_>>().join(" "), read("syscall"), read("stack"))
+}
+
 /// Looks until `done`, at most ten seconds, or as many as a slow machine needs.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let seconds = if std::env::var_os("BELLOWS_IN_VM").is_some() { 60 } else { 10 };
-    let until = Instant::now() + Duration::from_secs(seconds);
+    let until = Instant::now() + patience();
     while !done() {
         assert!(Instant::now() < until, "waited in vain until {what}");
         std::thread::yield_now();

@@ -204,7 +204,6 @@ fn guide(
     live.tell_state([&state(&record, ContainerState::Creating), &state(&record, ContainerState::Created)])?;
     live.join(groups)?;
     files.keep_config(&bundle.text)?;
-    live.await_network()?;
     if let Some(hooks) = hooks.filter(|_| live.pauses_mounted()) {
         live.meet(stage::MOUNTED)?;
         files.write(&record)?;
@@ -214,6 +213,7 @@ fn guide(
         live.go(stage::MOUNTED);
     }
     live.meet(stage::READY)?;
+    live.await_network()?;
     record.creating = false;
     files.write(&record)?;
     write_pid(options.pid_file.as_deref(), live.pid)?;

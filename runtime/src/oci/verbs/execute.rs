@@ -88,9 +88,7 @@ fn launch(
     };
     let pidfd = control::pidfd(record)?.ok_or_else(ended)?;
     let plan = plan(record, spec, process, options.preserve_fds, &pidfd)?;
-    // Others live where the child is going.
-    drop(before);
-    let given = Given { console, later: None, network: None, before: None, rootfs: Path::new("/") };
+    let given = Given { console, later: None, network: None, before, rootfs: Path::new("/") };
     let mut live = create::bear(plan, given)?;
     let guided = live.settle().and_then(|()| live.join(&record.groups)).and_then(|()| {
         live.meet(stage::READY)?;
@@ -99,10 +97,7 @@ fn launch(
     });
     match guided {
         Ok(()) => Ok(live),
-        Err(error) => {
-            live.abandon();
-            Err(error)
-        }
+        Err(error) => Err(live.give_up(error)),
     }
 }
 
