@@ -1,8 +1,7 @@
 //! What a container's connections leave behind: sockets that wait out their time keep a port taken from whoever binds it next without asking
 //! to share it. The next container in a network finds none.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
@@ -41,25 +40,17 @@ pub fn clear(network: &Network, home: BorrowedFd<'_>) -> Result<(), NetError> {
 /// with all that was sent along: descriptors of files and other sockets, and names that others see. All of that family are listed; none of them is this
 /// process's, which makes others in there, to connect to what listens.
 pub fn are_gone(network: &Network, home: BorrowedFd<'_>) -> io::Result<bool> {
-    let list = namespace::inside_from(home, network.namespace.as_fd(), || {
-        let mut beginning = [0; 256];
-        let length = File::open(SOCKETS)?.read(&mut beginning)?;
-        Ok::<_, io::Error>(beginning[..length].to_vec())
-    })??;
     // One line says what the columns are.
-    match list.iter().position(|byte| *byte == b'\n') {
-        Some(end) => Ok(end + 1 == list.len()),
-        None => Err(io::ErrorKind::InvalidData.into()),
-    }
+    Ok(read(network, home, SOCKETS)?.lines().count() == 1)
 }
 
 /// TCP sockets inside, as the kernel counts them. Costs no look at each.
 fn left(network: &Network, home: BorrowedFd<'_>) -> io::Result<u64> {
-    count(&statistics(network, home)?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    count(&read(network, home, SOCKSTAT)?).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn statistics(network: &Network, home: BorrowedFd<'_>) -> io::Result<String> {
-    namespace::inside_from(home, network.namespace.as_fd(), || std::fs::read_to_string(SOCKSTAT))?
+fn read(network: &Network, home: BorrowedFd<'_>, file: &str) -> io::Result<String> {
+    namespace::inside_from(home, network.namespace.as_fd(), || std::fs::read_to_string(file))?
 }
 
 /// `TCP: inuse 0 orphan 0 tw 3 alloc 1 mem 207`: those in use and those that wait out their time are of this network, the others of the machine.

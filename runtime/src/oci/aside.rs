@@ -5,8 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu};
 
 use crate::kernel::sys::{Body, CloneArgs, clone3_on_stack};
 use crate::launch::child::{call, wait_while};
@@ -51,8 +50,8 @@ impl Aside {
             return Err(io::Error::from_raw_os_error(-begun as i32));
         }
         // Behind this thread it would wait until that sleeps.
-        if let (Some(cpus), Some(thread)) = (&work.cpus, Pid::from_raw(begun as i32)) {
-            send_away(Some(thread), cpus);
+        if let Some(cpus) = &work.cpus {
+            send_away(begun as usize, cpus);
         }
         Ok(Self { runs })
     }
@@ -75,9 +74,7 @@ unsafe extern "C" fn elsewhere(work: usize) -> ! {
     // SAFETY: as promised.
     let work = unsafe { &*(work as *const Work) };
     if let Some(cpus) = work.cpus.as_ref().filter(|cpus| cpus.here == this_cpu()) {
-        for set in [&cpus.others, &cpus.all] {
-            call(libc::SYS_sched_setaffinity, [0, size_of::<CpuSet>(), set as *const CpuSet as usize, 0, 0, 0]);
-        }
+        send_away(OWN, cpus);
     }
     // SAFETY: as promised.
     unsafe { (work.body)(work.argument) }
@@ -114,17 +111,21 @@ impl Cpus {
     }
 }
 
-/// From this CPU to another one, from where the thread may come back. Where that may not be said, it runs where it is.
-fn send_away(thread: Option<Pid>, cpus: &Cpus) {
-    let _ = sched_setaffinity(thread, &cpus.others);
-    let _ = sched_setaffinity(thread, &cpus.all);
+/// For [`send_away`]: the thread that calls it.
+const OWN: usize = 0;
+
+/// From this CPU to another one, from where the thread may come back. Where that may not be said, it runs where it is. Fit for bodies, too.
+fn send_away(thread: usize, cpus: &Cpus) {
+    for set in [&cpus.others, &cpus.all] {
+        call(libc::SYS_sched_setaffinity, [thread, size_of::<CpuSet>(), set as *const CpuSet as usize, 0, 0, 0]);
+    }
 }
 
 /// This thread makes way for a process that it has just made, which would wait until it sleeps. Not the other way round: where it once was sent to, a process
 /// and all that come from it remain bound to.
 pub fn make_way() {
     if let Some(cpus) = Cpus::now() {
-        send_away(None, &cpus);
+        send_away(OWN, &cpus);
     }
 }
 

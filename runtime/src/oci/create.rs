@@ -76,7 +76,7 @@ struct Opened {
     trees: Vec<OwnedFd>,
     namespaces: Vec<OwnedFd>,
     network: Option<OwnedFd>,
-    later: [Option<OwnedFd>; 2],
+    later: Option<(OwnedFd, OwnedFd)>,
     console: Option<OwnedFd>,
     start: Option<OwnedFd>,
     outcome: Option<OwnedFd>,
@@ -104,7 +104,7 @@ pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     let (pid, pidfd) = clone(plan, shared, child_stack)?;
     aside::make_way();
-    let [later, _childs] = opened.later;
+    let later = opened.later.map(|(ours, _)| ours);
     Ok(Live { shared, bundled, plan, states: opened.states, network, before, later, mounts: None, pid, pidfd })
 }
 
@@ -122,7 +122,7 @@ fn open(plan: &BundlePlan, given: Given<'_>) -> Result<Opened, OciError> {
         trees: plan.trees.iter().map(|tree| trees::open(tree, given.rootfs)).collect::<Result<_, _>>()?,
         namespaces: plan.namespaces.iter().map(|(path, _)| by_path(path)).collect::<Result<_, _>>()?,
         network: None,
-        later: if plan.sent.is_empty() { [None, None] } else { pair()?.map(Some) },
+        later: (!plan.sent.is_empty()).then(|| pair("make a socket for the container's cgroups")).transpose()?,
         console: given.console.map(console).transpose()?,
         start,
         outcome,
@@ -131,9 +131,10 @@ fn open(plan: &BundlePlan, given: Given<'_>) -> Result<Opened, OciError> {
     })
 }
 
-fn pair() -> Result<[OwnedFd; 2], OciError> {
+/// Two ends of one socket, for what the error says.
+pub fn pair(what: &str) -> Result<(OwnedFd, OwnedFd), OciError> {
     let made = std::os::unix::net::UnixStream::pair();
-    made.map(|(ours, theirs)| [ours.into(), theirs.into()]).map_err(OciError::kernel("make a pair of sockets"))
+    made.map(|(ours, theirs)| (ours.into(), theirs.into())).map_err(OciError::kernel(what))
 }
 
 /// Open for both ways: see [`super::BundleStep::AwaitStart`].
@@ -174,7 +175,7 @@ fn bundled(plan: &BundlePlan, opened: &Opened) -> Bundled {
         namespaces: plan.first_process.into_iter().chain(opened.namespaces.iter().map(AsRawFd::as_raw_fd)).collect(),
         network: fd(&opened.network),
         trees: opened.trees.iter().map(AsRawFd::as_raw_fd).collect(),
-        later: fd(&opened.later[1]),
+        later: opened.later.as_ref().map_or(-1, |(_, theirs)| theirs.as_raw_fd()),
         start,
         console: fd(&opened.console),
         states,

@@ -10,7 +10,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::oci::OciError;
-use crate::oci::create::{Console, Live};
+use crate::oci::create::{self, Console, Live};
 
 /// The first real-time signal that the kernel has for everybody; those before are our C library's.
 const LAST_ORDINARY: i32 = 31;
@@ -48,8 +48,7 @@ impl Signals {
 
 /// Two ends of a socket for a terminal.
 pub fn pair() -> Result<(OwnedFd, OwnedFd), OciError> {
-    let made = std::os::unix::net::UnixStream::pair().map_err(OciError::kernel("make a socket for the terminal"))?;
-    Ok((made.0.into(), made.1.into()))
+    create::pair("make a socket for the terminal")
 }
 
 /// Terminal and console socket belong together.
