@@ -38,6 +38,9 @@ use crate::traffic::{DataPlane, NoIngress};
 use crate::watch::Watcher;
 use crate::worker::{self, Queue, Worker};
 
+/// A node without replicas is heard of when its runtime has made slots ahead, which takes a tenth of a second; no later than this.
+const FIRST_POOL: Duration = Duration::from_secs(2);
+
 /// News that waits for the driver: a burst of a thousand launches brings a few thousand.
 const NEWS: usize = 65_536;
 
@@ -140,7 +143,8 @@ impl Agent {
             ..RuntimeConfig::new(folder.runtime(), config.cgroup_parent.clone(), config.subnet, config.launcher.clone())
         };
         let identity = join(&config, &folder.identity()?).await?;
-        let started = tokio::task::spawn_blocking(move || Runtime::start(runtime_config)).await;
+        let start = move || Runtime::start(runtime_config).inspect(|runtime| runtime.await_pool(FIRST_POOL));
+        let started = tokio::task::spawn_blocking(start).await;
         let runtime = unless_panicked(started)
             .map_err(|source| StartError::Runtime { operation: "start", source: Box::new(source) })?;
         Self::assemble(config, folder, identity, Arc::new(OpenRuntime::new(runtime))).await

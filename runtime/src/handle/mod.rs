@@ -80,6 +80,14 @@ impl Runtime {
         Ok(Self { config, containers, slots, launchers, adopted: Mutex::new(found.adopted), reserve })
     }
 
+    /// Returns when as much is made ahead as [`RuntimeConfig::pool`] wants, or no more can be; at the latest after `most`. With containers that run already
+    /// it returns at once: they are not to wait.
+    pub fn await_pool(&self, most: Duration) {
+        if self.containers.running().is_empty() {
+            self.slots.await_first(most);
+        }
+    }
+
     /// What it was started with.
     pub fn config(&self) -> &RuntimeConfig {
         &self.config

@@ -213,6 +213,8 @@ struct State {
     last_use: Option<Instant>,
     /// The thread knows that there are too few.
     refilling: bool,
+    /// It has made the first ones, or cannot.
+    begun: bool,
     closing: bool,
 }
 
@@ -241,6 +243,7 @@ struct Shared {
     descriptors: u64,
     state: Mutex<State>,
     changed: Condvar,
+    begun: Condvar,
     lent: Lent,
 }
 
@@ -257,17 +260,24 @@ impl Slots {
     pub fn start(maker: Maker, sizes: PoolSizes, in_use: &BTreeSet<u32>) -> Result<Self, SlotError> {
         let absent = (0..maker.subnet.room()).filter(|number| !in_use.contains(number)).collect();
         let (ready, resting) = (Vec::new(), VecDeque::new());
-        let state = State { ready, resting, absent, last_use: None, refilling: true, closing: false };
+        let state = State { ready, resting, absent, last_use: None, refilling: true, begun: false, closing: false };
         let most = getrlimit(Resource::RLIMIT_NOFILE);
         let descriptors = most.map_or(u64::MAX, |(most, _)| most / 20 * 19);
-        let (changed, lent) = (Condvar::new(), Lent::default());
-        let shared = Arc::new(Shared { maker, sizes, descriptors, state: Mutex::new(state), changed, lent });
+        let (changed, begun, lent) = (Condvar::new(), Condvar::new(), Lent::default());
+        let shared = Arc::new(Shared { maker, sizes, descriptors, state: Mutex::new(state), changed, begun, lent });
         let for_thread = Arc::clone(&shared);
         let refiller = std::thread::Builder::new().name("slots".to_owned()).spawn(move || for_thread.refill());
         let for_remains = Arc::clone(&shared);
         let remains = Remains::start(move |(slot, tenant)| for_remains.give_back(slot, tenant));
         let remains = remains.map_err(SlotError::Thread)?;
         Ok(Self { shared, remains, refiller: Some(refiller.map_err(SlotError::Thread)?) })
+    }
+
+    /// Returns when as many are ready as are made ahead, or no more can be made; at the latest after `most`.
+    pub fn await_first(&self, most: Duration) {
+        let state = self.shared.lock();
+        let waited = self.shared.begun.wait_timeout_while(state, most, |state| !state.begun);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What slots are made of.
@@ -436,6 +446,9 @@ impl Shared {
             let few = wanting && !self.is_short();
             let many = state.ready.len() > self.sizes.keep;
             state.refilling = wanting;
+            if !few {
+                self.tell_begun(&mut state);
+            }
             let length = if few { LULL } else { IDLE };
             state = match state.at_rest(length) {
                 Ok(()) if few => self.add_one(state),
@@ -444,6 +457,12 @@ impl Shared {
                 _ if wanting => self.wait(state, IDLE),
                 _ => self.wait(state, Duration::from_secs(3600)),
             };
+        }
+    }
+
+    fn tell_begun(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.begun, true) {
+            self.begun.notify_all();
         }
     }
 
@@ -464,6 +483,7 @@ impl Shared {
             Err(error) => {
                 state.absent.insert(number);
                 tracing::warn!(number, error = &error as &dyn std::error::Error, "cannot make a slot ahead");
+                self.tell_begun(&mut state);
                 // A launch will try again and tell its caller; trying here without end would only burn the CPU.
                 state = self.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner).0;
             }

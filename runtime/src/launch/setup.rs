@@ -26,6 +26,9 @@ use crate::kernel::sys::{CLONE_INTO_CGROUP, CloneArgs, clone3_on_stack};
 use crate::spec::ContainerSpec;
 use crate::steps::{self, HostStep, Plan, ProgramStep, Surroundings};
 
+/// The kernel hands a group's CPU time out to CPUs 5 ms at a time, of what it has for 100 ms: with this much, two of them have some.
+const AMPLE_CPU_MILLI: u64 = 100;
+
 /// What came with a request.
 #[derive(Debug)]
 pub struct Descriptors {
@@ -245,6 +248,10 @@ impl<'a> UnderWay<'a> {
         child::wake(&shared.go);
         match has_started(&shared) {
             true => {
+                // Once it is told its CPU limit stands: with little of that, its init would be held up before it is executed, and we with it.
+                if self.request.spec.limits.cpu_milli < AMPLE_CPU_MILLI {
+                    await_release(&shared);
+                }
                 let started = self.started(cloned, &shared, plan);
                 tell(started);
                 await_release(&shared);
