@@ -32,6 +32,10 @@ const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const HOST_MAC: [u8; 6] = [0x02, 0xbe, 0x11, 0x00, 0x00, 0x01];
 const LOOPBACK_INDEX: u32 = 1;
 
+/// As many as a link uses if nothing is said; but then the kernel makes one for each CPU first, and waits for all CPUs, twice, before it takes them away.
+const ONE_TX_QUEUE: LinkAttribute = LinkAttribute::NumTxQueues(1);
+const ONE_RX_QUEUE: LinkAttribute = LinkAttribute::NumRxQueues(1);
+
 /// Written once per namespace: no IPv6 noise, also of links to come, low ports and ping for everybody inside, who own nothing else of it.
 const SYSCTLS: [(&str, &str); 3] = [
     ("ipv6/conf/all/disable_ipv6", "1"),
@@ -162,11 +166,15 @@ impl Networks {
             LinkAttribute::IfName("eth0".to_owned()),
             LinkAttribute::Address(mac(address)),
             LinkAttribute::NetNsFd(namespace.as_raw_fd()),
+            ONE_TX_QUEUE,
+            ONE_RX_QUEUE,
         ];
         let mut link = LinkMessage::default();
         link.attributes = vec![
             LinkAttribute::IfName(name),
             LinkAttribute::Address(HOST_MAC.to_vec()),
+            ONE_TX_QUEUE,
+            ONE_RX_QUEUE,
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Veth),
                 LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
