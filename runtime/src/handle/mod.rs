@@ -109,6 +109,7 @@ impl Runtime {
         spec.check()?;
         let _reserved = self.containers.reserve(&spec.id)?;
         let wanted = Wanted::by(spec).map_err(|source| unusable(spec, source))?;
+        let _under_way = self.slots.launching();
         let mut slot = self.slots.take(&spec.tenant, wanted)?;
         let have_slot_ns = crate::launch::now_ns();
         let folder = match self.prepare(&slot, spec) {
@@ -123,7 +124,6 @@ impl Runtime {
                 running.timings = timings(began_ns, have_slot_ns, running.timings);
                 let life = Life::new(pidfd, slot, folder.record, folder.place, spec.tenant.clone());
                 self.containers.insert(spec.id.clone(), life);
-                self.slots.launched();
                 Ok(running)
             }
             Err(error) => Err(self.reserve.lend(|| self.undo(slot, folder.place, spec, error))),

@@ -211,6 +211,8 @@ struct State {
     /// Numbers of slots that do not exist.
     absent: BTreeSet<u32>,
     last_use: Option<Instant>,
+    /// How many launches are under way.
+    launches: usize,
     /// The thread knows that there are too few.
     refilling: bool,
     /// It has made the first ones, or cannot.
@@ -228,9 +230,10 @@ impl State {
         Some(self.ready.swap_remove(at))
     }
 
-    /// Whether nothing was taken, launched or given back for so long; else how long until then.
+    /// Whether nothing was taken, launched or given back for so long; else how long until then at the least.
     fn at_rest(&self, length: Duration) -> Result<(), Duration> {
-        let left = self.last_use.map_or(Duration::ZERO, |last| length.saturating_sub(last.elapsed()));
+        let since = if self.launches > 0 { Some(Duration::ZERO) } else { self.last_use.map(|last| last.elapsed()) };
+        let left = since.map_or(Duration::ZERO, |since| length.saturating_sub(since));
         if left.is_zero() { Ok(()) } else { Err(left) }
     }
 }
@@ -260,7 +263,16 @@ impl Slots {
     pub fn start(maker: Maker, sizes: PoolSizes, in_use: &BTreeSet<u32>) -> Result<Self, SlotError> {
         let absent = (0..maker.subnet.room()).filter(|number| !in_use.contains(number)).collect();
         let (ready, resting) = (Vec::new(), VecDeque::new());
-        let state = State { ready, resting, absent, last_use: None, refilling: true, begun: false, closing: false };
+        let state = State {
+            ready,
+            resting,
+            absent,
+            last_use: None,
+            launches: 0,
+            refilling: true,
+            begun: false,
+            closing: false,
+        };
         let most = getrlimit(Resource::RLIMIT_NOFILE);
         let descriptors = most.map_or(u64::MAX, |(most, _)| most / 20 * 19);
         let (changed, begun, lent) = (Condvar::new(), Condvar::new(), Lent::default());
@@ -288,7 +300,6 @@ impl Slots {
     /// A slot for a container of `tenant`: made ahead if there is one, or just given back, else made now.
     pub fn take(&self, tenant: &str, wanted: Wanted) -> Result<Slot, SlotError> {
         let mut state = self.shared.lock();
-        state.last_use = Some(Instant::now());
         let mut found = state.ready_for(tenant, wanted);
         while found.is_none() {
             drop(state);
@@ -310,9 +321,10 @@ impl Slots {
         }
     }
 
-    /// A launch is over. On a busy machine each may take longer than a lull.
-    pub fn launched(&self) {
-        self.shared.lock().last_use = Some(Instant::now());
+    /// A launch begins; it is over when this is dropped. On a busy machine each may take longer than a lull.
+    pub fn launching(&self) -> Launching<'_> {
+        self.shared.lock().launches += 1;
+        Launching(&self.shared)
     }
 
     /// Roots that containers have and may give back.
@@ -347,6 +359,18 @@ impl Slots {
         let resting: Vec<Slot> = state.resting.drain(..).map(|(_, slot)| slot).collect();
         let all: Vec<Slot> = state.ready.drain(..).chain(resting).collect();
         all.into_iter().map(|slot| self.shared.take_apart(slot)).fold(Ok(()), Result::and)
+    }
+}
+
+/// A launch that is under way: nothing is made ahead beside it.
+#[derive(Debug)]
+pub struct Launching<'a>(&'a Shared);
+
+impl Drop for Launching<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.launches -= 1;
+        state.last_use = Some(Instant::now());
     }
 }
 

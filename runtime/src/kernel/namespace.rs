@@ -1,7 +1,7 @@
 //! Network namespaces of threads: enter, come back; user namespaces that stand for an id mapping.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -77,61 +77,38 @@ pub fn user_mapping(first: u32) -> io::Result<OwnedFd> {
 }
 
 /// The same with any mapping of users and one of groups, as `uid_map` takes them.
+///
+/// Of a process that has ended before this goes on: until it is waited for, its namespace can be told and taken as that of one that lives.
 pub fn user_mapping_of(maps: [&str; 2]) -> io::Result<OwnedFd> {
-    let (mut reader, writer) = io::pipe()?;
-    let mut stack = [0_u128; HOLDER_STACK];
+    let mut stack = [0_u128; OWNER_STACK];
     let args = CloneArgs {
-        // In this memory: a copy of its page tables would cost more the larger this process is.
-        flags: (libc::CLONE_NEWUSER | libc::CLONE_FILES | libc::CLONE_VM) as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        // In this memory: a copy of its page tables would cost more the larger this process is. It tells nobody of its end, so that nobody but us
+        // waits for it.
+        flags: (libc::CLONE_NEWUSER | libc::CLONE_FILES | libc::CLONE_VM | libc::CLONE_VFORK) as u64,
         stack: stack.as_mut_ptr() as u64,
         stack_size: size_of_val(&stack) as u64,
         ..CloneArgs::default()
     };
-    let holder = Holder { parent: std::process::id() as isize, pipe: reader.as_raw_fd() as usize };
-    // SAFETY: stack and holder live until the child has been waited for, which every path below does; `hold` makes raw calls only.
-    let pid = unsafe { clone3_on_stack(&args, hold, &raw const holder as usize) };
+    // SAFETY: the stack lives until the child has ended, for which CLONE_VFORK waits; `end` makes a raw call only.
+    let pid = unsafe { clone3_on_stack(&args, end, 0) };
     if pid < 0 {
         return Err(io::Error::from_raw_os_error(-pid as i32));
     }
     let taken = take_mapping(pid as libc::c_long, maps);
-    let released = (&writer).write_all(b"x");
-    if released.is_err() {
-        // SAFETY: the pid is our own child, not yet waited for.
-        unsafe { libc::kill(pid as i32, libc::SIGKILL) };
-    }
-    // SAFETY: as above.
-    unsafe { libc::waitpid(pid as i32, std::ptr::null_mut(), 0) };
-    drop(writer);
-    let mut rest = Vec::new();
-    reader.read_to_end(&mut rest)?;
-    released?;
+    // SAFETY: the pid is our own child, not yet waited for.
+    unsafe { libc::waitpid(pid as i32, std::ptr::null_mut(), libc::__WALL) };
     taken
 }
 
-/// 4 KiB: the child makes four system calls.
-const HOLDER_STACK: usize = 256;
+/// 1 KiB: the child makes one system call.
+const OWNER_STACK: usize = 64;
 
-/// What keeps a user namespace alive until it has been taken.
-struct Holder {
-    parent: isize,
-    pipe: usize,
-}
-
-/// Waits until the parent has taken the namespace, then ends. The descriptor table is shared, so the pipe says nothing when the parent is killed, and a
-/// child that lives on would keep every descriptor open: it dies with its parent.
-unsafe extern "C" fn hold(holder: usize) -> ! {
-    // SAFETY: the parent keeps it until this process has ended; the byte is on this stack.
-    unsafe {
-        let holder = &*(holder as *const Holder);
-        let mut byte = 0_u8;
-        raw(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0]);
-        if raw(libc::SYS_getppid, [0; 6]) == holder.parent {
-            raw(libc::SYS_read, [holder.pipe, &raw mut byte as usize, 1, 0, 0, 0]);
-        }
-        loop {
-            raw(libc::SYS_exit_group, [0; 6]);
-        }
+/// # Safety
+/// As the body of [`clone3_on_stack`].
+unsafe extern "C" fn end(_: usize) -> ! {
+    loop {
+        // SAFETY: ends the child.
+        unsafe { raw(libc::SYS_exit_group, [0; 6]) };
     }
 }
 
