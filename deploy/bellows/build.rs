@@ -18,6 +18,7 @@ fn main() -> io::Result<()> {
         [c, m, unwinder].iter().for_each(|path| println!("cargo:rerun-if-changed={}", path.display()));
         let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
         link_whole(&folder, c, m, unwinder)?;
+        put_in_order();
     }
     Ok(())
 }
@@ -33,6 +34,19 @@ fn link_whole(folder: &Path, c: &Path, m: &Path, unwinder: &Path) -> io::Result<
     println!("cargo:rustc-link-arg-bins=-Wl,--no-dynamic-linker");
     println!("cargo:rustc-cfg=whole");
     Ok(())
+}
+
+/// What short commands execute is put in one place, with the linkers that are there when nobody asks for another one: not all can do that. It takes
+/// them seconds, so it is done where speed is asked for.
+fn put_in_order() {
+    println!("cargo:rerun-if-changed=oci.ld");
+    let is = |name: &str, value: &str| env::var_os(name).is_some_and(|found| found == value);
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let other_linker = env::var_os("RUSTC_LINKER").is_some() || flags.contains("link");
+    if is("PROFILE", "release") && is("CARGO_CFG_TARGET_ARCH", "x86_64") && !other_linker {
+        let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{folder}/oci.ld");
+    }
 }
 
 /// The C compiler knows of this machine only; and before glibc 2.34, parts of the C library are in others.

@@ -44,8 +44,11 @@ impl Aside {
             stack_size: STACK_BYTES as u64,
             ..CloneArgs::default()
         };
+        // Whoever handles this process's signals, or is about to, is another thread.
+        let before = block_signals(u64::MAX);
         // SAFETY: the stack is the thread's alone and, as the work, never given back; the rest is the caller's promise.
         let begun = unsafe { clone3_on_stack(&args, elsewhere, work as *const Work as usize) };
+        block_signals(before);
         if begun < 0 {
             return Err(io::Error::from_raw_os_error(-begun as i32));
         }
@@ -57,8 +60,9 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
-    fn drop(&mut self) {
+impl Aside {
+    /// Waits for its end.
+    pub fn join(&self) {
         loop {
             match self.runs.load(Ordering::Acquire) {
                 0 => return,
@@ -66,6 +70,20 @@ impl Drop for Aside {
             }
         }
     }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+/// Blocks these signals of this thread and no others; gives those that were.
+fn block_signals(set: u64) -> u64 {
+    let mut before = 0_u64;
+    let (set, told) = (&raw const set as usize, &raw mut before as usize);
+    call(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, set, told, size_of::<u64>(), 0, 0]);
+    before
 }
 
 /// # Safety
@@ -118,14 +136,6 @@ const OWN: usize = 0;
 fn send_away(thread: usize, cpus: &Cpus) {
     for set in [&cpus.others, &cpus.all] {
         call(libc::SYS_sched_setaffinity, [thread, size_of::<CpuSet>(), set as *const CpuSet as usize, 0, 0, 0]);
-    }
-}
-
-/// This thread makes way for a process that it has just made, which would wait until it sleeps. Not the other way round: where it once was sent to, a process
-/// and all that come from it remain bound to.
-pub fn make_way() {
-    if let Some(cpus) = Cpus::now() {
-        send_away(OWN, &cpus);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Process, Spec};
+use serde::Deserialize;
 
 use super::{OciError, hooks};
 
@@ -20,14 +21,42 @@ pub struct Bundle {
     pub text: Vec<u8>,
 }
 
-/// Reads `config.json` of a folder and refuses what cannot be run.
-pub fn load(folder: &Path) -> Result<Bundle, OciError> {
-    let folder = std::fs::canonicalize(folder).map_err(OciError::file("find the bundle", folder))?;
-    let path = folder.join("config.json");
-    let text = std::fs::read(&path).map_err(OciError::file("read", &path))?;
-    let spec = parse(&text, &path)?;
-    check(&spec)?;
-    Ok(Bundle { folder, spec, text })
+/// `config.json` of a folder, not understood yet.
+#[derive(Debug)]
+pub struct Unread {
+    folder: PathBuf,
+    path: PathBuf,
+    text: Vec<u8>,
+}
+
+impl Unread {
+    /// Reads it.
+    pub fn open(folder: &Path) -> Result<Self, OciError> {
+        let folder = std::fs::canonicalize(folder).map_err(OciError::file("find the bundle", folder))?;
+        let path = folder.join("config.json");
+        let text = std::fs::read(&path).map_err(OciError::file("read", &path))?;
+        Ok(Self { folder, path, text })
+    }
+
+    /// Which namespaces it names, at a glance; none where it is not in order.
+    pub fn namespaces(&self) -> Vec<LinuxNamespace> {
+        #[derive(Deserialize)]
+        struct Glance {
+            linux: Namespaces,
+        }
+        #[derive(Deserialize)]
+        struct Namespaces {
+            namespaces: Vec<LinuxNamespace>,
+        }
+        serde_json::from_slice::<Glance>(&self.text).map(|glance| glance.linux.namespaces).unwrap_or_default()
+    }
+
+    /// Refuses what cannot be run.
+    pub fn understand(self) -> Result<Bundle, OciError> {
+        let spec = parse(&self.text, &self.path)?;
+        check(&spec)?;
+        Ok(Bundle { folder: self.folder, spec, text: self.text })
+    }
 }
 
 /// A configuration's text; errors name `path`.
@@ -180,7 +209,12 @@ pub fn has(linux: &Linux, kind: LinuxNamespaceType) -> bool {
 
 /// `None` where it is not named, `Some(None)` where it is to be made.
 pub fn namespace_path(linux: &Linux, kind: LinuxNamespaceType) -> Option<Option<&Path>> {
-    let named = linux.namespaces().iter().flatten().find(|namespace| namespace.typ() == kind)?;
+    path_among(linux.namespaces().as_deref().unwrap_or_default(), kind)
+}
+
+/// The same of a list.
+pub fn path_among(namespaces: &[LinuxNamespace], kind: LinuxNamespaceType) -> Option<Option<&Path>> {
+    let named = namespaces.iter().find(|namespace| namespace.typ() == kind)?;
     Some(named.path().as_deref().filter(|path| !path.as_os_str().is_empty()))
 }
 

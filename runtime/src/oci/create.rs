@@ -36,9 +36,10 @@ pub struct Given<'a> {
     pub console: Option<Console<'a>>,
     /// Where the fifo of `start` is to be, and the file for failures after this process has ended.
     pub later: Option<(PathBuf, PathBuf)>,
-    /// The network that is being made apart, and where it comes out.
+    /// The network that is being made apart, and where it comes out; what it closes is closed, and what is `before` has ended,
+    /// before the child goes on to what may run programs.
     pub network: Option<(Network, OwnedFd)>,
-    /// What must have ended before the child is seen by anybody in the container, and before it goes on to what may run programs.
+    /// Must have ended before the child is seen by anybody in the container, too.
     pub before: Option<Aside>,
     /// Where the container's root file system is, for what is taken out of it.
     pub rootfs: &'a Path,
@@ -103,7 +104,6 @@ pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     // SAFETY: a plain call; whoever dumped this process would find the host in it.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     let (pid, pidfd) = clone(plan, shared, child_stack)?;
-    aside::make_way();
     let later = opened.later.map(|(ours, _)| ours);
     Ok(Live { shared, bundled, plan, states: opened.states, network, before, later, mounts: None, pid, pidfd })
 }
@@ -255,6 +255,9 @@ impl Live {
     pub fn join(&mut self, groups: &Groups) -> Result<(), OciError> {
         groups.join(self.pid)?;
         drop(self.before.take());
+        if let Some(network) = &self.network {
+            network.settle();
+        }
         self.go(stage::GROUPED);
         let trees: Vec<OwnedFd> = self.plan.sent.iter().map(trees::open_part).collect::<Result<_, _>>()?;
         let Some(socket) = self.later.take() else { return Ok(()) };

@@ -29,8 +29,7 @@ mod steps;
 mod trees;
 pub mod verbs;
 
-pub use aside::Aside;
 pub use error::OciError;
 pub use names::signal;
-pub use seal::{move_to_sealed, sealed_copy};
+pub use seal::{Sealed, move_to_sealed, sealed_copy};
 pub use steps::{BundleStep, ChildHook, Target};

@@ -1,6 +1,6 @@
 //! A network of the container's own, made aside while the rest is made ready: of all that a container is, it takes the kernel longest.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -26,22 +26,33 @@ struct Making {
     made: AtomicI32,
     /// Where the network is sent.
     socket: i32,
+    /// What is closed when that is done.
+    then_closes: Option<i32>,
 }
 
 impl Network {
-    /// Begins. The network belongs to this process's user namespace, and comes out of the socket as a descriptor.
-    pub fn begin() -> Result<(Self, OwnedFd), OciError> {
+    /// Begins. The network belongs to this process's user namespace, and comes out of the socket as a descriptor. The same thread closes another one
+    /// afterwards, for which the kernel takes long too.
+    pub fn begin(then_closes: Option<OwnedFd>) -> Result<(Self, OwnedFd), OciError> {
         let (ours, theirs) = UnixStream::pair().map_err(OciError::kernel(WHAT))?;
-        let making = Making { made: AtomicI32::new(0), socket: ours.as_raw_fd() };
+        let closes = then_closes.as_ref().map(AsRawFd::as_raw_fd);
+        let making = Making { made: AtomicI32::new(0), socket: ours.as_raw_fd(), then_closes: closes };
         let making: &'static Making = Box::leak(Box::new(making));
         // SAFETY: `make` keeps the rules, and what it is given is never given back; the socket outlives `aside`.
         let aside = unsafe { Aside::begin(make, making as *const Making as usize) }.map_err(OciError::kernel(WHAT))?;
+        // The thread's, from now on.
+        let _ = then_closes.map(IntoRawFd::into_raw_fd);
         Ok((Self { aside, making, _ours: ours }, theirs.into()))
+    }
+
+    /// Waits until all is done, whatever came of it.
+    pub fn settle(&self) {
+        self.aside.join();
     }
 
     /// Waits until it has been sent, or tells why it never will be.
     pub fn finish(self) -> Result<(), OciError> {
-        drop(self.aside);
+        self.settle();
         match self.making.made.load(Ordering::Acquire) {
             0 => Ok(()),
             error => Err(OciError::kernel(WHAT)(std::io::Error::from_raw_os_error(-error))),
@@ -70,5 +81,8 @@ unsafe extern "C" fn make(making: usize) -> ! {
         call(libc::SYS_close, [made as usize, 0, 0, 0, 0, 0]);
     }
     making.made.store(made.min(sent).min(0) as i32, Ordering::Release);
+    if let Some(other) = making.then_closes {
+        call(libc::SYS_close, [other as usize, 0, 0, 0, 0, 0]);
+    }
     aside::end()
 }

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Hook, Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Hook, Linux, LinuxNamespace, LinuxNamespaceType, Spec};
 
 use super::config::{self, Bundle};
 use super::filesystem::{self, Host, Part, Tree};
@@ -110,9 +110,9 @@ fn enters_user(linux: &Linux) -> bool {
 
 /// Whether there is a new network that belongs to the host's user namespace: it can be made beside the container's
 /// first process.
-pub fn network_apart(linux: &Linux) -> bool {
-    let new = config::namespace_path(linux, LinuxNamespaceType::Network) == Some(None);
-    new && !config::has(linux, LinuxNamespaceType::User)
+pub fn network_apart(namespaces: &[LinuxNamespace]) -> bool {
+    let new = config::path_among(namespaces, LinuxNamespaceType::Network) == Some(None);
+    new && config::path_among(namespaces, LinuxNamespaceType::User).is_none()
 }
 
 /// Nothing that is mounted in it is seen by the host.
@@ -135,14 +135,15 @@ fn ids(linux: &Linux) -> Option<[String; 2]> {
 /// network apart by [`super::network`].
 fn namespaces(linux: &Linux) -> (Vec<(PathBuf, i32)>, i32) {
     let (mut entered, mut new) = (Vec::new(), 0);
-    for namespace in linux.namespaces().iter().flatten() {
+    let named = linux.namespaces().as_deref().unwrap_or_default();
+    for namespace in named {
         let (kind, _) = names::namespace(namespace.typ());
-        match (namespace.typ(), config::namespace_path(linux, namespace.typ()).flatten()) {
+        match (namespace.typ(), config::path_among(named, namespace.typ()).flatten()) {
             (LinuxNamespaceType::Pid, Some(_)) => {}
             (LinuxNamespaceType::User, Some(path)) => entered.insert(0, (path.to_owned(), kind)),
             (_, Some(path)) => entered.push((path.to_owned(), kind)),
             (LinuxNamespaceType::Cgroup, None) => {}
-            (LinuxNamespaceType::Network, None) if network_apart(linux) => {}
+            (LinuxNamespaceType::Network, None) if network_apart(named) => {}
             (_, None) => new |= kind,
         }
     }
@@ -188,7 +189,7 @@ fn child(spec: &Spec, linux: &Linux, with: Child<'_>) -> Result<Vec<ChildStep>, 
     }
     steps.push(bundle(BundleStep::Umask(0o022)));
     let mut files = with.files;
-    if network_apart(linux) {
+    if network_apart(linux.namespaces().as_deref().unwrap_or_default()) {
         let place = files.iter().position(shows_network).unwrap_or(files.len());
         files.insert(place, BundleStep::EnterNetwork);
     }

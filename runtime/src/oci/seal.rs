@@ -23,13 +23,27 @@ pub fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
+/// The view that this process goes on from, still open. As long as it is, whoever reaches it and rules a mount namespace of his own could take "read-only"
+/// from it: it must be closed before a program of a container runs.
+#[derive(Debug)]
+pub struct Sealed(OwnedFd);
+
+impl Sealed {
+    /// Closes it, for which the kernel takes long, aside.
+    pub(super) fn close(self) -> Option<Aside> {
+        aside::close(self.0)
+    }
+
+    /// For whoever closes it.
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+}
+
 /// This process goes on from such a view, without being executed again, which would cost as much as all else that starts a process. What is mapped
 /// from the file is mapped from the view, page by page the same; then the kernel lets the view be called its executable. Needs CAP_SYS_RESOURCE, or
 /// CAP_CHECKPOINT_RESTORE (before Linux 5.9 CAP_SYS_ADMIN) in this process's own user namespace.
-///
-/// As long as the view is open, whoever reaches it and rules a mount namespace of his own could take "read-only" from it. To close it takes the kernel long:
-/// that is done aside, and must be done before a program of a container runs.
-pub fn move_to_sealed() -> io::Result<Option<Aside>> {
+pub fn move_to_sealed() -> io::Result<Sealed> {
     // Another thread could write to what is copied. A directory has two links of its own.
     if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
         return Err(io::ErrorKind::ResourceBusy.into());
@@ -43,7 +57,7 @@ pub fn move_to_sealed() -> io::Result<Option<Aside>> {
         unsafe { if area.is_written { area.copy(&view, &pages) } else { area.map(&view) }? };
     }
     set_executable(&view)?;
-    Ok(aside::close(sealed))
+    Ok(Sealed(sealed))
 }
 
 /// `struct prctl_mm_map` of the kernel.

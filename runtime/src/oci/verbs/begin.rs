@@ -7,11 +7,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use oci_spec::runtime::{ContainerState, Hook, Spec};
+use oci_spec::runtime::{ContainerState, Hook, LinuxNamespace, LinuxNamespaceType, Spec};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{control, wait};
 use crate::launch::wire::Failure;
+use crate::oci::Sealed;
 use crate::oci::aside::Aside;
 use crate::oci::cgroup::Groups;
 use crate::oci::config::{self, Bundle};
@@ -44,11 +45,11 @@ struct Begun {
     spec: Spec,
 }
 
-/// Everything but the program, which [`start`] begins. `before` will have ended by then.
-pub fn create(root: &Path, id: &str, options: &CreateOptions, before: Option<Aside>) -> Result<(), OciError> {
-    let bundle = load(options)?;
+/// Everything but the program, which [`start`] begins. `sealed` will have been closed by then.
+pub fn create(root: &Path, id: &str, options: &CreateOptions, sealed: Option<Sealed>) -> Result<(), OciError> {
+    let (bundle, early) = load(options, sealed)?;
     let console = console_of(&bundle.spec, options)?;
-    begin(root, id, options, bundle, Asking { awaits_start: true, console, before }).map(drop)
+    begin(root, id, options, bundle, Asking { awaits_start: true, console, early }).map(drop)
 }
 
 /// The program of a container that was created.
@@ -73,15 +74,15 @@ pub fn start(root: &Path, id: &str, warn: &mut dyn FnMut(OciError)) -> Result<()
     Ok(())
 }
 
-/// The whole life of a container; what its program ended with, as a shell tells it. `before` will have ended before it begins.
+/// The whole life of a container; what its program ended with, as a shell tells it. `sealed` will have been closed before it begins.
 pub fn run(
     root: &Path,
     id: &str,
     options: &CreateOptions,
-    before: Option<Aside>,
+    sealed: Option<Sealed>,
     warn: &mut dyn FnMut(OciError),
 ) -> Result<i32, OciError> {
-    let bundle = load(options)?;
+    let (bundle, early) = load(options, sealed)?;
     let terminal = bundle.spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false);
     let relayed = terminal && options.console_socket.is_none() && !options.detach;
     let (console, ours) = match relayed {
@@ -92,7 +93,7 @@ pub fn run(
         false => (console_of(&bundle.spec, options)?, None),
     };
     let signals = if options.detach { None } else { Some(wait::Signals::take()?) };
-    let mut begun = begin(root, id, options, bundle, Asking { awaits_start: false, console, before })?;
+    let mut begun = begin(root, id, options, bundle, Asking { awaits_start: false, console, early })?;
     // A hook may want to take apart what they use.
     let hooks = begun.spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref());
     if hooks.is_none_or(Vec::is_empty) {
@@ -111,9 +112,29 @@ pub fn run(
     Ok(code)
 }
 
-fn load(options: &CreateOptions) -> Result<Bundle, OciError> {
+fn load(options: &CreateOptions, sealed: Option<Sealed>) -> Result<(Bundle, Early), OciError> {
     wait::check_preserved(options.preserve_fds)?;
-    config::load(&options.bundle)
+    let unread = config::Unread::open(&options.bundle)?;
+    let early = Early::begin(&unread.namespaces(), sealed)?;
+    Ok((unread.understand()?, early))
+}
+
+/// What the kernel takes long for, begun before the configuration is understood.
+struct Early {
+    network: Option<(Network, OwnedFd)>,
+    before: Option<Aside>,
+}
+
+impl Early {
+    fn begin(namespaces: &[LinuxNamespace], sealed: Option<Sealed>) -> Result<Self, OciError> {
+        let apart = plan::network_apart(namespaces);
+        // One thread for both; else the view must be closed sooner than a network is made.
+        let is_new = |kind| config::path_among(namespaces, kind) == Some(None);
+        let (with_network, alone) =
+            if apart && is_new(LinuxNamespaceType::Pid) { (sealed, None) } else { (None, sealed) };
+        let network = apart.then(|| Network::begin(with_network.map(Sealed::into_fd))).transpose()?;
+        Ok(Self { network, before: alone.and_then(Sealed::close) })
+    }
 }
 
 fn console_of<'a>(spec: &Spec, options: &'a CreateOptions) -> Result<Option<Console<'a>>, OciError> {
@@ -125,7 +146,7 @@ fn console_of<'a>(spec: &Spec, options: &'a CreateOptions) -> Result<Option<Cons
 struct Asking<'a> {
     awaits_start: bool,
     console: Option<Console<'a>>,
-    before: Option<Aside>,
+    early: Early,
 }
 
 /// Everything of a container's beginning; all is undone when something fails.
@@ -160,11 +181,10 @@ fn set_up(
     id: &str,
     options: &CreateOptions,
     bundle: &Bundle,
-    Asking { awaits_start, console, before }: Asking<'_>,
+    Asking { awaits_start, console, early: Early { network, before } }: Asking<'_>,
     files: &Files,
 ) -> Result<(Live, Record), OciError> {
     let linux = bundle.spec.linux().as_ref().ok_or_else(|| OciError::refused("linux", "is missing"))?;
-    let network = plan::network_apart(linux).then(Network::begin).transpose()?;
     let (groups, writes) = Groups::plan(id, linux)?;
     let asked = Asked { awaits_start, preserved: options.preserve_fds };
     let plan = plan::plan(bundle, &asked, &groups.host())?;

@@ -6,6 +6,7 @@ use oci_spec::runtime::{ContainerState, LinuxNamespaceType, Process, Spec};
 use rustix::fd::AsRawFd;
 
 use super::{begin, control, wait};
+use crate::oci::Sealed;
 use crate::oci::aside::Aside;
 use crate::oci::create::{self, Console, Given};
 use crate::oci::plan::{BundlePlan, stage};
@@ -45,8 +46,9 @@ pub struct ExecuteOptions {
     pub preserve_fds: u32,
 }
 
-/// Runs it; what it ended with, as a shell tells it, or 0 at once when detached. `before` will have ended by then.
-pub fn execute(root: &Path, id: &str, options: &ExecuteOptions, before: Option<Aside>) -> Result<i32, OciError> {
+/// Runs it; what it ended with, as a shell tells it, or 0 at once when detached. `sealed` will have been closed by then.
+pub fn execute(root: &Path, id: &str, options: &ExecuteOptions, sealed: Option<Sealed>) -> Result<i32, OciError> {
+    let before = sealed.and_then(Sealed::close);
     wait::check_preserved(options.preserve_fds)?;
     let files = Files::open(root, id)?;
     let record = files.whole("execute a program in")?;

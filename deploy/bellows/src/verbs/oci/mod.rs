@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bellows_runtime::oci::verbs::{self, CreateOptions, ExecuteOptions};
-use bellows_runtime::oci::{Aside, OciError, signal};
+use bellows_runtime::oci::{OciError, Sealed, signal};
 use clap::Parser;
 
 use arguments::{Cli, Create, Exec, Globals, Verb};
@@ -39,7 +39,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
     let sealed = sealed::ensure(words);
     let cli = Cli::parse_from(words);
     let report = Report::new(cli.globals.log.as_deref(), cli.globals.log_format);
-    match sealed.and_then(|sealing| run(cli.verb, &cli.globals, &report, sealing)) {
+    match sealed.and_then(|sealed| run(cli.verb, &cli.globals, &report, sealed)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             report.error(&error);
@@ -48,7 +48,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
     }
 }
 
-fn run(verb: Verb, globals: &Globals, report: &Report, sealing: Option<Aside>) -> anyhow::Result<u8> {
+fn run(verb: Verb, globals: &Globals, report: &Report, sealed: Option<Sealed>) -> anyhow::Result<u8> {
     anyhow::ensure!(
         !globals.systemd_cgroup,
         "--systemd-cgroup: this runtime makes control groups itself; use cgroupfs (podman: --cgroup-manager=cgroupfs)"
@@ -56,9 +56,9 @@ fn run(verb: Verb, globals: &Globals, report: &Report, sealing: Option<Aside>) -
     let root = &globals.root;
     let mut warn = |error: OciError| report.warning(&error);
     match verb {
-        Verb::Create(create) => verbs::create(root, &create.id, &options(&create, false), sealing)?,
+        Verb::Create(create) => verbs::create(root, &create.id, &options(&create, false), sealed)?,
         Verb::Run(run) => {
-            return code(verbs::run(root, &run.create.id, &options(&run.create, run.detach), sealing, &mut warn)?);
+            return code(verbs::run(root, &run.create.id, &options(&run.create, run.detach), sealed, &mut warn)?);
         }
         Verb::Start(named) => verbs::start(root, &named.id, &mut warn)?,
         Verb::State(named) => tables::state(&verbs::state(root, &named.id)?)?,
@@ -68,7 +68,7 @@ fn run(verb: Verb, globals: &Globals, report: &Report, sealing: Option<Aside>) -
         }
         Verb::Delete(delete) => verbs::delete(root, &delete.id, delete.force, &mut warn)?,
         Verb::List(list) => tables::list(&verbs::list(root)?, list.format, list.quiet)?,
-        Verb::Exec(exec) => return code(verbs::execute(root, &exec.id, &execution(&exec)?, sealing)?),
+        Verb::Exec(exec) => return code(verbs::execute(root, &exec.id, &execution(&exec)?, sealed)?),
         Verb::Ps(ps) => tables::processes(&verbs::processes(root, &ps.id)?, ps.format, &ps.words)?,
         Verb::Pause(named) => verbs::pause(root, &named.id)?,
         Verb::Resume(named) => verbs::resume(root, &named.id)?,

@@ -8,22 +8,22 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use anyhow::Context;
-use bellows_runtime::oci::{self, Aside};
+use bellows_runtime::oci::{self, Sealed};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 const OWN: &str = "/proc/self/exe";
 
 /// Returns when this process runs from such a mount, or sets no container up. First of all: the less of the executable has been used, the sooner it is moved.
-/// What it gives back must have ended before a program of a container runs.
-pub fn ensure(words: &[OsString]) -> anyhow::Result<Option<Aside>> {
+/// What it gives back must be closed before a program of a container runs.
+pub fn ensure(words: &[OsString]) -> anyhow::Result<Option<Sealed>> {
     if !words.iter().any(|word| word == "create" || word == "run" || word == "exec") || is_sealed()? {
         return Ok(None);
     }
     // Not everybody may; to be executed again is the other way, and takes as long as it takes a process to begin.
-    if let Ok(closing) = oci::move_to_sealed()
+    if let Ok(sealed) = oci::move_to_sealed()
         && is_sealed()?
     {
-        return Ok(closing);
+        return Ok(Some(sealed));
     }
     let sealed = oci::sealed_copy(Path::new(OWN)).context("mount this executable read-only")?;
     Err(execute(&sealed)).context("execute this executable from its read-only mount")
