@@ -162,18 +162,51 @@ fn intervals(rules: &BTreeMap<u32, Rule>) -> Vec<(u32, Rule)> {
     runs
 }
 
+/// A run of numbers with one rule, but for one number in it at most.
+#[derive(Debug)]
+struct Leaf {
+    from: u32,
+    rule: Rule,
+    but: Option<(u32, Rule)>,
+}
+
+/// As few as can be had by going through the runs once.
+fn leaves(runs: &[(u32, Rule)]) -> Vec<Leaf> {
+    let is_single = |at: usize| runs.get(at + 1).is_some_and(|next| next.0 == runs[at].0 + 1);
+    let mut leaves = Vec::new();
+    let mut at = 0;
+    while let Some(&(from, rule)) = runs.get(at) {
+        let (leaf, length) = match (runs.get(at + 1), runs.get(at + 2)) {
+            (Some(but), Some((_, again))) if is_single(at + 1) && *again == rule => {
+                (Leaf { from, rule, but: Some(*but) }, 3)
+            }
+            (Some(but), _) if is_single(at + 1) && !is_single(at) => (Leaf { from, rule, but: Some(*but) }, 2),
+            (Some((_, next)), _) if is_single(at) => (Leaf { from, rule: *next, but: Some((from, rule)) }, 2),
+            _ => (Leaf { from, rule, but: None }, 1),
+        };
+        leaves.push(leaf);
+        at += length;
+    }
+    leaves
+}
+
+/// Where to part them, which reach up to `end`, so that both sides have about as many numbers.
+fn middle(leaves: &[Leaf], end: u32) -> usize {
+    let off = |at: &usize| (2 * leaves[*at].from.min(end)).abs_diff(leaves[0].from + end);
+    (1..leaves.len()).min_by_key(off).unwrap_or(1)
+}
+
 /// Short is quick: for each container the kernel compiles the program to machine code, several times over, and tries it with every number there is. So
-/// one instruction per comparison, and answers that all share.
+/// one instruction per comparison, answers that all share, and the less to compare the more numbers come that way.
 fn compile(rules: &BTreeMap<u32, Rule>) -> Vec<Instruction> {
     let mut draft = Draft::default();
     let killed = draft.answer(KILL);
     draft.load(ARCH);
     draft.branch(IF_EQUAL, THIS_ARCH, To::Next, killed);
     draft.load(NR);
-    let runs = intervals(rules);
-    match runs[..] {
-        [(_, rule)] => draft.block(rule),
-        _ => draft.tree(&runs),
+    match &leaves(&intervals(rules))[..] {
+        [Leaf { rule, but: None, .. }] => draft.block(*rule),
+        leaves => draft.tree(leaves, UNKNOWN_FROM),
     }
     draft.finish()
 }
@@ -238,19 +271,31 @@ impl Draft {
         }
     }
 
-    /// A binary search among two runs or more: below the middle it goes on here.
-    fn tree(&mut self, runs: &[(u32, Rule)]) {
-        let (left, right) = runs.split_at(runs.len() / 2);
-        let low = if let [(_, rule)] = left { self.rule(*rule) } else { To::Next };
-        let inner = self.mark();
-        let high = if let [(_, rule)] = right { self.rule(*rule) } else { To::Mark(inner) };
-        self.branch(IF_AT_LEAST, right[0].0, high, low);
-        if left.len() > 1 {
-            self.tree(left);
+    /// A binary search among several that reach up to `end`, below the middle of which it goes on here; or a look for the one number.
+    fn tree(&mut self, leaves: &[Leaf], end: u32) {
+        if let [Leaf { rule, but, .. }] = leaves {
+            let rest = self.rule(*rule);
+            if let Some((number, other)) = but {
+                let other = self.rule(*other);
+                self.branch(IF_EQUAL, *number, other, rest);
+            }
+            return;
         }
+        let (left, right) = leaves.split_at(middle(leaves, end));
+        let low = self.answer_of(left).unwrap_or(To::Next);
+        let inner = self.mark();
+        let high = self.answer_of(right).unwrap_or(To::Mark(inner));
+        self.branch(IF_AT_LEAST, right[0].from, high, low);
+        self.tree(left, right[0].from);
         self.here(inner);
-        if right.len() > 1 {
-            self.tree(right);
+        self.tree(right, end);
+    }
+
+    /// Where there is nothing more to compare.
+    fn answer_of(&mut self, leaves: &[Leaf]) -> Option<To> {
+        match leaves {
+            [Leaf { rule, but: None, .. }] => Some(self.rule(*rule)),
+            _ => None,
         }
     }
 
@@ -500,6 +545,6 @@ mod tests {
 
     #[test]
     fn the_tree_is_shallow() {
-        assert!(filter(&[], &[]).len() < 100, "{} instructions", filter(&[], &[]).len());
+        assert!(filter(&[], &[]).len() < 80, "{} instructions", filter(&[], &[]).len());
     }
 }
