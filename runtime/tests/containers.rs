@@ -33,6 +33,20 @@ fn exit_codes_and_signals_come_back() {
     place.assert_clean();
 }
 
+/// Whoever waits for it finds as many slots as are to be made ahead, or as can be: this subnet has room for fewer in the end.
+#[test]
+fn a_runtime_can_be_awaited_until_its_pool_is_full() {
+    let Some(mut place) = place() else { return };
+    for (ready, made) in [(5, 5), (1000, 30)] {
+        place.pool(ready);
+        let runtime = place.start();
+        runtime.await_pool(Duration::from_secs(60));
+        assert_eq!((place.groups().len(), place.links().len()), (made, made), "of {ready}");
+        runtime.shutdown().expect("shut down");
+        place.assert_clean();
+    }
+}
+
 /// An image that was removed and has come back is another tree at the same path.
 #[test]
 fn an_image_that_comes_back_after_its_removal_is_the_new_one() {

@@ -70,6 +70,11 @@ impl Place {
         self.links = format!("bw0a{second:02x}8");
     }
 
+    /// So many slots are made ahead, and kept.
+    pub fn pool(&mut self, ready: usize) {
+        self.config.pool = PoolSizes { ready, keep: ready };
+    }
+
     /// Room for two containers by their addresses.
     pub fn with_two_addresses(&mut self) {
         self.config.subnet = self.config.subnet.to_string().replace("/27", "/30").parse().expect("a subnet");
