@@ -36,17 +36,28 @@ fn link_whole(folder: &Path, c: &Path, m: &Path, unwinder: &Path) -> io::Result<
     Ok(())
 }
 
-/// What short commands execute is put in one place, with the linkers that are there when nobody asks for another one: not all can do that. It takes
-/// them seconds, so it is done where speed is asked for.
+/// What short commands execute is put in one place, where nobody asks for a linker of his own and the machine's is one that can do that. It takes them
+/// seconds, so it is done where speed is asked for.
 fn put_in_order() {
     println!("cargo:rerun-if-changed=oci.ld");
+    println!("cargo:rerun-if-env-changed=CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER");
     let is = |name: &str, value: &str| env::var_os(name).is_some_and(|found| found == value);
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    let other_linker = env::var_os("RUSTC_LINKER").is_some() || flags.contains("link");
-    if is("PROFILE", "release") && is("CARGO_CFG_TARGET_ARCH", "x86_64") && !other_linker {
-        let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        println!("cargo:rustc-link-arg-bins=-Wl,-T,{folder}/oci.ld");
+    let is_asked_for = env::var_os("RUSTC_LINKER").is_some() || flags.contains("link");
+    let is_wanted = is("PROFILE", "release") && is("CARGO_CFG_TARGET_ARCH", "x86_64") && !is_asked_for;
+    if is_wanted
+        && linker_orders()
+        && let Ok(folder) = env::var("CARGO_MANIFEST_DIR")
+    {
+        println!("cargo:rustc-link-arg-bins=-T{folder}/oci.ld");
     }
+}
+
+/// Whether the C compiler's linker takes a script beside its own rules.
+fn linker_orders() -> bool {
+    let asked = Command::new("cc").arg("-Wl,--version").output();
+    let said = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    said.starts_with("GNU ld") || said.contains("LLD")
 }
 
 /// The C compiler knows of this machine only; and before glibc 2.34, parts of the C library are in others.

@@ -230,10 +230,12 @@ impl State {
         Some(self.ready.swap_remove(at))
     }
 
-    /// Whether nothing was taken, launched or given back for so long; else how long until then at the least.
+    /// Whether nothing was launched or given back for so long; else how long until then at the least. A launch that takes very long keeps nobody from
+    /// work.
     fn at_rest(&self, length: Duration) -> Result<(), Duration> {
-        let since = if self.launches > 0 { Some(Duration::ZERO) } else { self.last_use.map(|last| last.elapsed()) };
-        let left = since.map_or(Duration::ZERO, |since| length.saturating_sub(since));
+        let Some(since) = self.last_use.map(|last| last.elapsed()) else { return Ok(()) };
+        let is_launching = self.launches > 0 && since < IDLE;
+        let left = if is_launching { length } else { length.saturating_sub(since) };
         if left.is_zero() { Ok(()) } else { Err(left) }
     }
 }
@@ -323,7 +325,9 @@ impl Slots {
 
     /// A launch begins; it is over when this is dropped. On a busy machine each may take longer than a lull.
     pub fn launching(&self) -> Launching<'_> {
-        self.shared.lock().launches += 1;
+        let mut state = self.shared.lock();
+        state.launches += 1;
+        state.last_use = Some(Instant::now());
         Launching(&self.shared)
     }
 

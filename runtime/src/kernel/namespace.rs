@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::sys::{CloneArgs, clone3_on_stack, raw};
+use super::sys::{CloneArgs, block_signals, clone3_on_stack, raw};
 
 /// The network namespace of the calling thread.
 pub fn own_network() -> io::Result<OwnedFd> {
@@ -78,7 +78,7 @@ pub fn user_mapping(first: u32) -> io::Result<OwnedFd> {
 
 /// The same with any mapping of users and one of groups, as `uid_map` takes them.
 ///
-/// Of a process that has ended before this goes on: until it is waited for, its namespace can be told and taken as that of one that lives.
+/// Of a process that is at its end before this goes on: until it is waited for, its namespace can be told and taken as that of one that lives.
 pub fn user_mapping_of(maps: [&str; 2]) -> io::Result<OwnedFd> {
     let mut stack = [0_u128; OWNER_STACK];
     let args = CloneArgs {
@@ -89,8 +89,10 @@ pub fn user_mapping_of(maps: [&str; 2]) -> io::Result<OwnedFd> {
         stack_size: size_of_val(&stack) as u64,
         ..CloneArgs::default()
     };
-    // SAFETY: the stack lives until the child has ended, for which CLONE_VFORK waits; `end` makes a raw call only.
+    let before = block_signals(u64::MAX);
+    // SAFETY: the stack lives until the child has let go of it, for which CLONE_VFORK waits; `end` makes a raw call only, and no handler runs on it.
     let pid = unsafe { clone3_on_stack(&args, end, 0) };
+    block_signals(before);
     if pid < 0 {
         return Err(io::Error::from_raw_os_error(-pid as i32));
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu};
 
-use crate::kernel::sys::{Body, CloneArgs, clone3_on_stack};
+use crate::kernel::sys::{Body, CloneArgs, block_signals, clone3_on_stack};
 use crate::launch::child::{call, wait_while};
 
 const STACK_BYTES: usize = 16 << 10;
@@ -76,14 +76,6 @@ impl Drop for Aside {
     fn drop(&mut self) {
         self.join();
     }
-}
-
-/// Blocks these signals of this thread and no others; gives those that were.
-fn block_signals(set: u64) -> u64 {
-    let mut before = 0_u64;
-    let (set, told) = (&raw const set as usize, &raw mut before as usize);
-    call(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, set, told, size_of::<u64>(), 0, 0]);
-    before
 }
 
 /// # Safety

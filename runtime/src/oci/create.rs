@@ -36,8 +36,8 @@ pub struct Given<'a> {
     pub console: Option<Console<'a>>,
     /// Where the fifo of `start` is to be, and the file for failures after this process has ended.
     pub later: Option<(PathBuf, PathBuf)>,
-    /// The network that is being made apart, and where it comes out; what it closes is closed, and what is `before` has ended,
-    /// before the child goes on to what may run programs.
+    /// The network that is being made apart, and where it comes out. That, with what it closes, and what is `before` have ended before the child goes on
+    /// to what may run programs; what the child has inherited meanwhile goes with all that is not the program's.
     pub network: Option<(Network, OwnedFd)>,
     /// Must have ended before the child is seen by anybody in the container, too.
     pub before: Option<Aside>,
@@ -88,8 +88,12 @@ struct Opened {
 /// Opens everything and clones. The child goes on as far as it can: to [`plan::stage::BORN`] or [`plan::stage::GROUPED`].
 pub fn bear(plan: BundlePlan, mut given: Given<'_>) -> Result<Live, OciError> {
     let (network, network_end) = given.network.take().unzip();
-    // Where others live they may reach what the child inherits of it.
-    let before = given.before.take().filter(|_| plan.new_namespaces & libc::CLONE_NEWPID != 0);
+    // Where others live, or the container's own hooks come first, they may reach what the child inherits of it until it closes all that is not the program's.
+    let is_alone = plan.new_namespaces & libc::CLONE_NEWPID != 0 && !plan.has_child_hooks;
+    let before = given.before.take().filter(|_| is_alone);
+    if let Some(network) = network.as_ref().filter(|_| !is_alone) {
+        network.settle();
+    }
     let opened = Opened { network: network_end, ..open(&plan, given)? };
     let plan: &'static BundlePlan = Box::leak(Box::new(plan));
     let bundled: &'static Bundled = Box::leak(Box::new(bundled(plan, &opened)));
