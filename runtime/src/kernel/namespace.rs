@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::sys::{CloneArgs, block_signals, clone3_on_stack, raw};
+use super::sys::{CloneArgs, clone3_on_stack, raw, without_signals};
 
 /// The network namespace of the calling thread.
 pub fn own_network() -> io::Result<OwnedFd> {
@@ -89,10 +89,8 @@ pub fn user_mapping_of(maps: [&str; 2]) -> io::Result<OwnedFd> {
         stack_size: size_of_val(&stack) as u64,
         ..CloneArgs::default()
     };
-    let before = block_signals(u64::MAX);
     // SAFETY: the stack lives until the child has let go of it, for which CLONE_VFORK waits; `end` makes a raw call only, and no handler runs on it.
-    let pid = unsafe { clone3_on_stack(&args, end, 0) };
-    block_signals(before);
+    let pid = without_signals(|| unsafe { clone3_on_stack(&args, end, 0) });
     if pid < 0 {
         return Err(io::Error::from_raw_os_error(-pid as i32));
     }

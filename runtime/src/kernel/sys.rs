@@ -82,9 +82,16 @@ pub fn clone_and_end(flags: u64, group: Option<BorrowedFd<'_>>) -> io::Result<()
     Ok(())
 }
 
-/// Blocks these signals of this thread and no others; gives those that were blocked. What is cloned meanwhile begins with the same: no handler of this process
-/// runs there, on a stack that has no room for it.
-pub fn block_signals(set: u64) -> u64 {
+/// With all signals of this thread blocked. What is cloned by `work` begins so: no handler of this process runs there, on a stack that has no room for it.
+pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+    let before = block_signals(u64::MAX);
+    let done = work();
+    block_signals(before);
+    done
+}
+
+/// Blocks these and no others; gives those that were blocked.
+fn block_signals(set: u64) -> u64 {
     let mut before = 0_u64;
     let (set, told) = (&raw const set as usize, &raw mut before as usize);
     // SAFETY: both are of this frame, and of the length that is told.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu};
 
-use crate::kernel::sys::{Body, CloneArgs, block_signals, clone3_on_stack};
+use crate::kernel::sys::{Body, CloneArgs, clone3_on_stack, without_signals};
 use crate::launch::child::{call, wait_while};
 
 const STACK_BYTES: usize = 16 << 10;
@@ -45,10 +45,8 @@ impl Aside {
             ..CloneArgs::default()
         };
         // Whoever handles this process's signals, or is about to, is another thread.
-        let before = block_signals(u64::MAX);
         // SAFETY: the stack is the thread's alone and, as the work, never given back; the rest is the caller's promise.
-        let begun = unsafe { clone3_on_stack(&args, elsewhere, work as *const Work as usize) };
-        block_signals(before);
+        let begun = without_signals(|| unsafe { clone3_on_stack(&args, elsewhere, work as *const Work as usize) });
         if begun < 0 {
             return Err(io::Error::from_raw_os_error(-begun as i32));
         }

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use oci_spec::runtime::{ContainerState, Hook, LinuxNamespace, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{ContainerState, Hook, LinuxNamespace, Spec};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{control, wait};
@@ -128,10 +128,8 @@ struct Early {
 impl Early {
     fn begin(namespaces: &[LinuxNamespace], sealed: Option<Sealed>) -> Result<Self, OciError> {
         let apart = plan::network_apart(namespaces);
-        // One thread for both; else the view must be closed sooner than a network is made.
-        let is_new = |kind| config::path_among(namespaces, kind) == Some(None);
-        let (with_network, alone) =
-            if apart && is_new(LinuxNamespaceType::Pid) { (sealed, None) } else { (None, sealed) };
+        // One thread for both, if there is a network to be made.
+        let (with_network, alone) = if apart { (sealed, None) } else { (None, sealed) };
         let network = apart.then(|| Network::begin(with_network.map(Sealed::into_fd))).transpose()?;
         Ok(Self { network, before: alone.and_then(Sealed::close) })
     }
