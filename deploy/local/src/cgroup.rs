@@ -92,11 +92,12 @@ pub fn with_prefix(prefix: &str) -> BTreeSet<String> {
     all.filter_map(|path| path.file_name()?.to_str()?.strip_prefix(prefix).map(str::to_owned)).collect()
 }
 
-/// All processes in the directory and below it, in any hierarchy.
+/// All processes in the directory and below it, in any hierarchy. A v2 hierarchy says 0 for one that ends while it is read.
 pub fn members(below: &str) -> BTreeSet<Pid> {
     let directories = roots(Path::new(ROOT)).into_iter().flat_map(|root| subtree(&root.join(below)));
     let lists = directories.filter_map(|path| fs::read_to_string(path.join("cgroup.procs")).ok());
-    lists.flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<Pid>>()).collect()
+    let numbers = lists.flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<Pid>>());
+    numbers.filter(|pid| *pid != 0).collect()
 }
 
 /// Ends every process in it and removes it, with all directories below it, in all hierarchies. A process that joins meanwhile ends too.

@@ -1,6 +1,8 @@
 //! How much memory processes and the kernel hold.
 
-use std::fs;
+use std::{fs, io};
+
+use rustix::io::Errno;
 
 use crate::failure::Failure;
 
@@ -10,6 +12,20 @@ const KERNEL: [&str; 4] = ["Slab", "KernelStack", "PageTables", "Percpu"];
 /// Proportional set size of one process: shared pages count in parts.
 pub fn pss_kib(pid: u32) -> Result<f64, Failure> {
     value(&format!("/proc/{pid}/smaps_rollup"), "Pss")
+}
+
+/// Of all these together; who has ended since they were listed, such as a program that an agent asked something, holds nothing.
+pub fn pss_of_kib(pids: impl IntoIterator<Item = u32>) -> Result<f64, Failure> {
+    // A process that nobody has waited for yet has the file, which cannot be read.
+    let is_gone = |error: &io::Error| matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH));
+    let held = |pid: u32| {
+        let file = format!("/proc/{pid}/smaps_rollup");
+        match fs::read_to_string(&file) {
+            Err(error) if is_gone(&error) => Ok(0.0),
+            read => number(&file, read, "Pss"),
+        }
+    };
+    pids.into_iter().map(held).sum()
 }
 
 /// Resident set size of one process, shared pages in full.
@@ -38,7 +54,11 @@ impl Kernel {
 
 /// The number in a line `NAME: N kB` of a file.
 fn value(file: &str, name: &str) -> Result<f64, Failure> {
-    let text = fs::read_to_string(file).map_err(|error| Failure::failed(format!("reading {file}: {error}")))?;
+    number(file, fs::read_to_string(file), name)
+}
+
+fn number(file: &str, read: io::Result<String>, name: &str) -> Result<f64, Failure> {
+    let text = read.map_err(|error| Failure::failed(format!("reading {file}: {error}")))?;
     find(&text, name).ok_or_else(|| Failure::failed(format!("{file} has no line `{name}: N kB`")))
 }
 
@@ -62,6 +82,9 @@ mod tests {
     #[test]
     fn this_process_and_the_kernel_hold_some() {
         assert!(rss_kib(std::process::id()).expect("Linux has it") > 100.0);
+        let beyond_all = u32::try_from(i32::MAX).expect("positive");
+        assert!(pss_of_kib([std::process::id(), beyond_all]).expect("one of them lives") > 100.0);
+        assert!(pss_kib(beyond_all).is_err(), "where it must be there");
         let kernel = Kernel::read().expect("Linux has it");
         assert!(kernel.kib > 1000.0 && kernel.grown_kib(&Kernel { kib: kernel.kib + 10.0 }, 5) == Some(2.0));
         assert_eq!(kernel.grown_kib(&Kernel { kib: kernel.kib - 1.0 }, 5), None);

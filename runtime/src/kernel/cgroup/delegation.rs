@@ -69,8 +69,7 @@ fn vacate(dir: &Path) -> Result<(), CgroupError> {
     tree::make(&leaf)?;
     let procs = leaf.join("cgroup.procs");
     for _ in 0..LOOKS {
-        // Of processes outside of our PID namespace the number is 0, which would mean ourselves.
-        let pids: Vec<u32> = tree::pids(dir)?.into_iter().filter(|pid| *pid != 0).collect();
+        let pids = tree::pids(dir)?;
         if pids.is_empty() {
             break;
         }
@@ -81,7 +80,7 @@ fn vacate(dir: &Path) -> Result<(), CgroupError> {
             }
         }
     }
-    match tree::pids(dir)? {
+    match tree::listed(dir)? {
         left if left.is_empty() => Ok(()),
         pids => Err(CgroupError::Occupied { path: dir.to_owned(), pids }),
     }

@@ -50,7 +50,7 @@ fn v2() -> Fake {
     fake.put("bellows/n1/s3/pids.current", "5\n");
     fake.put("bellows/n1/s3/cpu.stat", "usage_usec 123\nuser_usec 100\n");
     fake.put("bellows/n1/s3/cgroup.events", "populated 1\nfrozen 1\n");
-    fake.put("bellows/n1/s3/cgroup.procs", "10\n11\n");
+    fake.put("bellows/n1/s3/cgroup.procs", "10\n0\n11\n");
     fake
 }
 

@@ -174,7 +174,13 @@ pub fn undo(root: &Path, below: &str) {
     }
 }
 
+/// Those that can be signalled. A `cgroup.procs` of v2 says 0 for a process that ends while it is read, which to `kill` is its caller's whole process group.
 pub fn pids(path: &Path) -> Result<Vec<u32>, CgroupError> {
+    Ok(listed(path)?.into_iter().filter(|pid| *pid != 0).collect())
+}
+
+/// As the kernel says it: 0 is also a process outside of our PID namespace.
+pub fn listed(path: &Path) -> Result<Vec<u32>, CgroupError> {
     let file = path.join("cgroup.procs");
     match fs::read_to_string(&file) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),

@@ -109,8 +109,7 @@ impl Proxy {
 
     /// Proportional set size of all its processes.
     pub fn memory_kib(&self) -> Result<f64, Failure> {
-        let members = self.cgroups.iter().flat_map(|group| cgroup::members(group));
-        members.map(memory::pss_kib).sum()
+        memory::pss_of_kib(self.cgroups.iter().flat_map(|group| cgroup::members(group)))
     }
 
     /// The process that was started, and its children.
