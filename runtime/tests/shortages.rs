@@ -249,6 +249,28 @@ fn descriptors_that_have_run_out_are_told_wherever_a_launch_stands() {
     works_and_leaves_nothing(victim, &place);
 }
 
+#[test]
+fn once_half_of_the_descriptors_are_open_a_container_takes_fewer() {
+    let Some(place) = place() else { return };
+    let mut victim = Victim::start(&place);
+    victim.ask("start");
+    let open = |victim: &Victim| victim.descriptors().values().sum::<usize>() as u64;
+    let before = open(&victim);
+    victim.ask("launch one /bin/payload sleep");
+    let with_one = open(&victim);
+    let limit = Rlimit { current: Some(with_one * 2), maximum: Some(with_one * 2) };
+    prlimit(Pid::from_raw(victim.pid().cast_signed()), Resource::Nofile, limit).expect("root may limit others");
+    victim.ask("launch two /bin/payload sleep");
+    let (first, second) = (with_one - before, open(&victim) - with_one);
+    println!("{first} for the first, {second} for the second");
+    assert!(second < first, "{first} for the first, {second} for the second");
+    for name in ["one", "two"] {
+        assert_eq!(victim.ask(&format!("execute {name} /bin/payload exit 7")), "Code(7)", "{name}");
+        victim.ask(&format!("end {name}"));
+    }
+    works_and_leaves_nothing(victim, &place);
+}
+
 /// As a kernel without this call, or a service manager's filter, answers: ENOSYS.
 fn without_call(place: &Place, call: libc::c_long) -> Victim {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bellows-launcher"));

@@ -212,7 +212,7 @@ fn send_in(
         if slot.group.is_frozen()? {
             return Err(Error::Frozen(spec.id.clone()));
         }
-        let joining = slot.group.joining();
+        let joining = slot.group.joining()?;
         let mut fds = vec![theirs.as_fd(), life.pidfd()];
         fds.extend(beside);
         match &joining {

@@ -122,6 +122,7 @@ impl Runtime {
         match self.start_in(&mut slot, wanted, spec, &folder) {
             Ok((mut running, pidfd)) => {
                 running.timings = timings(began_ns, have_slot_ns, running.timings);
+                self.slots.spare_descriptors(&mut slot);
                 let life = Life::new(pidfd, slot, folder.record, folder.place, spec.tenant.clone());
                 self.containers.insert(spec.id.clone(), life);
                 Ok(running)
@@ -183,7 +184,7 @@ impl Runtime {
         files: &Folder,
     ) -> Result<(Running, OwnedFd), Error> {
         let image = slot.image().ok_or_else(|| unusable(spec, std::io::ErrorKind::NotFound.into()))?;
-        let joining = slot.group.joining();
+        let joining = slot.group.joining()?;
         let mut fds: Vec<BorrowedFd<'_>> = vec![
             image,
             slot.network.namespace.as_fd(),

@@ -244,8 +244,6 @@ impl State {
 struct Shared {
     maker: Maker,
     sizes: PoolSizes,
-    /// Slots and roots are made ahead while a twentieth of the descriptors that this process may have is free.
-    descriptors: u64,
     state: Mutex<State>,
     changed: Condvar,
     begun: Condvar,
@@ -275,10 +273,8 @@ impl Slots {
             begun: false,
             closing: false,
         };
-        let most = getrlimit(Resource::RLIMIT_NOFILE);
-        let descriptors = most.map_or(u64::MAX, |(most, _)| most / 20 * 19);
         let (changed, begun, lent) = (Condvar::new(), Condvar::new(), Lent::default());
-        let shared = Arc::new(Shared { maker, sizes, descriptors, state: Mutex::new(state), changed, begun, lent });
+        let shared = Arc::new(Shared { maker, sizes, state: Mutex::new(state), changed, begun, lent });
         let for_thread = Arc::clone(&shared);
         let refiller = std::thread::Builder::new().name("slots".to_owned()).spawn(move || for_thread.refill());
         let for_remains = Arc::clone(&shared);
@@ -320,6 +316,13 @@ impl Slots {
         match found {
             Some(slot) => Ok(slot),
             None => self.shared.make_now(state),
+        }
+    }
+
+    /// For a container that runs now: once half of the descriptors are open, it does without those that can be opened again.
+    pub fn spare_descriptors(&self, slot: &mut Slot) {
+        if self.shared.has_used_descriptors(0.5) {
+            slot.group.close_spare();
         }
     }
 
@@ -454,9 +457,15 @@ impl Shared {
         })
     }
 
-    /// Whether what is left of descriptors is for launches and ends.
+    /// Whether what is left of descriptors is for launches and ends: a twentieth.
     fn is_short(&self) -> bool {
-        open_files(self.maker.networks.home()).is_none_or(|open| open > self.descriptors)
+        self.has_used_descriptors(0.95)
+    }
+
+    /// Whether this process has opened more than this part of all that it may.
+    fn has_used_descriptors(&self, part: f64) -> bool {
+        let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(most, _)| most);
+        open_files(self.maker.networks.home()).is_none_or(|open| open as f64 > most as f64 * part)
     }
 
     /// The background thread.

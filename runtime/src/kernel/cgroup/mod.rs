@@ -18,7 +18,6 @@ pub use v1::find as hierarchy_of;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -189,7 +188,7 @@ pub enum Joining<'a> {
     /// Its number is written to each of these.
     Write(Vec<&'a File>),
     /// It is created in this directory (CLONE_INTO_CGROUP).
-    Into(&'a OwnedFd),
+    Into(&'a File),
 }
 
 macro_rules! each {
@@ -281,11 +280,16 @@ impl Cgroups {
 
 impl Group {
     /// How a process gets in.
-    pub fn joining(&self) -> Joining<'_> {
-        match &self.kind {
-            Kind::V1(group) => Joining::Write(group.joins()),
-            Kind::V2(group) => Joining::Into(group.dir_fd()),
-        }
+    pub fn joining(&self) -> Result<Joining<'_>, CgroupError> {
+        Ok(match &self.kind {
+            Kind::V1(group) => Joining::Write(group.joins()?),
+            Kind::V2(group) => Joining::Into(group.directory()?),
+        })
+    }
+
+    /// For when descriptors are few: what it takes to join is opened again then. What is read while a container runs and at its end stays open.
+    pub fn close_spare(&mut self) {
+        each!(&mut self.kind, group => group.close_spare());
     }
 
     /// As [`Self::limit`], but with enough CPU to be set up: what a container's start costs is the node's work, and at 10m the kernel would let it go on

@@ -66,7 +66,7 @@ fn v2_writes_and_reads_its_files() {
     assert_eq!(fake.says("bellows/n1/memory.max"), "1073741824");
     assert_eq!(cgroups.names().expect("names"), ["s3"]);
     assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses");
-    let group = cgroups.group("s3").expect("a group");
+    let mut group = cgroups.group("s3").expect("a group");
     let limits = Limits { cpu_milli: 250, memory_bytes: 65_536, processes: 9, ..Limits::default() };
     group.limit(&limits).expect("limits");
     assert_eq!(fake.says("bellows/n1/s3/cpu.max"), "25000 100000");
@@ -102,7 +102,8 @@ fn v2_writes_and_reads_its_files() {
     assert_eq!(group.memory_peak_bytes(), Some(9000));
     group.forget_peak();
     assert!(fake.says("bellows/n1/s3/memory.peak").starts_with('0'));
-    assert!(matches!(group.joining(), Joining::Into(_)));
+    group.close_spare();
+    assert!(matches!(group.joining(), Ok(Joining::Into(_))), "opened again");
 }
 
 #[test]
@@ -157,7 +158,7 @@ fn v1_finds_controllers_mounted_together() {
     assert_eq!(cgroups.memory_bytes().expect("memory"), 6000, "without what nobody uses, here and below");
     assert_eq!(freezer(fake.root()).expect("found"), "v1");
     assert!(device_list(fake.root()).is_err() && controller(fake.root(), "io").is_err());
-    let group = cgroups.group("s1").expect("a group");
+    let mut group = cgroups.group("s1").expect("a group");
     group.limit(&Limits { cpu_milli: 500, ..Limits::default() }).expect("limits");
     assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.cfs_quota_us"), "50000");
     assert_eq!(fake.says("cpu,cpuacct/n/s1/cpu.shares"), "512");
@@ -169,10 +170,18 @@ fn v1_finds_controllers_mounted_together() {
         [fake.says("memory/n/s1/memory.force_empty"), fake.says("memory/n/s1/memory.max_usage_in_bytes")],
         ["0", "0"]
     );
-    match group.joining() {
-        Joining::Write(files) => assert_eq!(files.len(), 4, "one per tree, not per controller"),
+    let ways = |group: &Group| match group.joining()? {
+        Joining::Write(files) => Ok::<_, CgroupError>(files.len()),
         Joining::Into(_) => panic!("v1 has no CLONE_INTO_CGROUP"),
-    }
+    };
+    assert!(matches!(ways(&group), Ok(4)), "one per tree, not per controller");
+    fs::remove_file(fake.root().join("pids/n/s1/cgroup.procs")).expect("there");
+    assert!(matches!(ways(&group), Ok(4)), "they are open");
+    group.close_spare();
+    let said = ways(&group).expect_err("there is nothing to open").to_string();
+    assert!(said.contains("pids/n/s1/cgroup.procs"), "{said}");
+    fake.put("pids/n/s1/cgroup.procs", "");
+    assert!(matches!(ways(&group), Ok(4)), "opened again");
 }
 
 #[test]

@@ -4,34 +4,49 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::CgroupError;
 
-/// A control file that stays open, and its path for errors.
+/// A control file that stays open while there are descriptors enough, and its path for errors.
 #[derive(Debug)]
 pub struct Kept {
-    file: File,
+    file: OnceLock<File>,
+    how: OpenOptions,
     path: PathBuf,
 }
 
 impl Kept {
     pub fn writing(path: PathBuf) -> Result<Self, CgroupError> {
-        Self::open(path, OpenOptions::new().write(true))
+        Self::open(path, OpenOptions::new().write(true).clone())
     }
 
     pub fn reading(path: PathBuf) -> Result<Self, CgroupError> {
-        Self::open(path, OpenOptions::new().read(true))
+        Self::open(path, OpenOptions::new().read(true).clone())
     }
 
-    fn open(path: PathBuf, how: &OpenOptions) -> Result<Self, CgroupError> {
-        match how.open(&path) {
-            Ok(file) => Ok(Self { file, path }),
-            Err(source) => Err(CgroupError::Read { path, source }),
+    fn open(path: PathBuf, how: OpenOptions) -> Result<Self, CgroupError> {
+        let kept = Self { file: OnceLock::new(), how, path };
+        kept.file().map(drop)?;
+        Ok(kept)
+    }
+
+    pub fn file(&self) -> Result<&File, CgroupError> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
         }
+        let opened =
+            self.how.open(&self.path).map_err(|source| CgroupError::Read { path: self.path.clone(), source })?;
+        Ok(self.file.get_or_init(|| opened))
+    }
+
+    /// It is opened again when it is used.
+    pub fn close(&mut self) {
+        self.file.take();
     }
 
     pub fn set(&self, value: &str) -> Result<(), CgroupError> {
-        self.file.write_all_at(value.as_bytes(), 0).map_err(|source| CgroupError::Write {
+        self.file()?.write_all_at(value.as_bytes(), 0).map_err(|source| CgroupError::Write {
             path: self.path.clone(),
             value: value.to_owned(),
             source,
@@ -40,7 +55,7 @@ impl Kept {
 
     pub fn text(&self) -> Result<String, CgroupError> {
         let mut buffer = [0_u8; 4096];
-        match self.file.read_at(&mut buffer, 0) {
+        match self.file()?.read_at(&mut buffer, 0) {
             Ok(n) => Ok(String::from_utf8_lossy(&buffer[..n]).into_owned()),
             Err(source) => Err(CgroupError::Read { path: self.path.clone(), source }),
         }
@@ -79,7 +94,7 @@ impl Rare {
 
     /// To be used several times in a row.
     pub fn both(&self) -> Result<Kept, CgroupError> {
-        Kept::open(self.0.clone(), OpenOptions::new().read(true).write(true))
+        Kept::open(self.0.clone(), OpenOptions::new().read(true).write(true).clone())
     }
 
     pub fn reading(&self) -> Result<Kept, CgroupError> {

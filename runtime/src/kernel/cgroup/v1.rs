@@ -1,7 +1,7 @@
 //! cgroup v1: one tree per controller, each with a directory for the node and one for the container.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -175,7 +175,7 @@ struct Blkio {
     /// The node's directory, from the root.
     below: String,
     dir: PathBuf,
-    procs: OnceLock<File>,
+    procs: OnceLock<Kept>,
 }
 
 impl Blkio {
@@ -185,20 +185,19 @@ impl Blkio {
     }
 
     /// Makes the directory.
-    fn procs(&self) -> Result<&File, CgroupError> {
+    fn procs(&self) -> Result<&Kept, CgroupError> {
         if let Some(procs) = self.procs.get() {
             return Ok(procs);
         }
         tree::make_all(&self.root, &self.below)?;
         tree::make(&self.dir)?;
-        let opened = open_to_join(&self.dir)?;
+        let opened = to_join(&self.dir)?;
         Ok(self.procs.get_or_init(|| opened))
     }
 }
 
-fn open_to_join(dir: &Path) -> Result<File, CgroupError> {
-    let path = dir.join("cgroup.procs");
-    OpenOptions::new().write(true).open(&path).map_err(|source| CgroupError::Read { path, source })
+fn to_join(dir: &Path) -> Result<Kept, CgroupError> {
+    Kept::writing(dir.join("cgroup.procs"))
 }
 
 /// A container's directories, with what every launch or measurement uses kept open.
@@ -207,7 +206,7 @@ pub struct Group {
     /// Nobody has had it before.
     pub is_fresh: bool,
     dirs: Vec<PathBuf>,
-    joins: Vec<File>,
+    joins: Vec<Kept>,
     pids_max: Rare,
     cpu_quota: Rare,
     cpu_shares: Rare,
@@ -232,7 +231,7 @@ impl Group {
         let mut is_fresh = true;
         for dir in &dirs {
             is_fresh &= tree::make(dir)?;
-            joins.push(open_to_join(dir)?);
+            joins.push(to_join(dir)?);
         }
         // Whoever bounded it before is found by that.
         if let Some(blkio) = blkio.as_ref().filter(|blkio| blkio.dir.exists()) {
@@ -259,9 +258,14 @@ impl Group {
         })
     }
 
-    pub fn joins(&self) -> Vec<&File> {
+    pub fn joins(&self) -> Result<Vec<&File>, CgroupError> {
         let blkio = self.blkio.as_ref().and_then(|blkio| blkio.procs.get());
-        self.joins.iter().chain(blkio).collect()
+        self.joins.iter().chain(blkio).map(Kept::file).collect()
+    }
+
+    pub fn close_spare(&mut self) {
+        let blkio = self.blkio.as_mut().and_then(|blkio| blkio.procs.get_mut());
+        self.joins.iter_mut().chain(blkio).chain([&mut self.memory_peak]).for_each(Kept::close);
     }
 
     /// Nobody has bounded its block I/O.

@@ -1,7 +1,7 @@
 //! cgroup v2: one tree; a container's directory holds every controller.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
@@ -99,7 +99,7 @@ pub struct Group {
     /// Nobody has had it before.
     pub is_fresh: bool,
     dir: PathBuf,
-    fd: OwnedFd,
+    opened: Kept,
     pids_max: Rare,
     cpu_max: Rare,
     cpu_weight: Rare,
@@ -117,12 +117,13 @@ pub struct Group {
 impl Group {
     fn make(dir: PathBuf, devices: Option<&devices::Program>) -> Result<Self, CgroupError> {
         let is_fresh = tree::make(&dir)?;
-        let fd: OwnedFd = File::open(&dir).map_err(|source| CgroupError::Read { path: dir.clone(), source })?.into();
-        let attached = devices.map_or(Ok(()), |program| program.attach(fd.as_fd()));
+        let opened = Kept::reading(dir.clone())?;
+        let directory = opened.file()?.as_fd();
+        let attached = devices.map_or(Ok(()), |program| program.attach(directory));
         attached.map_err(|source| CgroupError::Devices { path: dir.clone(), source })?;
         Ok(Self {
             is_fresh,
-            fd,
+            opened,
             pids_max: Rare::new(dir.join("pids.max")),
             cpu_max: Rare::new(dir.join("cpu.max")),
             cpu_weight: Rare::new(dir.join("cpu.weight")),
@@ -138,8 +139,12 @@ impl Group {
         })
     }
 
-    pub fn dir_fd(&self) -> &OwnedFd {
-        &self.fd
+    pub fn directory(&self) -> Result<&File, CgroupError> {
+        self.opened.file()
+    }
+
+    pub fn close_spare(&mut self) {
+        self.opened.close();
     }
 
     /// All but the CPU.
