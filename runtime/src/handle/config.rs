@@ -125,7 +125,7 @@ pub struct RuntimeConfig {
     pub capacity: Option<Capacity>,
     /// Addresses for containers.
     pub subnet: Ipv4Subnet,
-    /// First host id of the ranges given to containers, 65,536 each.
+    /// First host id of the ranges given to containers, 65,536 each and one between them.
     pub uid_base: u32,
     /// How to start launchers.
     pub launcher: LauncherCommand,

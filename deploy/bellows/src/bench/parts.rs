@@ -25,7 +25,7 @@ use crate::failure::{Failure, chain};
 /// Its replicas' addresses, a /20 for each node: nobody else's on this machine.
 const RANGE: &str = "10.214";
 
-/// Host ids of one agent: as many as its 4,096 addresses need, 65,536 each.
+/// Host ids of one agent: as many as its 4,094 addresses need, 65,537 each.
 const UID_STEP: u32 = 1 << 28;
 
 /// What a cluster is to be.

@@ -12,7 +12,7 @@ pub const MOST_NODES: u32 = 14;
 /// Bits of a node's subnet: 4,094 addresses.
 const NODE_PREFIX: u8 = 20;
 
-/// Host ids of one node: 65,536 for each of its 4,096 addresses. The first range begins one step up, beyond any ordinary user.
+/// Host ids of one node: 65,537 for each of its 4,094 addresses. The first range begins one step up, beyond any ordinary user.
 const UID_STEP: u32 = 1 << 28;
 
 /// One agent and what is its own.
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn id_ranges_end_below_the_last_id() {
         for plan in plans(MOST_NODES) {
-            let last = u64::from(plan.uid_base) + u64::from(plan.subnet.room()) * 65_536;
+            let last = u64::from(plan.uid_base) + u64::from(plan.subnet.room()) * 65_537;
             assert!(last <= u64::from(u32::MAX), "{plan:?}");
         }
     }

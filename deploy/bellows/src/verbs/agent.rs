@@ -82,7 +82,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     cgroup: Option<String>,
 
-    /// First user id on this server of the ranges that replicas get, 65,536 each
+    /// First user id on this server of the ranges that replicas get, 65,536 each and one between them
     #[arg(long, value_name = "ID", default_value_t = 0x1000_0000)]
     uid_base: u32,
 

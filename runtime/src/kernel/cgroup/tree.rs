@@ -25,6 +25,11 @@ impl Kept {
         Self::open(path, OpenOptions::new().read(true).clone())
     }
 
+    /// Opened when it is first read, and written where that is wished: no launch waits for it.
+    pub fn later(path: PathBuf, is_written: bool) -> Self {
+        Self { file: OnceLock::new(), how: OpenOptions::new().read(true).write(is_written).clone(), path }
+    }
+
     fn open(path: PathBuf, how: OpenOptions) -> Result<Self, CgroupError> {
         let kept = Self { file: OnceLock::new(), how, path };
         kept.file().map(drop)?;

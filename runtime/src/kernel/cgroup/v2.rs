@@ -128,7 +128,7 @@ impl Group {
             cpu_max: Rare::new(dir.join("cpu.max")),
             cpu_weight: Rare::new(dir.join("cpu.weight")),
             memory_max: Rare::new(dir.join("memory.max")),
-            memory_current: Kept::reading(dir.join("memory.current"))?,
+            memory_current: Kept::later(dir.join("memory.current"), false),
             memory_peak: peak(dir.join("memory.peak")),
             memory_events: Kept::reading(dir.join("memory.events"))?,
             pids_current: Rare::new(dir.join("pids.current")),
