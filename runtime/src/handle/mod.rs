@@ -122,7 +122,7 @@ impl Runtime {
         match self.start_in(&mut slot, wanted, spec, &folder) {
             Ok((mut running, pidfd)) => {
                 running.timings = timings(began_ns, have_slot_ns, running.timings);
-                self.slots.spare_descriptors(&mut slot);
+                self.slots.spare_descriptors(&mut slot, pidfd.as_fd());
                 let life = Life::new(pidfd, slot, folder.record, folder.place, spec.tenant.clone());
                 self.containers.insert(spec.id.clone(), life);
                 Ok(running)
@@ -285,7 +285,7 @@ impl Runtime {
                 cpu_us: slot.group.cpu_us()?.saturating_sub(slot.cpu_before_us),
                 memory_bytes: slot.group.memory_bytes()?,
                 processes: slot.group.processes()?,
-                connections: net::snmp_established(&slot.network.snmp, slot.network.address)?,
+                connections: net::established(&slot.network, self.slots.maker().networks.home())?,
                 busy_mark: life.holds_mark(),
             })
         })
@@ -340,7 +340,8 @@ impl Runtime {
 
     /// Whether something inside listens on this TCP port (of any address that is not loopback). Costs about a microsecond.
     pub fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error> {
-        self.containers.alive(id)?.with_slot(id, |slot| Ok(net::listening(&slot.network, port)?))
+        let home = self.slots.maker().networks.home();
+        self.containers.alive(id)?.with_slot(id, |slot| Ok(net::listening(&slot.network, home, port)?))
     }
 
     /// A TCP socket made inside the container's network, not connected and not blocking: what it connects to is found there. Takes 2 us.

@@ -1,7 +1,8 @@
 //! The container's side of a launch: code that runs after clone in the launcher's own memory.
 //!
 //! Rules here: raw system calls only, no allocation, no thread-local data (so no `errno`), no panic, nothing dropped. All it needs was
-//! prepared in [`Shared`]; all it tells goes there too.
+//! prepared in [`Shared`]; all it tells goes there too. The clock alone is read by way of the C library, from a page of the kernel's: no system call, and
+//! nothing of the thread's is touched.
 
 use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -124,12 +125,6 @@ pub fn at(text: &CStr) -> usize {
     text.as_ptr() as usize
 }
 
-fn now_ns() -> u64 {
-    let mut time = [0_u64; 2];
-    call(libc::SYS_clock_gettime, [libc::CLOCK_MONOTONIC as usize, &raw mut time as usize, 0, 0, 0, 0]);
-    time[0].wrapping_mul(1_000_000_000).wrapping_add(time[1])
-}
-
 /// Wakes whoever waits for `word`.
 pub fn wake(word: &AtomicU32) {
     call(libc::SYS_futex, [word.as_ptr() as usize, libc::FUTEX_WAKE as usize, 1, 0, 0, 0]);
@@ -160,7 +155,7 @@ pub unsafe extern "C" fn body(shared: usize) -> ! {
     for (number, step) in shared.plan.child.iter().enumerate() {
         let result = perform(shared, step);
         if let Some(moment) = shared.moments.get(number) {
-            moment.store(now_ns(), Ordering::Relaxed);
+            moment.store(super::now_ns(), Ordering::Relaxed);
         }
         if result < 0 {
             if shared.failed_in_program.load(Ordering::Relaxed) == 0 {

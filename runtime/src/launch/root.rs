@@ -45,7 +45,7 @@ impl Root {
         let scratch = scratch::make(size_bytes)?;
         give(&scratch, first_id)?;
         for name in ETC_FILES {
-            make_etc_file(&scratch, first_id, name)?;
+            write_etc_file(&make_etc_file(&scratch, first_id, name)?, &[])?;
         }
         resemble(&scratch, image, &[ETC, TOP])?;
         let tree = Layers::Detached.overlay_of(Some(devices), image, &scratch)?;
@@ -107,7 +107,11 @@ impl Seal {
             {
                 return Ok(None);
             }
-            rustix::fs::ftruncate(&file, 0)?;
+            let is_blank = found.st_size == 0 && found.st_mtime == 0 && found.st_atime == 0;
+            if !is_blank {
+                rustix::fs::ftruncate(&file, 0)?;
+                write_etc_file(&file, &[])?;
+            }
         }
         if Self::room(scratch)? != self.room {
             return Ok(None);
@@ -178,7 +182,9 @@ fn open(scratch: &OwnedFd, name: &CStr, flags: OFlags) -> io::Result<OwnedFd> {
 
 /// Its content, with the date of what is made and not the image's.
 pub fn write_etc_file(file: &OwnedFd, content: &[u8]) -> io::Result<()> {
-    rustix::io::write(file, content)?;
+    if !content.is_empty() {
+        rustix::io::write(file, content)?;
+    }
     Ok(rustix::fs::futimens(file, &devices::ALWAYS)?)
 }
 

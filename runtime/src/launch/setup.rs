@@ -188,6 +188,8 @@ impl<'a> UnderWay<'a> {
     fn etc_file(&self, name: &CStr, content: &[u8]) -> io::Result<()> {
         let scratch = writable(&self.scratch)?;
         let file = match self.root {
+            // As it was made, or made again.
+            Some(_) if content.is_empty() => return Ok(()),
             Some(_) => root::open_etc_file(scratch, name)?,
             None => root::make_etc_file(scratch, self.request.first_id, name)?,
         };

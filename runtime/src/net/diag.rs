@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
@@ -12,9 +13,9 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
 const REQUEST_BYTES: usize = 72;
 
-/// Whether a TCP socket inside listens on `port` of the container's address (or of all addresses).
-pub fn listening(network: &Network, port: u16) -> Result<bool, NetError> {
-    let diag = network.diag.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+/// Whether a TCP socket inside listens on `port` of the container's address (or of all addresses). `home` is the host's network.
+pub fn listening(network: &Network, home: BorrowedFd<'_>, port: u16) -> Result<bool, NetError> {
+    let diag = network.diag(home)?;
     let found = diag.exchange(&question(network.address, port)).and_then(|answer| read(&answer));
     found.map_err(|source| NetError::Configure { address: network.address, what: "look up a listening socket", source })
 }

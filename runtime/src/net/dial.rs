@@ -51,17 +51,17 @@ fn connect_within(socket: &OwnedFd, to: SocketAddrV4, timeout: Duration) -> io::
     }
 }
 
-/// Established connections, from the kept descriptor of `/proc/net/snmp`: 4.5 us whatever their number.
-pub fn snmp_established(snmp: &File, address: Ipv4Addr) -> Result<u64, NetError> {
-    let wrong = |source| NetError::Counters { address, source };
-    let text = snmp_text(snmp).map_err(wrong)?;
+/// Established connections, from the kept descriptor of `/proc/net/snmp`: 4.5 us whatever their number. `home` is the host's network.
+pub fn established(network: &Network, home: BorrowedFd<'_>) -> Result<u64, NetError> {
+    let wrong = |source| NetError::Counters { address: network.address, source };
+    let text = text(network.snmp(home)?).map_err(wrong)?;
     snmp_value(&text, "Tcp:", "CurrEstab").ok_or_else(|| wrong(io::ErrorKind::InvalidData.into()))
 }
 
-/// The file as it is now.
-pub fn snmp_text(snmp: &File) -> io::Result<String> {
+/// What the kernel says in the file now, the first page of it.
+pub fn text(file: &File) -> io::Result<String> {
     let mut buffer = [0_u8; 4096];
-    let n = snmp.read_at(&mut buffer, 0)?;
+    let n = file.read_at(&mut buffer, 0)?;
     Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
 }
 

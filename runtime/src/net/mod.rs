@@ -15,7 +15,7 @@ mod sockets;
 mod sysctl;
 
 pub use diag::{listening, listens_here};
-pub use dial::{acknowledged, connect, snmp_established, snmp_value, socket_inside};
+pub use dial::{acknowledged, connect, established, snmp_value, socket_inside};
 pub use firewall::program as nft_program;
 pub use netlink::Netlink;
 pub use slot::{Network, Networks};

@@ -1,10 +1,10 @@
-//! Requests to the kernel's routing and socket tables, several in one packet, each acknowledged.
+//! Requests to the kernel's routing and socket tables, several in one packet.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
 
@@ -33,19 +33,29 @@ impl Netlink {
         open().map_err(|source| NetError::Open { protocol, source })
     }
 
-    /// Sends all messages in one packet and waits for each acknowledgement; the first refusal is the result. Gives back what came beside.
-    pub fn request<T>(&self, messages: Vec<(T, u16)>) -> io::Result<Vec<T>>
-    where
-        T: NetlinkSerializable + NetlinkDeserializable,
-    {
+    /// Sends all messages in one packet and waits until the last is acknowledged; the first refusal, which any of them gets unasked, is the result.
+    pub fn request<T: NetlinkSerializable>(&self, messages: Vec<(T, u16)>) -> io::Result<()> {
         let mut packet = Vec::new();
-        let wanted = messages.len() as u32;
-        let first = self.numbers(wanted);
+        let count = messages.len() as u32;
+        let first = self.numbers(count);
         for (number, (message, flags)) in (0..).zip(messages) {
-            append(&mut packet, first.wrapping_add(number), message, flags | NLM_F_REQUEST | NLM_F_ACK);
+            let last = if number + 1 == count { NLM_F_ACK } else { 0 };
+            append(&mut packet, first.wrapping_add(number), message, flags | NLM_F_REQUEST | last);
         }
         self.socket.send(&packet, 0)?;
-        self.collect(first, wanted)
+        let mut refused = Ok(());
+        loop {
+            let (answer, _) = self.socket.recv_from_full()?;
+            let number = answer.get(NUMBER).map_or(u32::MAX, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+            // What comes for earlier requests is beyond these.
+            let place = number.wrapping_sub(first);
+            if place < count {
+                refused = refused.and(acknowledgement(&answer));
+            }
+            if place.wrapping_add(1) == count {
+                return refused;
+            }
+        }
     }
 
     /// The number of a link in this socket's network. Netlink would tell everything else of it as well, which takes ten times as long.
@@ -67,7 +77,6 @@ impl Netlink {
 
     /// One question, whose answer is any number of messages, as they are.
     pub fn dump(&self, question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        const ERROR: u16 = 2;
         const DONE: u16 = 3;
         let number = self.numbers(1).to_ne_bytes();
         self.socket.send(&numbered(question, number), 0)?;
@@ -82,7 +91,7 @@ impl Netlink {
                 match u16::from_ne_bytes([kind, more]) {
                     _ if message[NUMBER] != number => {}
                     DONE => return Ok(messages),
-                    ERROR => return Err(refusal(message)),
+                    ERROR => acknowledgement(message)?,
                     _ => messages.push(message.to_vec()),
                 }
             }
@@ -91,53 +100,27 @@ impl Netlink {
 
     /// Sends a packet whose only message that asks for it is acknowledged.
     pub fn acknowledged(&self, packet: &[u8]) -> io::Result<()> {
-        const ERROR: u16 = 2;
-        let answer = self.exchange(packet)?;
-        let kind = answer.get(4..6).map(|b| u16::from_ne_bytes([b[0], b[1]]));
-        let code = answer.get(16..20).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
-        match (kind, code) {
-            (Some(ERROR), Some(0)) => Ok(()),
-            (Some(ERROR), Some(code)) => Err(io::Error::from_raw_os_error(-code)),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
+        acknowledgement(&self.exchange(packet)?)
     }
 
     /// The first of `count` numbers that no request had.
     fn numbers(&self, count: u32) -> u32 {
         self.next.fetch_add(count, Ordering::Relaxed)
     }
+}
 
-    fn collect<T: NetlinkDeserializable>(&self, first: u32, wanted: u32) -> io::Result<Vec<T>> {
-        let (mut acknowledged, mut refusal, mut beside) = (0, None, Vec::new());
-        while acknowledged < wanted {
-            let (bytes, _) = self.socket.recv_from_full()?;
-            let mut offset = 0;
-            while offset < bytes.len() {
-                let message = NetlinkMessage::<T>::deserialize(&bytes[offset..]).map_err(io::Error::other)?;
-                offset += (message.header.length as usize).next_multiple_of(4);
-                match message.payload {
-                    _ if message.header.sequence_number.wrapping_sub(first) >= wanted => {}
-                    NetlinkPayload::Error(error) => {
-                        acknowledged += 1;
-                        if error.code.is_some() {
-                            refusal.get_or_insert(error.to_io());
-                        }
-                    }
-                    NetlinkPayload::InnerMessage(inner) => beside.push(inner),
-                    _ => {}
-                }
-            }
-        }
-        refusal.map_or(Ok(beside), Err)
+/// Of the message that says whether a request was carried out.
+fn acknowledgement(message: &[u8]) -> io::Result<()> {
+    let kind = message.get(4..6).map(|b| u16::from_ne_bytes([b[0], b[1]]));
+    match message.get(16..20).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])) {
+        Some(0) if kind == Some(ERROR) => Ok(()),
+        Some(code) if kind == Some(ERROR) => Err(io::Error::from_raw_os_error(-code)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
-/// Of a message that says no.
-fn refusal(message: &[u8]) -> io::Error {
-    let code = message.get(16..20).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
-    code.map_or(io::ErrorKind::InvalidData.into(), |code| io::Error::from_raw_os_error(-code))
-}
-
+/// What a message is that acknowledges or refuses.
+const ERROR: u16 = 2;
 /// Where a message's header holds its number.
 const NUMBER: std::ops::Range<usize> = 8..12;
 

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -50,27 +50,25 @@ pub struct Network {
     pub address: Ipv4Addr,
     /// Its namespace.
     pub namespace: OwnedFd,
-    /// `/proc/net/snmp` inside: keeps telling the namespace's counters wherever it is read.
-    pub snmp: File,
-    /// Socket diagnosis inside.
-    pub diag: Mutex<Netlink>,
+    /// `/proc/net/dev` inside: keeps telling of the namespace's links wherever it is read.
+    links: File,
     /// `/sys` of this network, read-only and attached nowhere: a sysfs shows the network of whoever makes it, and making one for each container
     /// costs more than everything else of its network.
     pub sys: OwnedFd,
-    /// Counters when nobody had used it yet.
-    fresh: Option<Counters>,
+    /// What the links had counted when nobody had used it yet.
+    fresh: Option<String>,
+    /// `/proc/net/snmp`, `/proc/net/unix` and socket diagnosis inside.
+    snmp: Inside<File>,
+    unix: Inside<File>,
+    diag: Inside<Mutex<Netlink>>,
 }
+
+/// Opened in the namespace when it is first asked for: no launch waits for it.
+type Inside<T> = OnceLock<T>;
 
 /// Held while a network is made. The kernel has one lock for all networks of the machine; whoever finds it taken spins, and a setting that is written
 /// meanwhile is tried again and again. Here the second one sleeps.
 static MAKING: Mutex<()> = Mutex::new(());
-
-/// Packets of the internet protocol seen so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Counters {
-    received: u64,
-    sent: u64,
-}
 
 /// Makes networks; holds the host's side.
 #[derive(Debug)]
@@ -120,28 +118,28 @@ impl Networks {
 
     /// A namespace with loopback, address and routes, reachable from the host.
     pub fn make(&self, address: Ipv4Addr) -> Result<Network, NetError> {
-        let _one_at_a_time = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (namespace, Inside { inner, diag, snmp, sys }) = self.namespace(address)?;
+        let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (namespace, Populated { inner, links, sys }) = self.namespace(address)?;
         let name = link_name(address, self.generation.fetch_add(1, Ordering::Relaxed));
         self.link(address, name.clone(), &namespace)?;
         configure_inside(address, &inner)?;
         self.route(address, &name)?;
-        let mut network = Network { address, namespace, snmp, diag: Mutex::new(diag), sys, fresh: None };
+        let mut network = Network::new(address, namespace, links, sys);
         self.set_egress(&network, false)?;
-        network.fresh = Some(network.counters()?);
+        network.begin_anew()?;
         Ok(network)
     }
 
     /// The network of a container that an earlier runtime started, by a descriptor of its namespace.
     pub fn adopt(&self, address: Ipv4Addr, namespace: OwnedFd) -> Result<Network, NetError> {
         let opened = namespace::inside_from(self.home.as_fd(), namespace.as_fd(), || {
-            Ok((Netlink::open(NETLINK_SOCK_DIAG)?, open_snmp(address)?, sysfs(address)?))
+            Ok((open_here(address, "dev")?, sysfs(address)?))
         });
-        let (diag, snmp, sys) = opened.map_err(wrap(address, "enter"))??;
-        Ok(Network { address, namespace, snmp, diag: Mutex::new(diag), sys, fresh: None })
+        let (links, sys) = opened.map_err(wrap(address, "enter"))??;
+        Ok(Network::new(address, namespace, links, sys))
     }
 
-    fn namespace(&self, address: Ipv4Addr) -> Result<(OwnedFd, Inside), NetError> {
+    fn namespace(&self, address: Ipv4Addr) -> Result<(OwnedFd, Populated), NetError> {
         // SAFETY: changes the network namespace of this thread only, and `inside_from` below brings it back.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(|e| wrap(address, "unshare")(e.into()))?;
         let made = namespace::own_network();
@@ -195,17 +193,22 @@ impl Networks {
     }
 
     fn index(&self, name: &str) -> io::Result<u32> {
-        let host = self.host.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
         host.index_of(name)
     }
 
     fn request(&self, messages: Vec<(RouteNetlinkMessage, u16)>) -> io::Result<()> {
-        let host = self.host.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
         host.request(messages).map(drop)
     }
 }
 
 impl Network {
+    fn new(address: Ipv4Addr, namespace: OwnedFd, links: File, sys: OwnedFd) -> Self {
+        let (snmp, unix, diag) = Default::default();
+        Self { address, namespace, links, sys, fresh: None, snmp, unix, diag }
+    }
+
     /// Whether no packet has passed in or out since it was made, loopback included: then nobody outside knows of it, and it can be used again at once.
     pub fn is_untouched(&self) -> bool {
         self.fresh.is_some() && self.counters().ok() == self.fresh
@@ -217,12 +220,44 @@ impl Network {
         Ok(())
     }
 
-    fn counters(&self) -> Result<Counters, NetError> {
-        let wrong = |source| NetError::Counters { address: self.address, source };
-        let text = super::dial::snmp_text(&self.snmp).map_err(wrong)?;
-        let ip =
-            |name| super::dial::snmp_value(&text, "Ip:", name).ok_or_else(|| wrong(io::ErrorKind::InvalidData.into()));
-        Ok(Counters { received: ip("InReceives")?, sent: ip("OutRequests")? })
+    fn counters(&self) -> Result<String, NetError> {
+        super::dial::text(&self.links).map_err(|source| NetError::Counters { address: self.address, source })
+    }
+
+    /// Its protocols' counters. `home` is the host's network, here and below.
+    pub fn snmp(&self, home: BorrowedFd<'_>) -> Result<&File, NetError> {
+        self.inside(&self.snmp, home, || open_here(self.address, "snmp"))
+    }
+
+    /// Its sockets of the machine's own family.
+    pub fn unix(&self, home: BorrowedFd<'_>) -> Result<&File, NetError> {
+        self.inside(&self.unix, home, || open_here(self.address, "unix"))
+    }
+
+    /// Socket diagnosis.
+    pub fn diag(&self, home: BorrowedFd<'_>) -> Result<MutexGuard<'_, Netlink>, NetError> {
+        let diag = self.inside(&self.diag, home, || Netlink::open(NETLINK_SOCK_DIAG).map(Mutex::new))?;
+        Ok(diag.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// For when descriptors are few: what few ask for is opened again then.
+    pub fn close_spare(&mut self) {
+        self.unix.take();
+        self.diag.take();
+    }
+
+    fn inside<'a, T>(
+        &self,
+        kept: &'a Inside<T>,
+        home: BorrowedFd<'_>,
+        open: impl FnOnce() -> Result<T, NetError>,
+    ) -> Result<&'a T, NetError> {
+        if let Some(opened) = kept.get() {
+            return Ok(opened);
+        }
+        let opened = namespace::inside_from(home, self.namespace.as_fd(), open);
+        let opened = opened.map_err(wrap(self.address, "enter"))??;
+        Ok(kept.get_or_init(|| opened))
     }
 }
 
@@ -233,35 +268,30 @@ fn mac(address: Ipv4Addr) -> Vec<u8> {
 }
 
 /// What is opened in a new namespace, and stays there.
-struct Inside {
+struct Populated {
     inner: Netlink,
-    diag: Netlink,
-    snmp: File,
+    links: File,
     sys: OwnedFd,
 }
 
 /// Runs inside the new namespace.
-fn populate(address: Ipv4Addr, sysctls: &Sysctls) -> Result<Inside, NetError> {
+fn populate(address: Ipv4Addr, sysctls: &Sysctls) -> Result<Populated, NetError> {
     sysctls.level().map_err(configure(address, "level the settings"))?;
     for (name, value) in SYSCTLS {
         // A kernel may be without IPv6.
         let refused = |source| NetError::Setting { address, name, value, source };
         sysctls.set_if_there(name, value).map_err(refused)?;
     }
-    Ok(Inside {
-        inner: Netlink::open(NETLINK_ROUTE)?,
-        diag: Netlink::open(NETLINK_SOCK_DIAG)?,
-        snmp: open_snmp(address)?,
-        sys: sysfs(address)?,
-    })
+    Ok(Populated { inner: Netlink::open(NETLINK_ROUTE)?, links: open_here(address, "dev")?, sys: sysfs(address)? })
 }
 
 fn sysfs(address: Ipv4Addr) -> Result<OwnedFd, NetError> {
     mount::sysfs().map_err(|source| NetError::Configure { address, what: "make /sys", source })
 }
 
-fn open_snmp(address: Ipv4Addr) -> Result<File, NetError> {
-    File::open("/proc/thread-self/net/snmp").map_err(|source| NetError::Counters { address, source })
+/// A file that tells of the calling thread's network, wherever it is read.
+fn open_here(address: Ipv4Addr, name: &str) -> Result<File, NetError> {
+    File::open(format!("/proc/thread-self/net/{name}")).map_err(|source| NetError::Counters { address, source })
 }
 
 fn configure_inside(address: Ipv4Addr, inner: &Netlink) -> Result<(), NetError> {

@@ -17,7 +17,6 @@ const HEADER: usize = 16;
 /// `struct inet_diag_sockid` in an answer, behind family, state, timer and retransmissions.
 const ID: std::ops::Range<usize> = HEADER + 4..HEADER + 4 + 48;
 const SOCKSTAT: &str = "/proc/thread-self/net/sockstat";
-const SOCKETS: &str = "/proc/thread-self/net/unix";
 
 /// Ends every TCP socket inside. Nobody lives there; `home` is the host's network.
 pub fn clear(network: &Network, home: BorrowedFd<'_>) -> Result<(), NetError> {
@@ -25,7 +24,7 @@ pub fn clear(network: &Network, home: BorrowedFd<'_>) -> Result<(), NetError> {
     if left(network, home).map_err(wrong)? == 0 {
         return Ok(());
     }
-    let diag = network.diag.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let diag = network.diag(home)?;
     // A socket of the newer kind that speaks with an older one counts as one of the newer.
     for family in [libc::AF_INET, libc::AF_INET6] {
         destroy_all(&diag, family as u8).map_err(wrong)?;
@@ -39,18 +38,17 @@ pub fn clear(network: &Network, home: BorrowedFd<'_>) -> Result<(), NetError> {
 /// Whether nothing outlives those who have lived inside. A socket of the machine's own family that was sent through itself does, until the kernel finds it,
 /// with all that was sent along: descriptors of files and other sockets, and names that others see. All of that family are listed; none of them is this
 /// process's, which makes others in there, to connect to what listens.
-pub fn are_gone(network: &Network, home: BorrowedFd<'_>) -> io::Result<bool> {
+pub fn are_gone(network: &Network, home: BorrowedFd<'_>) -> Result<bool, NetError> {
+    let listed = super::dial::text(network.unix(home)?);
+    let listed = listed.map_err(|source| NetError::Counters { address: network.address, source })?;
     // One line says what the columns are.
-    Ok(read(network, home, SOCKETS)?.lines().count() == 1)
+    Ok(listed.lines().count() == 1)
 }
 
 /// TCP sockets inside, as the kernel counts them. Costs no look at each.
 fn left(network: &Network, home: BorrowedFd<'_>) -> io::Result<u64> {
-    count(&read(network, home, SOCKSTAT)?).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-fn read(network: &Network, home: BorrowedFd<'_>, file: &str) -> io::Result<String> {
-    namespace::inside_from(home, network.namespace.as_fd(), || std::fs::read_to_string(file))?
+    let text = namespace::inside_from(home, network.namespace.as_fd(), || std::fs::read_to_string(SOCKSTAT))??;
+    count(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// `TCP: inuse 0 orphan 0 tw 3 alloc 1 mem 207`: those in use and those that wait out their time are of this network, the others of the machine.
