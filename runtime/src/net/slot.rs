@@ -57,9 +57,9 @@ pub struct Network {
     pub sys: OwnedFd,
     /// What the links had counted when nobody had used it yet.
     fresh: Option<String>,
-    /// `/proc/net/snmp`, `/proc/net/unix` and socket diagnosis inside.
+    /// `/proc/net/snmp`, `/proc/net/sockstat` and socket diagnosis inside.
     snmp: Inside<File>,
-    unix: Inside<File>,
+    sockstat: Inside<File>,
     diag: Inside<Mutex<Netlink>>,
 }
 
@@ -205,8 +205,8 @@ impl Networks {
 
 impl Network {
     fn new(address: Ipv4Addr, namespace: OwnedFd, links: File, sys: OwnedFd) -> Self {
-        let (snmp, unix, diag) = Default::default();
-        Self { address, namespace, links, sys, fresh: None, snmp, unix, diag }
+        let (snmp, sockstat, diag) = Default::default();
+        Self { address, namespace, links, sys, fresh: None, snmp, sockstat, diag }
     }
 
     /// Whether no packet has passed in or out since it was made, loopback included: then nobody outside knows of it, and it can be used again at once.
@@ -229,9 +229,9 @@ impl Network {
         self.inside(&self.snmp, home, || open_here(self.address, "snmp"))
     }
 
-    /// Its sockets of the machine's own family.
-    pub fn unix(&self, home: BorrowedFd<'_>) -> Result<&File, NetError> {
-        self.inside(&self.unix, home, || open_here(self.address, "unix"))
+    /// How many sockets it has.
+    pub fn sockstat(&self, home: BorrowedFd<'_>) -> Result<&File, NetError> {
+        self.inside(&self.sockstat, home, || open_here(self.address, "sockstat"))
     }
 
     /// Socket diagnosis.
@@ -242,7 +242,7 @@ impl Network {
 
     /// For when descriptors are few: what few ask for is opened again then.
     pub fn close_spare(&mut self) {
-        self.unix.take();
+        self.sockstat.take();
         self.diag.take();
     }
 
