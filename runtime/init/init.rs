@@ -4,6 +4,8 @@
 //! - owns the reading ends of the program's output, stamps each line, and writes it to two files in rotation;
 //! - writes the exit record, after it has drained what the program wrote.
 //!
+//! Of a program that has ended before, alone and without a word, there is nothing to do but the last, which `launch/child.rs` does instead.
+//!
 //! So neither a line nor an exit code is lost when agent or launcher die. It has no library, no heap, two pages of state that is touched.
 //! Descriptors, placed by the launcher: 3 and 4 standard output and error (not blocking), 5 and 6 the log files, 7 the record. It opens by
 //! itself 9, the reading end of the busy mark: the runtime takes a copy of it to ask whether somebody holds the other end.
@@ -77,6 +79,9 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
     hold_mark();
     // SAFETY: `stack` is what the kernel gave _start.
     state.half_bytes = decimal(unsafe { argument(stack, 1) }.unwrap_or(b"65536"));
+    // The program has ended before this was executed, and whoever has executed this took its exit.
+    // SAFETY: as above.
+    state.status = unsafe { argument(stack, 2) }.map(|text| decimal(text) as i32);
     let all: u64 = !0;
     // SAFETY: the mask is 8 bytes on this stack.
     let signals = unsafe { syscall(nr::SIGNALFD4, [usize::MAX, &raw const all as usize, 8, 0o4000, 0, 0]) };

@@ -62,6 +62,31 @@ fn an_image_that_comes_back_after_its_removal_is_the_new_one() {
     place.assert_clean();
 }
 
+/// Whether or not an init was there in time: exit codes, what was written, and the end of whoever was left.
+#[test]
+fn the_shortest_lives_lose_nothing() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let lives: [(&[&str], Exit, &[&str]); 4] = [
+        (&["/bin/payload", "exit", "7"], Exit::Code(7), &[]),
+        (&["/bin/payload", "fork", "3"], Exit::Code(3), &[]),
+        (&["/bin/payload", "print", "0"], Exit::Code(0), &["last words"]),
+        (&["/bin/payload", "abort"], Exit::Signal(6), &[]),
+    ];
+    for (number, (program, exit, said)) in lives.into_iter().cycle().take(100).enumerate() {
+        let spec = place.spec(&format!("short-{number}"), program);
+        let started = runtime.launch(&spec).expect("launched").started_unix_ms;
+        let ended = runtime.reap(&spec.id).expect("reaped");
+        assert_eq!(ended.exit, exit, "{program:?}");
+        assert!((started..started + 60_000).contains(&ended.ended_unix_ms), "{started} {ended:?}");
+        let lines: Vec<String> = lines(&runtime, spec.id.as_str()).into_iter().map(|line| line.text).collect();
+        assert_eq!(lines, said, "{program:?}");
+        runtime.forget(&spec.id).expect("forgotten");
+    }
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
 #[test]
 fn devices_are_the_same_under_every_image() {
     let Some(place) = place() else { return };

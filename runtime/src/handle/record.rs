@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  0 magic  7 version  8 pid  12 slot  16 identity  24 started, ms   runtime
-//! 32 ended? 36 wait status  40 ended, ms                        init, as its last act
+//! 32 ended? 36 wait status  40 ended, ms                        init, or who was to become it, as its last act
 //! 48 log rotations  56 lost log bytes                           init
 //! 64 boot id  80 out-of-memory kills before  88 kind 92 value   runtime; kind and value at reaping
 //! 96 container id, padded with zeros                            runtime

@@ -26,6 +26,15 @@ const INIT_FIRST_FD: usize = 3;
 /// Out of the way of the numbers above while they are put in place.
 const PARKED_FIRST_FD: usize = 64;
 
+/// Where the end stands in a record, and how; the others are `handle/record.rs` and the init.
+const RECORD_END: usize = 32;
+#[repr(C)]
+struct End {
+    ended: u32,
+    status: i32,
+    unix_ms: u64,
+}
+
 /// For [`ProgramStep::Leak`].
 const LEAKED_FD: usize = 9;
 
@@ -53,7 +62,7 @@ pub struct Shared<'a> {
     /// Pointers to its environment, null at the end.
     pub envp: Vec<*const c_char>,
     /// Log size of one file, as the init's argument.
-    pub init_argv: [*const c_char; 3],
+    pub init_argv: [*const c_char; 4],
     /// A pidfd of the launcher.
     pub launcher: i32,
     /// The overlay.
@@ -96,7 +105,7 @@ impl<'a> Shared<'a> {
             plan,
             argv,
             envp,
-            init_argv: [std::ptr::null(); 3],
+            init_argv: [std::ptr::null(); 4],
             launcher: -1,
             root: -1,
             scratch: None,
@@ -428,8 +437,11 @@ fn any_cpu(shared: &Shared<'_>) -> isize {
     0
 }
 
-/// Puts the init's descriptors in place and becomes it.
+/// Becomes the init, with its descriptors in place; unless the program has ended meanwhile, as the shortest-lived have, and an init has nothing to do.
 fn become_init(shared: &Shared<'_>) -> isize {
+    // Where the program waits for this CPU it goes first.
+    call(libc::SYS_sched_yield, [0; 6]);
+    let ended = program_status().inspect(|status| end_with_program(shared, *status));
     let mut parked = [0_usize; 5];
     for (to, from) in parked.iter_mut().zip(shared.init_fds) {
         let result = call(libc::SYS_fcntl, [from as usize, libc::F_DUPFD_CLOEXEC as usize, PARKED_FIRST_FD, 0, 0, 0]);
@@ -450,8 +462,52 @@ fn become_init(shared: &Shared<'_>) -> isize {
         }
     }
     any_cpu(shared);
-    let argv = shared.init_argv.as_ptr() as usize;
+    let mut digits = [0_u8; DIGITS];
+    let mut argv = shared.init_argv;
+    if let Some(status) = ended {
+        argv[2] = decimal(status.cast_unsigned(), &mut digits);
+    }
     let empty = [0_usize; 1];
     let flags = libc::AT_EMPTY_PATH as usize;
-    call(libc::SYS_execveat, [executable as usize, at(c""), argv, &raw const empty as usize, flags, 0])
+    let (argv, empty) = (argv.as_ptr() as usize, &raw const empty as usize);
+    call(libc::SYS_execveat, [executable as usize, at(c""), argv, empty, flags, 0])
+}
+
+/// Its wait status, if it has ended. From then on nobody else can ask for it.
+fn program_status() -> Option<i32> {
+    const PROGRAM: isize = 2;
+    let mut status = 0_i32;
+    let ended = call(libc::SYS_wait4, [PROGRAM as usize, &raw mut status as usize, libc::WNOHANG as usize, 0, 0, 0]);
+    (ended == PROGRAM).then_some(status)
+}
+
+/// Does what the init would, and ends; returns where the program has left processes or has written something, which is the init's work.
+fn end_with_program(shared: &Shared<'_>, status: i32) {
+    let anybody = -1_isize as usize;
+    let alone = call(libc::SYS_wait4, [anybody, 0, libc::WNOHANG as usize, 0, 0, 0]) == -(libc::ECHILD as isize);
+    let [out, err, .., record] = shared.init_fds;
+    let mut outputs = [out, err].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+    let at_once = [0_u64; 2];
+    // This process can write there still, so it is not the end of them that is seen.
+    let silent = call(libc::SYS_ppoll, [outputs.as_mut_ptr() as usize, 2, &raw const at_once as usize, 0, 8, 0]) == 0;
+    if alone && silent {
+        let end = End { ended: 1, status, unix_ms: super::clock_ns(libc::CLOCK_REALTIME) / 1_000_000 };
+        call(libc::SYS_pwrite64, [record as usize, &raw const end as usize, size_of::<End>(), RECORD_END, 0, 0]);
+        exit(0);
+    }
+}
+
+/// Digits of a `u32` and the end of a C string.
+const DIGITS: usize = 11;
+
+fn decimal(mut value: u32, digits: &mut [u8; DIGITS]) -> *const c_char {
+    let mut first = DIGITS - 1;
+    loop {
+        first = first.wrapping_sub(1);
+        digits[first.min(DIGITS - 2)] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 || first == 0 {
+            return digits.as_ptr().wrapping_add(first).cast();
+        }
+    }
 }

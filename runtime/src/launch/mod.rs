@@ -32,7 +32,7 @@ pub use moments::Moment;
 pub use root::Origin;
 pub(crate) use root::{Root, Seal, tells_changes};
 pub use server::launcher_main;
-pub(crate) use setup::now_ns;
+pub(crate) use setup::{clock_ns, now_ns};
 pub(crate) use terminal::resize;
 #[doc(hidden)]
 pub use weaken::{Weaken, weakened_launcher_main};

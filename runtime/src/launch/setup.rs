@@ -4,7 +4,6 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -24,7 +23,7 @@ use crate::kernel::namespace;
 use crate::kernel::seccomp::{self, Instruction};
 use crate::kernel::sys::{CLONE_INTO_CGROUP, CloneArgs, clone3_on_stack};
 use crate::spec::ContainerSpec;
-use crate::steps::{self, HostStep, Plan, ProgramStep, Surroundings};
+use crate::steps::{self, ChildStep, HostStep, Plan, ProgramStep, Surroundings};
 
 /// The kernel hands a group's CPU time out to CPUs 5 ms at a time, of what it has for 100 ms: with this much, two of them have some.
 const AMPLE_CPU_MILLI: u64 = 100;
@@ -276,7 +275,7 @@ impl<'a> UnderWay<'a> {
         let pipes = self.pipes.as_ref()?;
         let [log, other_log, record] = &self.fds.kept;
         Some(Shared {
-            init_argv: [c"init".as_ptr(), prepared.half_log.as_ptr(), std::ptr::null()],
+            init_argv: [c"init".as_ptr(), prepared.half_log.as_ptr(), std::ptr::null(), std::ptr::null()],
             launcher: self.home.own.as_raw_fd(),
             root: self.root.as_ref()?.as_raw_fd(),
             scratch: match (self.request.layers, self.request.root) {
@@ -397,8 +396,9 @@ impl<'a> UnderWay<'a> {
                 _ => moments_ns.push((moment, at)),
             }
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Started { pid: cloned.pid, pidfd: cloned.pidfd, started_unix_ms: now.as_millis() as u64, moments_ns }
+        let since_ns = now_ns().saturating_sub(program_began_ns(shared, plan));
+        let started_unix_ms = clock_ns(libc::CLOCK_REALTIME).saturating_sub(since_ns) / 1_000_000;
+        Started { pid: cloned.pid, pidfd: cloned.pidfd, started_unix_ms, moments_ns }
     }
 
     /// After a step of ours that failed. Where the child had ended by itself before, that is why, and what it could not do is told.
@@ -422,6 +422,12 @@ impl<'a> UnderWay<'a> {
         await_end(cloned.pidfd.as_fd());
         failure
     }
+}
+
+/// When all was ready for the program: it may have ended before anybody looks at the clock again.
+fn program_began_ns(shared: &Shared<'_>, plan: &Plan) -> u64 {
+    let steps = plan.child.iter().take_while(|step| !matches!(step, ChildStep::StartProgram));
+    steps.zip(&shared.moments).last().map_or_else(now_ns, |(_, at)| at.load(Ordering::Relaxed))
 }
 
 /// What the child points to, computed before clone.
@@ -510,8 +516,13 @@ pub fn failure(step: String, error: &io::Error) -> Failure {
 
 /// The monotonic clock, which all processes share.
 pub fn now_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// A clock that every Linux has.
+pub fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the clock exists on every Linux and `time` is ours.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    // SAFETY: `time` is ours.
+    unsafe { libc::clock_gettime(clock, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
