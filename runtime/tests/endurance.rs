@@ -19,7 +19,7 @@ fn half(runtime: &Runtime, place: &support::Place, name: &str) {
     let spec = place.spec(name, &["/bin/payload", "exit", "7"]);
     let run = bench::launch(runtime, &spec, COUNT, PARALLEL).expect("all were launched and reaped");
     assert_eq!(run.lives.iter().filter(|life| life.exit == Exit::Code(7)).count(), COUNT);
-    // Slots beyond those that are kept go when nothing was launched for a second.
+    // Slots beyond those that are kept go when no launch has needed them for a while.
     wait_until("the slots are few again", || place.groups().len() <= place.config().pool.keep);
 }
 

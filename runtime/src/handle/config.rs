@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -104,13 +105,15 @@ pub struct Capacity {
 pub struct PoolSizes {
     /// Made ahead and refilled in the background.
     pub ready: usize,
-    /// Kept for the next launch after use; more are dropped in idle time.
+    /// Kept for the next launch after use. Of more, those go that no launch has needed for a spell.
     pub keep: usize,
+    /// How long a spell is.
+    pub spell: Duration,
 }
 
 impl Default for PoolSizes {
     fn default() -> Self {
-        Self { ready: 32, keep: 32 }
+        Self { ready: 32, keep: 32, spell: Duration::from_secs(30) }
     }
 }
 

@@ -17,6 +17,7 @@ mod remains;
 mod reserve;
 mod slots;
 mod stats;
+mod surplus;
 mod types;
 
 pub use config::{Capacity, Ipv4Subnet, LauncherCommand, PoolSizes, RuntimeConfig, SubnetError};

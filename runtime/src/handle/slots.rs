@@ -23,6 +23,7 @@ use super::config::{Ipv4Subnet, PoolSizes};
 use super::kept::{Kept, Wanted};
 use super::lent::Lent;
 use super::remains::{Remains, Trees};
+use super::surplus::Surplus;
 use crate::kernel::cgroup::{CgroupError, Cgroups, Group};
 use crate::kernel::{ids, namespace};
 use crate::launch::{Layers, device_layer, shifted_devices, tells_changes};
@@ -32,7 +33,7 @@ use crate::net::{NetError, Network, Networks};
 const QUARANTINE: Duration = Duration::from_secs(2);
 /// Nothing was launched or reaped for this long: a burst is over.
 const LULL: Duration = Duration::from_millis(20);
-/// Surplus slots are dropped only when nothing was launched or reaped for this long.
+/// What failed is tried again after this long, and a launch that takes longer holds nobody up.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Why there is no slot.
@@ -206,6 +207,7 @@ pub fn group_number(name: &str) -> Option<u32> {
 #[derive(Debug)]
 struct State {
     ready: Vec<Slot>,
+    surplus: Surplus,
     /// Touched, until their time.
     resting: VecDeque<(Instant, Slot)>,
     /// Numbers of slots that do not exist.
@@ -227,7 +229,9 @@ impl State {
         let has_root = |slot: &Slot| slot.kept.as_ref().is_some_and(|kept| kept.is_ready_for(wanted, tenant));
         let best = self.ready.iter().rposition(|slot| fits(slot) && has_root(slot));
         let at = best.or_else(|| self.ready.iter().rposition(fits))?;
-        Some(self.ready.swap_remove(at))
+        let found = self.ready.swap_remove(at);
+        self.surplus.taken(self.ready.len());
+        Some(found)
     }
 
     /// Whether nothing was launched or given back for so long; else how long until then at the least. A launch that takes very long keeps nobody from
@@ -265,6 +269,7 @@ impl Slots {
         let (ready, resting) = (Vec::new(), VecDeque::new());
         let state = State {
             ready,
+            surplus: Surplus::new(sizes.spell),
             resting,
             absent,
             last_use: None,
@@ -420,8 +425,12 @@ impl Shared {
         state.last_use = Some(now);
         let news = if clean {
             state.ready.push(slot);
-            // One too many: from now on the thread looks for idle time.
-            state.ready.len() == self.sizes.keep + 1
+            let count = state.ready.len();
+            let is_first = count == self.sizes.keep + 1;
+            if is_first {
+                state.surplus.begin(count);
+            }
+            is_first
         } else {
             let until = if untouched { now } else { now + QUARANTINE };
             let sooner = state.resting.front().is_none_or(|(first, _)| until < *first);
@@ -481,8 +490,7 @@ impl Shared {
             if !few {
                 self.tell_begun(&mut state);
             }
-            let length = if few { LULL } else { IDLE };
-            state = match state.at_rest(length) {
+            state = match state.at_rest(LULL) {
                 Ok(()) if few => self.add_one(state),
                 Ok(()) if many => self.drop_one(state),
                 Err(left) if few || many => self.wait(state, left),
@@ -523,7 +531,14 @@ impl Shared {
         state
     }
 
+    /// When it is time; at once when descriptors are short.
     fn drop_one<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let ready = state.ready.len();
+        if let Err(left) = state.surplus.drop_one(ready, self.sizes.keep)
+            && !self.is_short()
+        {
+            return self.wait(state, left);
+        }
         let Some(slot) = state.ready.pop() else { return state };
         drop(state);
         let number = slot.number;

@@ -14,6 +14,8 @@ use bellows_runtime::{ContainerId, ContainerSpec, Runtime, RuntimeConfig};
 
 /// Host ids of one test: 32 ranges for the 30 addresses of its subnet.
 const IDS: u32 = 32 << 16;
+/// Surplus slots go soon.
+const SPELL: Duration = Duration::from_millis(500);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -42,7 +44,7 @@ pub fn place() -> Option<Place> {
     let second = 128 + std::process::id() % 100;
     let subnet = format!("10.{second}.{number}.0/27").parse().expect("a subnet");
     let mut config = RuntimeConfig::new(dir.join("state"), format!("{name}/node"), subnet, launcher);
-    config.pool = PoolSizes { ready: 1, keep: 4 };
+    config.pool = PoolSizes { ready: 1, keep: 4, spell: SPELL };
     config.launchers = 1;
     // Below 2^31: no group above may have sockets for ping.
     config.uid_base = 0x2000_0000 + std::process::id() % 16 * (1 << 26) + number * IDS;
@@ -72,7 +74,7 @@ impl Place {
 
     /// So many slots are made ahead, and kept.
     pub fn pool(&mut self, ready: usize) {
-        self.config.pool = PoolSizes { ready, keep: ready };
+        self.config.pool = PoolSizes { ready, keep: ready, spell: SPELL };
     }
 
     /// Room for two containers by their addresses.

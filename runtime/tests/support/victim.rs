@@ -8,6 +8,7 @@
 use std::error::Error as _;
 use std::fs::File;
 use std::io::{BufRead, Write};
+use std::time::Duration;
 
 use bellows_runtime::handle::{Adopted, Error, Execute, LauncherCommand, PoolSizes};
 use bellows_runtime::image::Store;
@@ -24,7 +25,7 @@ pub fn serve(args: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let mut config = RuntimeConfig::new(state.into(), parent.clone(), subnet.parse()?, launcher);
     config.uid_base = uid_base.parse()?;
     config.launchers = 1;
-    config.pool = PoolSizes { ready: 0, keep: 0 };
+    config.pool = PoolSizes { ready: 0, keep: 0, spell: Duration::from_millis(500) };
     let mut victim = Victim { config, image: image.clone(), runtime: None, used_up: Vec::new() };
     let mut output = std::io::stdout();
     for line in std::io::stdin().lock().lines() {
