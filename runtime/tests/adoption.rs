@@ -46,19 +46,19 @@ fn a_record_of_another_version_is_refused_and_its_container_runs_on() {
     let record = record(&place);
     let file = fs::File::options().write(true).open(&record).expect("writable");
     let groups = place.groups();
-    for version in ["3", "1"] {
+    for version in ["4", "2"] {
         file.write_all_at(version.as_bytes(), 7).expect("written");
         let before = fs::read(&record).expect("readable");
         let said = Runtime::start(place.config().clone()).expect_err("it is of another version").to_string();
         let path = record.display().to_string();
         assert!(
-            said.contains(&path) && said.contains(&format!("version {version}, and this program knows 2")),
+            said.contains(&path) && said.contains(&format!("version {version}, and this program knows 3")),
             "{said}"
         );
         assert!(is_running(pid), "it was not ended");
         assert_eq!((fs::read(&record).expect("readable"), place.groups()), (before, groups.clone()), "nothing changed");
     }
-    file.write_all_at(b"2", 7).expect("written");
+    file.write_all_at(b"3", 7).expect("written");
     end(&place, pid);
 }
 

@@ -8,7 +8,8 @@
 //! 96 container id, padded with zeros                            runtime
 //! ```
 //!
-//! The version is that of all that a container's init and later runtimes agree upon: this file, the log files, the signals that the init understands.
+//! The version is that of all that a container's init and later runtimes agree upon: this file, the log files, the signals that the init understands,
+//! which ids belong to which slot.
 //! An init keeps to the one it was started with, so a runtime that raises it must go on reading the older ones, or refuse them as it does newer ones.
 
 use std::fs::File;
@@ -21,7 +22,7 @@ use crate::spec::ContainerId;
 
 const MAGIC: &[u8; 7] = b"bellows";
 /// Behind the magic as a digit: so it was written before it was read.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 const BYTES: usize = 160;
 const AT_PID: usize = 8;
 const AT_KIND: usize = 88;
