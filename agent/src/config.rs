@@ -34,7 +34,7 @@ pub struct AgentConfig {
     pub cgroup_parent: String,
     /// Addresses for replicas, node-local.
     pub subnet: Ipv4Subnet,
-    /// First host user id of the ranges given to replicas, 65,536 each.
+    /// First host user id of the ranges given to replicas, 65,536 each and one between them.
     pub uid_base: u32,
     /// Where it takes requests for apps; nowhere when absent.
     pub ingress: Option<IngressConfig>,

@@ -13,14 +13,18 @@ pub fn capabilities() -> impl Iterator<Item = &'static str> {
     capability::NAMES.into_iter().map(|(name, _)| name)
 }
 
-/// The number, on this architecture, of a system call that containers may make: `ptrace`.
+/// The number, on this architecture, of a system call that containers may make and may be denied: `ptrace`.
 pub fn call(name: &str) -> Option<u32> {
-    seccomp::allowed().find(|(known, _)| *known == name).map(|(_, number)| number)
+    deniable().find(|(known, _)| *known == name).map(|(_, number)| number)
 }
 
-/// Names of the system calls that containers may make on this architecture.
+/// Names of the system calls that containers may make on this architecture and may be denied.
 pub fn calls() -> impl Iterator<Item = &'static str> {
-    seccomp::allowed().map(|(name, _)| name)
+    deniable().map(|(name, _)| name)
+}
+
+fn deniable() -> impl Iterator<Item = (&'static str, u32)> {
+    seccomp::allowed().filter(|(name, _)| !seccomp::NEEDED.iter().any(|(needed, _)| needed == name))
 }
 
 /// The number of a capability that containers may be given: `sys_ptrace`.

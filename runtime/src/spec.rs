@@ -67,6 +67,18 @@ pub enum SpecError {
         /// Which.
         number: u32,
     },
+    /// The init makes these calls as well.
+    #[error(
+        "container {id} is to do without system call {number} ({name}), which its init needs: leave it out of those that are denied"
+    )]
+    Needed {
+        /// Whose filter.
+        id: ContainerId,
+        /// Which.
+        name: &'static str,
+        /// Its number.
+        number: u32,
+    },
     /// Ids beyond the container's own range do not exist inside it.
     #[error("user or group id {given} of container {id} is outside 0..=65535")]
     OutsideRange {
@@ -294,8 +306,12 @@ impl ContainerSpec {
             return Err(never("capability", (*number).into()));
         }
         let call = |number: &&u32| !seccomp::MORE.iter().any(|(_, more)| *more == i64::from(**number));
-        match self.add_calls.iter().find(call) {
-            Some(number) => Err(never("system call", *number)),
+        if let Some(number) = self.add_calls.iter().find(call) {
+            return Err(never("system call", *number));
+        }
+        let denied = |(_, number): &&(&str, i64)| self.deny_calls.iter().any(|denied| i64::from(*denied) == *number);
+        match seccomp::NEEDED.iter().find(denied) {
+            Some((name, number)) => Err(SpecError::Needed { id: self.id.clone(), name, number: *number as u32 }),
             None => Ok(()),
         }
     }
@@ -351,9 +367,10 @@ mod tests {
     #[test]
     fn each_refusal_names_its_field() {
         type Change = fn(&mut ContainerSpec);
-        let cases: [(&str, Change); 11] = [
+        let cases: [(&str, Change); 12] = [
             ("capability 21", |s| s.add_capabilities = vec![19, 21]),
             ("system call 165", |s| s.add_calls = vec![165]),
+            ("exit_group", |s| s.deny_calls = vec![libc::SYS_getpid as u32, libc::SYS_exit_group as u32]),
             ("host name", |s| s.hostname = "a_b".into()),
             ("names no program", |s| s.args.clear()),
             ("root", |s| s.root = "images".into()),

@@ -107,7 +107,7 @@ pub enum ChildStep {
     Filter,
     /// The program, as process 2: it runs before the init has even been executed.
     StartProgram,
-    /// This process becomes the init.
+    /// This process becomes the init, unless there is nothing left for one to do.
     BecomeInit,
     /// What only a bundle asks for.
     Bundle(BundleStep),

@@ -47,7 +47,7 @@ async fn follow_settled(driver: &Handle, asked: &wire::AwaitRequest, sender: &Pr
             progress => progress?,
         };
         let settled = progress.settled;
-        if told.is_due(&progress) && (sender.send(Ok(progress)).await.is_err() || settled) {
+        if told.is_due(&progress, Instant::now()) && (sender.send(Ok(progress)).await.is_err() || settled) {
             return Ok(());
         }
     }
@@ -73,14 +73,14 @@ impl Told {
     }
 
     /// Whether it is to be told now: that it has settled, and what is new since [`PROGRESS_EVERY`]. Then it counts as told.
-    fn is_due(&mut self, progress: &wire::AwaitProgress) -> bool {
+    fn is_due(&mut self, progress: &wire::AwaitProgress, now: Instant) -> bool {
         let is_new = self.last.as_ref().is_none_or(|(last, _)| last != progress);
         let next = self.last.as_ref().map(|(_, at)| *at + PROGRESS_EVERY);
-        let is_early = !progress.settled && next.is_some_and(|next| Instant::now() < next);
+        let is_early = !progress.settled && next.is_some_and(|next| now < next);
         self.due = next.filter(|_| is_new && is_early);
         let is_due = is_new && !is_early;
         if is_due {
-            self.last = Some((progress.clone(), Instant::now()));
+            self.last = Some((progress.clone(), now));
         }
         is_due
     }
@@ -143,19 +143,19 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_and_the_end_are_told_at_once_and_the_rest_now_and_then() {
-        let mut told = Told::default();
-        assert!(told.is_due(&ready(0)), "the first");
-        assert!(!told.is_due(&ready(0)) && told.due.is_none(), "nothing new");
-        assert!(!told.is_due(&ready(1)), "so soon");
+        let (mut told, now) = (Told::default(), Instant::now());
+        assert!(told.is_due(&ready(0), now), "the first");
+        assert!(!told.is_due(&ready(0), now) && told.due.is_none(), "nothing new");
+        assert!(!told.is_due(&ready(1), now), "so soon");
         let due = told.due.expect("a time");
-        assert!(!told.is_due(&ready(0)) && told.due.is_none(), "as it was told");
-        assert!(!told.is_due(&ready(2)) && told.due == Some(due));
+        assert!(!told.is_due(&ready(0), now) && told.due.is_none(), "as it was told");
+        assert!(!told.is_due(&ready(2), now) && told.due == Some(due));
         let (changed, mut changes) = watch::channel(0);
         let (sender, _receiver) = mpsc::channel(1);
         changes.mark_unchanged();
         assert!(told.next_look(&mut changes, &sender).await, "without a change");
-        assert!(Instant::now() >= due && told.is_due(&ready(2)));
-        assert!(told.is_due(&wire::AwaitProgress { settled: true, ..ready(9) }), "the end");
+        assert!(Instant::now() >= due && told.is_due(&ready(2), due));
+        assert!(told.is_due(&wire::AwaitProgress { settled: true, ..ready(9) }, due), "the end");
         drop(changed);
     }
 }

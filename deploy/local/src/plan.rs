@@ -16,7 +16,7 @@ pub const MOST_AGENTS: u32 = 30;
 /// Addresses of replicas, the same on every host, since they mean something on their own host only: 2,046 of them.
 pub const REPLICA_SUBNET: &str = "10.96.0.0/21";
 
-/// User ids of one agent: 65,536 for each of its 2,048 addresses.
+/// User ids of one agent: 65,537 for each of its 2,046 addresses.
 const UID_STEP: u32 = 1 << 27;
 
 /// The last number of the first member's address; agents follow from [`FIRST_AGENT`].
@@ -273,7 +273,7 @@ mod tests {
         let users: BTreeSet<_> = plan.hosts.iter().map(|host| host.uid_base).collect();
         assert_eq!((addresses.len(), users.len()), (plan.hosts.len(), plan.hosts.len()));
         let last = plan.hosts.iter().map(|host| u64::from(host.uid_base)).max().expect("there are hosts");
-        assert!(last + 2_046 * 65_536 <= u64::from(u32::MAX));
+        assert!(last + 2_046 * 65_537 <= u64::from(u32::MAX));
     }
 
     #[test]

@@ -339,7 +339,7 @@ impl Runtime {
         execution::start(&self.launchers, &self.slots.maker().cgroups, &life, spec, how)
     }
 
-    /// Whether something inside listens on this TCP port (of any address that is not loopback). Costs about a microsecond.
+    /// Whether something inside listens on this TCP port (of any address that is not loopback). Costs about a microsecond, when first asked some more.
     pub fn listening(&self, id: &ContainerId, port: u16) -> Result<bool, Error> {
         let home = self.slots.maker().networks.home();
         self.containers.alive(id)?.with_slot(id, |slot| Ok(net::listening(&slot.network, home, port)?))

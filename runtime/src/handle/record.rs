@@ -208,8 +208,8 @@ mod tests {
         let file = tempfile::tempfile().expect("a file");
         assert_eq!(Record::version(&file).expect("read"), None);
         Record::new(ContainerId::new("web").expect("an id"), 7, [3; 16], 2).write(&file).expect("a record");
-        file.write_all_at(b"3", 7).expect("written");
-        assert_eq!(Record::version(&file).expect("read"), Some(3));
+        file.write_all_at(b"9", 7).expect("written");
+        assert_eq!(Record::version(&file).expect("read"), Some(9));
         assert_eq!(Record::read(&file).expect("read"), None);
         Record::blank(&file).expect("written");
         assert_eq!(Record::version(&file).expect("read"), None);

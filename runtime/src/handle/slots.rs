@@ -531,13 +531,13 @@ impl Shared {
         state
     }
 
-    /// When it is time; at once when descriptors are short.
+    /// When it is time; soon when descriptors are short.
     fn drop_one<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let ready = state.ready.len();
         if let Err(left) = state.surplus.drop_one(ready, self.sizes.keep)
             && !self.is_short()
         {
-            return self.wait(state, left);
+            return self.wait(state, left.min(IDLE));
         }
         let Some(slot) = state.ready.pop() else { return state };
         drop(state);
@@ -563,22 +563,9 @@ impl Shared {
     }
 
     /// A slot after its rest: fresh cgroups where memory was left behind, counters anew; all of it where somebody's socket is left, whose name others would see.
-    fn renew(&self, mut slot: Slot) {
+    fn renew(&self, slot: Slot) {
         let number = slot.number;
-        let renewed = (move || {
-            self.maker.networks.clear(&slot.network)?;
-            if !self.maker.networks.is_left_alone(&slot.network) {
-                slot.group.remove()?;
-                return self.maker.make(number);
-            }
-            if slot.group.is_stale() {
-                slot.group.remove()?;
-                slot.group = self.maker.cgroups.group(&group_name(number))?;
-                slot.cpu_before_us = 0;
-            }
-            slot.network.begin_anew()?;
-            Ok::<_, SlotError>(slot)
-        })();
+        let renewed = self.renewed(slot);
         let mut state = self.lock();
         match renewed {
             Ok(slot) => state.ready.push(slot),
@@ -591,6 +578,25 @@ impl Shared {
                 state.absent.insert(number);
             }
         }
+    }
+
+    fn renewed(&self, mut slot: Slot) -> Result<Slot, SlotError> {
+        if let Err(error) = self.maker.networks.clear(&slot.network) {
+            slot.group.remove()?;
+            return Err(error.into());
+        }
+        if !self.maker.networks.is_left_alone(&slot.network) {
+            let number = slot.number;
+            slot.group.remove()?;
+            return self.maker.make(number);
+        }
+        if slot.group.is_stale() {
+            slot.group.remove()?;
+            slot.group = self.maker.cgroups.group(&group_name(slot.number))?;
+            slot.cpu_before_us = 0;
+        }
+        slot.network.begin_anew()?;
+        Ok(slot)
     }
 }
 

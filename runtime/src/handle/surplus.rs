@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The fewest slots that were ready in a spell are those that no launch needed; the next spell begins when one is over.
+/// The fewest slots that were ready in a spell are those that no launch needed; the next spell begins when one is over. What came back during a spell goes
+/// after the next one at the earliest.
 #[derive(Debug)]
 pub struct Surplus {
     spell: Duration,

@@ -1,8 +1,8 @@
 //! The container's side of a launch: code that runs after clone in the launcher's own memory.
 //!
 //! Rules here: raw system calls only, no allocation, no thread-local data (so no `errno`), no panic, nothing dropped. All it needs was
-//! prepared in [`Shared`]; all it tells goes there too. The clock alone is read by way of the C library, from a page of the kernel's: no system call, and
-//! nothing of the thread's is touched.
+//! prepared in [`Shared`]; all it tells goes there too. The clock alone is read by way of the C library, from a page of the kernel's and mostly
+//! without a system call.
 
 use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use super::bundle::{self, Bundled};
 use crate::kernel::capability;
 use crate::kernel::seccomp::Instruction;
-use crate::kernel::sys::{clone_on_stack, raw};
+use crate::kernel::sys::{clone_on_stack, raw, trap};
 use crate::steps::{ChildStep, Plan, ProgramStep};
 
 /// Program not started yet.
@@ -148,10 +148,11 @@ pub fn wait_while(word: &AtomicU32, value: u32) {
     );
 }
 
+/// Whatever a filter lets pass: the launcher waits for it.
 pub fn exit(code: usize) -> ! {
-    loop {
-        call(libc::SYS_exit_group, [code, 0, 0, 0, 0, 0]);
-    }
+    call(libc::SYS_exit_group, [code, 0, 0, 0, 0, 0]);
+    call(libc::SYS_exit, [code, 0, 0, 0, 0, 0]);
+    trap()
 }
 
 /// The container's first process.
@@ -439,9 +440,7 @@ fn any_cpu(shared: &Shared<'_>) -> isize {
 
 /// Becomes the init, with its descriptors in place; unless the program has ended meanwhile, as the shortest-lived have, and an init has nothing to do.
 fn become_init(shared: &Shared<'_>) -> isize {
-    // Where the program waits for this CPU it goes first.
-    call(libc::SYS_sched_yield, [0; 6]);
-    let ended = program_status().inspect(|status| end_with_program(shared, *status));
+    let mut ended = program_status().inspect(|status| end_with_program(shared, *status));
     let mut parked = [0_usize; 5];
     for (to, from) in parked.iter_mut().zip(shared.init_fds) {
         let result = call(libc::SYS_fcntl, [from as usize, libc::F_DUPFD_CLOEXEC as usize, PARKED_FIRST_FD, 0, 0, 0]);
@@ -462,6 +461,7 @@ fn become_init(shared: &Shared<'_>) -> isize {
         }
     }
     any_cpu(shared);
+    ended = ended.or_else(|| program_status().inspect(|status| end_with_program(shared, *status)));
     let mut digits = [0_u8; DIGITS];
     let mut argv = shared.init_argv;
     if let Some(status) = ended {
@@ -481,7 +481,8 @@ fn program_status() -> Option<i32> {
     (ended == PROGRAM).then_some(status)
 }
 
-/// Does what the init would, and ends; returns where the program has left processes or has written something, which is the init's work.
+/// Does what the init would, and ends; returns where the program has left processes or has written something, which is the init's work. Whoever entered the
+/// container from outside ends with it, as with an init.
 fn end_with_program(shared: &Shared<'_>, status: i32) {
     let anybody = -1_isize as usize;
     let alone = call(libc::SYS_wait4, [anybody, 0, libc::WNOHANG as usize, 0, 0, 0]) == -(libc::ECHILD as isize);
@@ -492,8 +493,11 @@ fn end_with_program(shared: &Shared<'_>, status: i32) {
     let silent = call(libc::SYS_ppoll, [outputs.as_mut_ptr() as usize, 2, &raw const at_once as usize, 0, 8, 0]) == 0;
     if alone && silent {
         let end = End { ended: 1, status, unix_ms: super::clock_ns(libc::CLOCK_REALTIME) / 1_000_000 };
-        call(libc::SYS_pwrite64, [record as usize, &raw const end as usize, size_of::<End>(), RECORD_END, 0, 0]);
-        exit(0);
+        let length = size_of::<End>();
+        let told = call(libc::SYS_pwrite64, [record as usize, &raw const end as usize, length, RECORD_END, 0, 0]);
+        if told == length as isize {
+            exit(0);
+        }
     }
 }
 

@@ -396,8 +396,10 @@ impl<'a> UnderWay<'a> {
                 _ => moments_ns.push((moment, at)),
             }
         }
+        // In this order: in between time may pass, and nothing ends before it starts.
+        let now_unix_ns = clock_ns(libc::CLOCK_REALTIME);
         let since_ns = now_ns().saturating_sub(program_began_ns(shared, plan));
-        let started_unix_ms = clock_ns(libc::CLOCK_REALTIME).saturating_sub(since_ns) / 1_000_000;
+        let started_unix_ms = now_unix_ns.saturating_sub(since_ns) / 1_000_000;
         Started { pid: cloned.pid, pidfd: cloned.pidfd, started_unix_ms, moments_ns }
     }
 

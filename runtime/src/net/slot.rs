@@ -220,8 +220,13 @@ impl Network {
         Ok(())
     }
 
+    /// All of the container's link is in it, or it says nothing.
     fn counters(&self) -> Result<String, NetError> {
-        super::dial::text(&self.links).map_err(|source| NetError::Counters { address: self.address, source })
+        let text = super::dial::text(&self.links).and_then(|text| match text.split_once("eth0:") {
+            Some((_, own)) if own.contains('\n') => Ok(text),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        });
+        text.map_err(|source| NetError::Counters { address: self.address, source })
     }
 
     /// Its protocols' counters. `home` is the host's network, here and below.

@@ -23,7 +23,8 @@ const NONE: &str = "sockets: used 0";
 /// Ends every TCP socket inside. Nobody lives there; `home` is the host's network.
 pub fn clear(network: &Network, home: BorrowedFd<'_>) -> Result<(), NetError> {
     let wrong = |source| NetError::Configure { address: network.address, what: "end old connections", source };
-    if left(network, home)? == 0 {
+    let counted = counted(network, home)?;
+    if counted.lines().next() == Some(NONE) && count(&counted) == Some(0) {
         return Ok(());
     }
     let diag = network.diag(home)?;
@@ -42,7 +43,7 @@ pub fn clear(network: &Network, home: BorrowedFd<'_>) -> Result<(), NetError> {
 /// sockets at all; none of them is this process's, which makes others in there, to connect to what listens.
 pub fn are_gone(network: &Network, home: BorrowedFd<'_>) -> Result<bool, NetError> {
     let wrong = |source| NetError::Counters { address: network.address, source };
-    let counted = super::dial::text(network.sockstat(home)?).map_err(wrong)?;
+    let counted = counted(network, home)?;
     // Some are counted for a while after their end, such as those that were asked about links.
     if counted.lines().next() == Some(NONE) {
         return Ok(true);
@@ -56,8 +57,13 @@ pub fn are_gone(network: &Network, home: BorrowedFd<'_>) -> Result<bool, NetErro
 /// TCP sockets inside, as the kernel counts them. Costs no look at each.
 fn left(network: &Network, home: BorrowedFd<'_>) -> Result<u64, NetError> {
     let wrong = |source| NetError::Counters { address: network.address, source };
-    let counted = super::dial::text(network.sockstat(home)?).map_err(wrong)?;
-    count(&counted).ok_or_else(|| wrong(io::ErrorKind::InvalidData.into()))
+    count(&counted(network, home)?).ok_or_else(|| wrong(io::ErrorKind::InvalidData.into()))
+}
+
+/// `/proc/net/sockstat` inside.
+fn counted(network: &Network, home: BorrowedFd<'_>) -> Result<String, NetError> {
+    let file = network.sockstat(home)?;
+    super::dial::text(file).map_err(|source| NetError::Counters { address: network.address, source })
 }
 
 /// `TCP: inuse 0 orphan 0 tw 3 alloc 1 mem 207`: those in use and those that wait out their time are of this network, the others of the machine.

@@ -104,7 +104,7 @@ impl Launches {
         });
         // A slot that was made stays for the next launch.
         wait_until(&format!("only {alive} links and one are left after {what}"), || place.links().len() <= alive + 1);
-        // One whose last container left memory behind is made anew meanwhile, and another takes its place: then one too many goes in idle time.
+        // One whose last container left memory behind is made anew meanwhile, and another takes its place: then one too many goes after a while.
         wait_until(&format!("only {alive} groups and one are left after {what}"), || place.groups().len() <= alive + 1);
         let ours = self.tried.victim.descriptors();
         let count = |kind: &str| ours.get(kind).copied().unwrap_or(0);

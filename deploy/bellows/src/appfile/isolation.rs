@@ -45,7 +45,7 @@ fn capability(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
 
 fn call(found: &Found<'_>, report: &mut Report<'_>) -> Option<String> {
     let known: Vec<&str> = names::calls().collect();
-    one_of(found, &known, "a system call that copies may make", report)
+    one_of(found, &known, "a system call that copies may make and can do without", report)
 }
 
 fn one_of(found: &Found<'_>, known: &[&str], what: &str, report: &mut Report<'_>) -> Option<String> {

@@ -42,7 +42,7 @@ pub fn enable(dir: &Path, root: &Path) -> Result<(), CgroupError> {
     match tree::write(&file, &wanted) {
         Err(CgroupError::Write { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {
             if dir != root {
-                return Err(CgroupError::Occupied { path: dir.to_owned(), pids: tree::pids(dir)? });
+                return Err(CgroupError::Occupied { path: dir.to_owned(), pids: tree::listed(dir)? });
             }
             vacate(dir)?;
             tree::write(&file, &wanted)

@@ -287,7 +287,7 @@ impl Group {
         })
     }
 
-    /// For when descriptors are few: what it takes to join is opened again then. What is read while a container runs and at its end stays open.
+    /// For when descriptors are few: what it takes to join is opened again then. What its end is told by stays open.
     pub fn close_spare(&mut self) {
         each!(&mut self.kind, group => group.close_spare());
     }

@@ -19,7 +19,7 @@ use super::copies::{Copies, kill_nine};
 use super::dev::{first_line, next_range};
 use super::events::Events;
 
-/// Host ids of one agent: as many as its 4,096 addresses need, 65,536 each.
+/// Host ids of one agent: as many as its 4,094 addresses need, 65,537 each.
 const UID_STEP: u32 = 1 << 28;
 
 /// A process with its arguments.
