@@ -190,12 +190,16 @@ fn told(runtime: &Runtime, id: &ContainerId) -> u64 {
 fn peak(runtime: &Runtime, id: &ContainerId) -> u64 {
     let mut most = 0;
     std::thread::scope(|scope| {
-        let ended = scope.spawn(|| runtime.reap(id).expect("reaped").exit);
+        let ended = scope.spawn(|| runtime.await_end(id).expect("it ends"));
         while !ended.is_finished() {
             most = runtime.usage(id).map_or(most, |usage| usage.memory_bytes.max(most));
         }
-        assert_eq!(ended.join().expect("it ends"), Exit::OutOfMemory);
     });
+    // On a busy machine all may be over between two looks. v1 keeps the peak of this container; v2 may keep an earlier one's.
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        most = runtime.stats(id).expect("it is not reaped").memory_peak_bytes.map_or(most, |peak| peak.max(most));
+    }
+    assert_eq!(runtime.reap(id).expect("reaped").exit, Exit::OutOfMemory);
     most / PAGE
 }
 
