@@ -440,7 +440,6 @@ fn any_cpu(shared: &Shared<'_>) -> isize {
 
 /// Becomes the init, with its descriptors in place; unless the program has ended meanwhile, as the shortest-lived have, and an init has nothing to do.
 fn become_init(shared: &Shared<'_>) -> isize {
-    let mut ended = program_status().inspect(|status| end_with_program(shared, *status));
     let mut parked = [0_usize; 5];
     for (to, from) in parked.iter_mut().zip(shared.init_fds) {
         let result = call(libc::SYS_fcntl, [from as usize, libc::F_DUPFD_CLOEXEC as usize, PARKED_FIRST_FD, 0, 0, 0]);
@@ -460,13 +459,13 @@ fn become_init(shared: &Shared<'_>) -> isize {
             return result;
         }
     }
-    any_cpu(shared);
-    ended = ended.or_else(|| program_status().inspect(|status| end_with_program(shared, *status)));
     let mut digits = [0_u8; DIGITS];
     let mut argv = shared.init_argv;
-    if let Some(status) = ended {
+    if let Some(status) = program_status() {
+        end_with_program(status);
         argv[2] = decimal(status.cast_unsigned(), &mut digits);
     }
+    any_cpu(shared);
     let empty = [0_usize; 1];
     let flags = libc::AT_EMPTY_PATH as usize;
     let (argv, empty) = (argv.as_ptr() as usize, &raw const empty as usize);
@@ -481,20 +480,22 @@ fn program_status() -> Option<i32> {
     (ended == PROGRAM).then_some(status)
 }
 
-/// Does what the init would, and ends; returns where the program has left processes or has written something, which is the init's work. Whoever entered the
+/// With the init's descriptors in place: does what it would, and ends; returns where the program has left processes or has written something, which is the init's work. Whoever entered the
 /// container from outside ends with it, as with an init.
-fn end_with_program(shared: &Shared<'_>, status: i32) {
+fn end_with_program(status: i32) {
+    const OUT: i32 = INIT_FIRST_FD as i32;
+    const ERR: i32 = OUT + 1;
+    const RECORD: usize = INIT_FIRST_FD + 4;
     let anybody = -1_isize as usize;
     let alone = call(libc::SYS_wait4, [anybody, 0, libc::WNOHANG as usize, 0, 0, 0]) == -(libc::ECHILD as isize);
-    let [out, err, .., record] = shared.init_fds;
-    let mut outputs = [out, err].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+    let mut outputs = [OUT, ERR].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
     let at_once = [0_u64; 2];
     // This process can write there still, so it is not the end of them that is seen.
     let silent = call(libc::SYS_ppoll, [outputs.as_mut_ptr() as usize, 2, &raw const at_once as usize, 0, 8, 0]) == 0;
     if alone && silent {
         let end = End { ended: 1, status, unix_ms: super::clock_ns(libc::CLOCK_REALTIME) / 1_000_000 };
         let length = size_of::<End>();
-        let told = call(libc::SYS_pwrite64, [record as usize, &raw const end as usize, length, RECORD_END, 0, 0]);
+        let told = call(libc::SYS_pwrite64, [RECORD, &raw const end as usize, length, RECORD_END, 0, 0]);
         if told == length as isize {
             exit(0);
         }

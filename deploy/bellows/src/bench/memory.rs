@@ -11,7 +11,7 @@ const KERNEL: [&str; 4] = ["Slab", "KernelStack", "PageTables", "Percpu"];
 
 /// Proportional set size of one process: shared pages count in parts.
 pub fn pss_kib(pid: u32) -> Result<f64, Failure> {
-    value(&format!("/proc/{pid}/smaps_rollup"), "Pss")
+    value(&mapped(pid), "Pss")
 }
 
 /// Of all these together; who has ended since they were listed, such as a program that an agent asked something, holds nothing.
@@ -19,13 +19,18 @@ pub fn pss_of_kib(pids: impl IntoIterator<Item = u32>) -> Result<f64, Failure> {
     // A process that nobody has waited for yet has the file, which cannot be read.
     let is_gone = |error: &io::Error| matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH));
     let held = |pid: u32| {
-        let file = format!("/proc/{pid}/smaps_rollup");
+        let file = mapped(pid);
         match fs::read_to_string(&file) {
             Err(error) if is_gone(&error) => Ok(0.0),
             read => number(&file, read, "Pss"),
         }
     };
     pids.into_iter().map(held).sum()
+}
+
+/// The file that sums up what a process has mapped.
+fn mapped(pid: u32) -> String {
+    format!("/proc/{pid}/smaps_rollup")
 }
 
 /// Resident set size of one process, shared pages in full.
