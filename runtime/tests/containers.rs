@@ -305,6 +305,30 @@ fn usage_is_counted_and_a_frozen_container_can_be_killed() {
     place.assert_clean();
 }
 
+/// Its init may still be on the way then, and until it is executed its launcher waits for it.
+#[test]
+fn whoever_is_frozen_as_soon_as_it_runs_holds_nobody_up() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    for turn in 0..40 {
+        let spec = place.spec(&format!("frozen-{turn}"), &["/bin/payload", "spin"]);
+        runtime.launch(&spec).expect("launched");
+        runtime.freeze(&spec.id).expect("frozen");
+        std::thread::scope(|scope| {
+            let (tell, told) = std::sync::mpsc::sync_channel(1);
+            let (place, runtime) = (&place, &runtime);
+            scope
+                .spawn(move || tell.send(run(place, runtime, &format!("next-{turn}"), &["/bin/payload", "exit", "3"])));
+            let ended = told.recv_timeout(support::patience());
+            runtime.kill(&spec.id).expect("killed");
+            assert_eq!(ended, Ok(Exit::Code(3)), "of the container that was launched beside a frozen one, turn {turn}");
+        });
+        assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Signal(9));
+    }
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
 #[test]
 fn it_has_an_address_of_its_own_that_answers() {
     let Some(place) = place() else { return };

@@ -323,7 +323,7 @@ impl Life {
         let wrong = |signal| move |source| Error::Signal { id: id.clone(), signal, source };
         self.help(id, Group::unbind_cpu);
         self.send(KILL_ALL).map_err(wrong(KILL_ALL))?;
-        self.freeze(id, false)?;
+        self.thaw(id)?;
         let unheard = |source| Error::Machine("the end of a container", source);
         if !self.wait(Some(KILL_PATIENCE_MS)).map_err(unheard)? {
             tracing::warn!(%id, "its init does not end it: ending the init");
@@ -332,11 +332,25 @@ impl Life {
         Ok(())
     }
 
-    pub fn freeze(&self, id: &ContainerId, frozen: bool) -> Result<(), Error> {
-        self.with_slot(id, |slot| Ok(slot.group.freeze(frozen)?))
+    pub fn freeze(&self, id: &ContainerId) -> Result<(), Error> {
+        self.await_init().map_err(|source| broken(&self.place, source))?;
+        self.with_slot(id, |slot| Ok(slot.group.freeze(true)?))
     }
 
-    /// Of its init.
+    pub fn thaw(&self, id: &ContainerId) -> Result<(), Error> {
+        self.with_slot(id, |slot| Ok(slot.group.freeze(false)?))
+    }
+
+    /// Returns when its init has been executed, or never will be. A launch is told as soon as the program runs; its init may be in the launcher's memory
+    /// then, and the launcher waits until it is not.
+    fn await_init(&self) -> io::Result<()> {
+        let process = Record::read(&self.record)?.ok_or(io::ErrorKind::InvalidData)?.process;
+        while !process.is_init()? && !self.wait(Some(0))? {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
     /// Does somebody inside hold the busy mark open for writing? Asked of the init's own descriptor, which nobody inside can reach: three
     /// system calls. An init without one (of a bundle, or of an older runtime) says no.
     pub fn holds_mark(&self) -> bool {

@@ -11,6 +11,7 @@ use super::config::Capacity;
 use super::types::{NodeUsage, Pressure};
 use crate::kernel::cgroup::Cgroups;
 use crate::kernel::process::{Stat, ends_within, is_nobodys};
+use crate::launch::INIT_NAME;
 
 /// Milliseconds on the system-wide clock.
 pub fn now_unix_ms() -> u64 {
@@ -60,6 +61,14 @@ impl Identity {
             _ => inode(pidfd.as_fd())?.map(|inode| inode | OF_PIDFD),
         };
         Ok((found == Some(self.mark)).then_some(pidfd))
+    }
+
+    /// Whether it has been executed as a container's init: known by the name that it was given, which nobody inside can change.
+    pub fn is_init(self) -> io::Result<bool> {
+        match fs::read(format!("/proc/{}/cmdline", self.pid)) {
+            Err(error) if is_nobodys(&error) => Ok(false),
+            words => Ok(words?.split(|byte| *byte == 0).next() == Some(INIT_NAME.to_bytes())),
+        }
     }
 
     /// A descriptor of it, if it has not ended.

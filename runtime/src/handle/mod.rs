@@ -319,12 +319,12 @@ impl Runtime {
 
     /// Stops all its processes in their tracks.
     pub fn freeze(&self, id: &ContainerId) -> Result<(), Error> {
-        self.containers.alive(id)?.freeze(id, true)
+        self.containers.alive(id)?.freeze(id)
     }
 
     /// Lets them go on.
     pub fn thaw(&self, id: &ContainerId) -> Result<(), Error> {
-        self.containers.alive(id)?.freeze(id, false)
+        self.containers.alive(id)?.thaw(id)
     }
 
     /// Executes a program beside the app, as the app is executed: in its namespaces and cgroups, with the limits, capabilities and filter of `spec`, whose

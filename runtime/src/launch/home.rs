@@ -280,8 +280,8 @@ fn executable(bytes: &[u8]) -> io::Result<OwnedFd> {
     let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a C string; the result is a new descriptor or -1.
     let fd = unsafe {
-        match libc::memfd_create(c"init".as_ptr(), base | MFD_EXEC) {
-            -1 => libc::memfd_create(c"init".as_ptr(), base),
+        match libc::memfd_create(super::INIT_NAME.as_ptr(), base | MFD_EXEC) {
+            -1 => libc::memfd_create(super::INIT_NAME.as_ptr(), base),
             fd => fd,
         }
     };

@@ -52,6 +52,9 @@ pub const CPU_VARIABLE: &str = "BELLOWS_LAUNCHER_CPU";
 /// The freestanding init, compiled from `init/init.rs`.
 pub const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 
+/// What an init is called: the first of its words.
+pub(crate) const INIT_NAME: &std::ffi::CStr = c"init";
+
 /// A freestanding program for tests and measurements, compiled from `init/payload.rs`.
 pub const PAYLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payload"));
 

@@ -275,7 +275,7 @@ impl<'a> UnderWay<'a> {
         let pipes = self.pipes.as_ref()?;
         let [log, other_log, record] = &self.fds.kept;
         Some(Shared {
-            init_argv: [c"init".as_ptr(), prepared.half_log.as_ptr(), std::ptr::null(), std::ptr::null()],
+            init_argv: [super::INIT_NAME.as_ptr(), prepared.half_log.as_ptr(), std::ptr::null(), std::ptr::null()],
             launcher: self.home.own.as_raw_fd(),
             root: self.root.as_ref()?.as_raw_fd(),
             scratch: match (self.request.layers, self.request.root) {

@@ -211,7 +211,7 @@ fn processes() -> Vec<u32> {
     all.filter_map(|entry| entry.ok()?.file_name().to_string_lossy().parse().ok()).collect()
 }
 
-fn patience() -> Duration {
+pub fn patience() -> Duration {
     Duration::from_secs(if std::env::var_os("BELLOWS_IN_VM").is_some() { 60 } else { 10 })
 }
 
