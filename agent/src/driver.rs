@@ -272,18 +272,32 @@ impl Driver {
             Effect::Watch { replica, attempt, port } => self.watcher.add(replica, attempt, port),
             Effect::Freeze { replica, attempt, frozen, ticket } => {
                 let answer = self.freezes.take(ticket);
-                self.queue.push(Job::Freeze { replica, attempt, frozen, answer });
+                match frozen {
+                    true => self.queue.push(Job::Freeze { replica, attempt, ticket, answer }),
+                    false => {
+                        let done = self.thaw(replica, attempt).map(|()| (0, 0));
+                        drop(answer.map(|answer| answer.send(done)));
+                    }
+                }
             }
             Effect::RefuseFreeze { ticket, why } => self.freezes.refuse(ticket, why),
-            Effect::Thaw { replica, attempt } => self.thaw(replica, attempt),
+            Effect::Thaw { replica, attempt } => {
+                if let Err(error) = self.thaw(replica, attempt) {
+                    tracing::error!(%replica, attempt, error, "cannot thaw a container");
+                }
+            }
             Effect::Check { replica, attempt, probe } => self.check(replica, attempt, probe),
             Effect::Sample { replica, attempt } => self.queue.push(Job::Sample { replica, attempt }),
             Effect::Stop { replica, attempt, .. } => {
                 self.witness(replica, "stopped");
+                self.queue.overtake_freeze(replica);
                 let spec = self.core.spec_of(replica).and_then(|digest| self.specs.find(&digest)).cloned();
                 self.queue.push(Job::Stop { replica, attempt, spec });
             }
-            Effect::Kill { replica, attempt } => self.queue.push(Job::Kill { replica, attempt }),
+            Effect::Kill { replica, attempt } => {
+                self.queue.overtake_freeze(replica);
+                self.queue.push(Job::Kill { replica, attempt });
+            }
             Effect::Forget { replica, attempt } => self.queue.push(Job::Forget { replica, attempt }),
             Effect::DropSpec { digest } if self.core.knows_spec(&digest) => {} // carried again meanwhile
             Effect::DropSpec { digest } => self.specs.remove(&digest),
@@ -307,11 +321,9 @@ impl Driver {
     }
 
     /// Here and not by a worker: what follows in this step, the leader's news first of all, holds only when it goes on. It takes a tenth of a millisecond.
-    fn thaw(&self, replica: ReplicaId, attempt: u32) {
-        let id = container(replica, attempt);
-        if let Err(error) = self.containers.thaw(&id) {
-            tracing::error!(container = %id, error = chain(&error), "cannot thaw a container");
-        }
+    fn thaw(&self, replica: ReplicaId, attempt: u32) -> Result<(), String> {
+        self.queue.overtake_freeze(replica);
+        self.containers.thaw(&container(replica, attempt)).map_err(|error| chain(&error))
     }
 
     /// In a task of its own: a check that hangs holds up nobody, and ends by its time.

@@ -1,5 +1,5 @@
 //! Where the runtime's calls happen: a few threads, because every call blocks. The core keeps it at one action per replica at a time, so the queue is
-//! bounded by the number of replicas.
+//! bounded by the number of replicas. A freeze may be beside it, and whatever is ordered after that overtakes it: see [`Queue::overtake_freeze`].
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -47,7 +47,8 @@ pub(crate) enum Job {
     Freeze {
         replica: ReplicaId,
         attempt: u32,
-        frozen: bool,
+        /// Which wish it is.
+        ticket: u64,
         /// Whoever waits for it.
         answer: Option<FreezeAnswer>,
     },
@@ -69,13 +70,47 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct QueueState {
     jobs: VecDeque<Job>,
+    /// Under way in some thread.
+    freezing: Vec<Freezing>,
     closed: bool,
+}
+
+struct Freezing {
+    replica: ReplicaId,
+    ticket: u64,
+    overtaken: bool,
 }
 
 impl Queue {
     pub(crate) fn push(&self, job: Job) {
         self.lock().jobs.push_back(job);
         self.changed.notify_one();
+    }
+
+    /// To be called before it is ordered to go on or to end: a freeze that was ordered earlier, and has not happened, does not stand. Whoever waits for it is
+    /// told.
+    pub(crate) fn overtake_freeze(&self, replica: ReplicaId) {
+        let mut state = self.lock();
+        state.freezing.iter_mut().filter(|one| one.replica == replica).for_each(|one| one.overtaken = true);
+        let is_one = |job: &Job| matches!(job, Job::Freeze { replica: who, .. } if *who == replica);
+        let (dropped, kept): (VecDeque<Job>, VecDeque<Job>) = match state.jobs.iter().any(is_one) {
+            true => std::mem::take(&mut state.jobs).into_iter().partition(is_one),
+            false => return,
+        };
+        state.jobs = kept;
+        drop(state);
+        for job in dropped {
+            if let Job::Freeze { answer: Some(answer), .. } = job {
+                drop(answer.send(Err(OVERTAKEN.to_owned())));
+            }
+        }
+    }
+
+    /// Whether a freeze that is over was overtaken.
+    fn is_overtaken(&self, ticket: u64) -> bool {
+        let mut state = self.lock();
+        let at = state.freezing.iter().position(|one| one.ticket == ticket);
+        at.is_some_and(|at| state.freezing.swap_remove(at).overtaken)
     }
 
     /// Whoever waits goes home; what is queued is left undone.
@@ -87,7 +122,11 @@ impl Queue {
     fn pop(&self) -> Option<Job> {
         let waiting = |state: &mut QueueState| state.jobs.is_empty() && !state.closed;
         let mut state = self.changed.wait_while(self.lock(), waiting).unwrap_or_else(PoisonError::into_inner);
-        if state.closed { None } else { state.jobs.pop_front() }
+        let job = if state.closed { None } else { state.jobs.pop_front() };
+        if let Some(Job::Freeze { replica, ticket, .. }) = &job {
+            state.freezing.push(Freezing { replica: *replica, ticket: *ticket, overtaken: false });
+        }
+        job
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
@@ -107,6 +146,9 @@ pub(crate) struct Worker {
     /// Ended attempts whose logs are kept a little longer than the leader asks.
     pub(crate) kept: Mutex<VecDeque<ContainerId>>,
 }
+
+/// Why a freeze does not stand.
+const OVERTAKEN: &str = "it was told to go on, or to end, before it was frozen";
 
 /// Logs of this many acknowledged attempts stay readable.
 const KEPT_LOGS: usize = 64;
@@ -141,7 +183,7 @@ impl Worker {
             Job::Kill { replica, attempt } => self.kill(replica, attempt),
             Job::Reap { replica, attempt } => self.reap(replica, attempt),
             Job::Forget { replica, attempt } => self.forget(replica, attempt),
-            Job::Freeze { replica, attempt, frozen, answer } => self.freeze(replica, attempt, frozen, answer),
+            Job::Freeze { replica, attempt, ticket, answer } => self.freeze(replica, attempt, ticket, answer),
             Job::Sample { replica, attempt } => {
                 let readings = vec![self.read(replica, attempt)];
                 self.tell(Input::Sampled { readings });
@@ -195,17 +237,20 @@ impl Worker {
     }
 
     /// Whoever waited may have gone.
-    fn freeze(&self, replica: ReplicaId, attempt: u32, frozen: bool, answer: Option<FreezeAnswer>) {
+    fn freeze(&self, replica: ReplicaId, attempt: u32, ticket: u64, answer: Option<FreezeAnswer>) {
         let id = container(replica, attempt);
-        let done = match frozen {
-            true => self.containers.freeze(&id),
-            false => self.containers.thaw(&id).map(|()| (0, 0)),
+        let done = self.containers.freeze(&id).map_err(|error| chain(&error));
+        let done = if self.queue.is_overtaken(ticket) {
+            log_failure("thaw", &id, self.containers.thaw(&id));
+            Err(OVERTAKEN.to_owned())
+        } else {
+            if done.is_err() {
+                // Or it would count as frozen, and not be asked how it is.
+                self.tell(Input::Freeze { replica, frozen: false, force: false, ticket: 0 });
+            }
+            done
         };
-        if frozen && done.is_err() {
-            // Or it would count as frozen, and not be asked how it is.
-            self.tell(Input::Freeze { replica, frozen: false, force: false, ticket: 0 });
-        }
-        drop(answer.map(|answer| answer.send(done.map_err(|error| chain(&error)))));
+        drop(answer.map(|answer| answer.send(done)));
     }
 
     fn reap(&self, replica: ReplicaId, attempt: u32) {
@@ -322,4 +367,42 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use bellows_agent_core::Fence;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const ONE: ReplicaId = ReplicaId { fence: Fence { incarnation: 1, term: 1 }, counter: 7 };
+    const OTHER: ReplicaId = ReplicaId { counter: 8, ..ONE };
+
+    fn freeze(queue: &Queue, ticket: u64) -> oneshot::Receiver<Result<(u64, u64), String>> {
+        let (answer, told) = oneshot::channel();
+        queue.push(Job::Freeze { replica: ONE, attempt: 1, ticket, answer: Some(answer) });
+        told
+    }
+
+    #[test]
+    fn a_freeze_that_was_overtaken_is_not_done_or_not_kept() {
+        let queue = Queue::default();
+        let mut told = freeze(&queue, 1);
+        queue.push(Job::Stop { replica: ONE, attempt: 1, spec: None });
+        queue.overtake_freeze(OTHER);
+        assert!(told.try_recv().is_err(), "another one was told to go on");
+        queue.overtake_freeze(ONE);
+        assert_eq!(told.try_recv(), Ok(Err(OVERTAKEN.to_owned())));
+        assert!(matches!(queue.pop(), Some(Job::Stop { .. })), "that one is left");
+
+        let _under_way = freeze(&queue, 2);
+        assert!(matches!(queue.pop(), Some(Job::Freeze { ticket: 2, .. })));
+        queue.overtake_freeze(ONE);
+        let _later = freeze(&queue, 3);
+        assert!(matches!(queue.pop(), Some(Job::Freeze { ticket: 3, .. })));
+        assert!(!queue.is_overtaken(3), "wished afterwards");
+        assert!(queue.is_overtaken(2));
+        assert!(!queue.is_overtaken(2), "over and forgotten");
+    }
 }

@@ -32,6 +32,11 @@ const PREFIX: usize = 40;
 /// The first line of each file: `#`, its number, a space, the bytes of lines in the files before it; the other side is `handle/log.rs`.
 const HEADER: usize = 43;
 const DIGITS: usize = 20;
+/// So much is read of one stream, and so many signals are, before the other things are looked at again: whoever writes without end holds nothing up.
+const READS: u32 = 8;
+const SIGNALS: u32 = 64;
+/// More than any pipe holds, in reads. Whoever writes beyond that after the program's end is somebody else.
+const LAST_READS: u32 = 1024;
 /// A line without an end is written after this time in parts.
 const PATIENCE_NS: usize = 200_000_000;
 
@@ -113,7 +118,7 @@ fn run(state: &mut State, signals: usize) -> ! {
         wait(state, signals);
         forward(signals);
         for stream in 0..2 {
-            drain(state, stream);
+            drain(state, stream, READS);
         }
     }
 }
@@ -144,7 +149,7 @@ fn finish(state: &mut State, status: i32, others: bool) -> ! {
         call(nr::KILL, usize::MAX, 9, 0);
     }
     for stream in 0..2 {
-        drain(state, stream);
+        drain(state, stream, LAST_READS);
         emit(state, stream, b'F');
     }
     let mut end = [0_u8; 16];
@@ -182,7 +187,9 @@ fn wait(state: &mut State, signals: usize) {
 
 fn forward(signals: usize) {
     let mut info = [0_u32; 32];
-    while call(nr::READ, signals, &raw mut info as usize, 128) == 128 {
+    let mut left = SIGNALS;
+    while left > 0 && call(nr::READ, signals, &raw mut info as usize, 128) == 128 {
+        left -= 1;
         match info[0] as i32 {
             SIGCHLD => {}
             KILL_ALL => {
@@ -200,8 +207,10 @@ fn hand_on(signal: usize) {
     }
 }
 
-fn drain(state: &mut State, stream: usize) {
-    while !state.lines[stream].closed {
+fn drain(state: &mut State, stream: usize, reads: u32) {
+    let mut left = reads;
+    while left > 0 && !state.lines[stream].closed {
+        left -= 1;
         let n = call(nr::READ, OUTPUT[stream], &raw mut state.chunk as usize, 8192);
         if n == 0 {
             state.lines[stream].closed = true;

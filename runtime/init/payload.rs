@@ -16,6 +16,7 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
         b"memory" => memory(number),
         b"fork" => fork(number),
         b"print" => print(number),
+        b"flood" => flood(),
         b"listen" => listen(number),
         b"answer" => answer(number),
         b"mark" => mark(number),
@@ -89,6 +90,14 @@ fn print(lines: usize) -> ! {
     let last = *b"last words";
     call(nr::WRITE, 2, &raw const last as usize, last.len());
     exit(0)
+}
+
+/// Writes as many lines as it can, for ever: each costs whoever keeps them more than it costs here.
+fn flood() -> ! {
+    let lines = [b'\n'; 4096];
+    loop {
+        call(nr::WRITE, 1, &raw const lines as usize, lines.len());
+    }
 }
 
 /// Holds the busy mark open for so many seconds, then sleeps on without it.

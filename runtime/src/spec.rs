@@ -329,7 +329,8 @@ impl ContainerSpec {
             ("scratch_bytes", l.scratch_bytes, 64 << 10),
             // Two files of at least one page.
             ("log_bytes", l.log_bytes, 8 << 10),
-            ("open_files", l.open_files, 16),
+            // The init's pass by the numbers from 64 on, before it is executed.
+            ("open_files", l.open_files, 72),
         ];
         match least.iter().find(|(_, given, least)| given < least) {
             Some((what, given, least)) => {

@@ -9,7 +9,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bellows_runtime::handle::{Adopted, Error, Exit};
-use bellows_runtime::{ContainerId, Runtime, User};
+use bellows_runtime::spec::SpecError;
+use bellows_runtime::{ContainerId, ContainerSpec, Runtime, User};
 use support::{Place, launch_in_its_turn, lines, place, wait_until};
 
 fn run(place: &Place, runtime: &Runtime, name: &str, args: &[&str]) -> Exit {
@@ -325,6 +326,63 @@ fn whoever_is_frozen_as_soon_as_it_runs_holds_nobody_up() {
         });
         assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Signal(9));
     }
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+/// Nobody is in its cgroup any more, and the next one will be.
+#[test]
+fn who_has_ended_or_is_to_end_cannot_be_frozen() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    for turn in 0..3 {
+        let spec = place.spec(&format!("ended-{turn}"), &["/bin/payload", "exit", "0"]);
+        runtime.launch(&spec).expect("launched");
+        runtime.await_end(&spec.id).expect("awaited");
+        assert!(matches!(runtime.freeze(&spec.id), Err(Error::HasEnded(_))));
+        runtime.reap(&spec.id).expect("reaped");
+    }
+    let spec = place.spec("killed", &["/bin/payload", "spin"]);
+    runtime.launch(&spec).expect("launched");
+    runtime.kill(&spec.id).expect("killed");
+    assert!(matches!(runtime.freeze(&spec.id), Err(Error::HasEnded(_))));
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Signal(9));
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+/// Its init has more to do than what it writes.
+#[test]
+fn who_writes_without_end_can_be_stopped_and_killed() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    for (name, signal) in [("stopped", 15), ("killed", 9)] {
+        let mut spec = place.spec(name, &["/bin/payload", "flood"]);
+        spec.limits.log_bytes = 64 << 10;
+        runtime.launch(&spec).expect("launched");
+        wait_until("its log has gone round", || runtime.log(&spec.id).is_ok_and(|log| log.rotations > 3));
+        runtime.signal(&spec.id, signal).expect("told");
+        assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Signal(signal), "{name}");
+    }
+    runtime.shutdown().expect("shut down");
+    place.assert_clean();
+}
+
+#[test]
+fn the_fewest_open_files_that_may_be_asked_for_are_enough() {
+    let Some(place) = place() else { return };
+    let runtime = place.start();
+    let mut spec = place.spec("few", &["/bin/payload", "print", "3"]);
+    spec.limits.open_files = 1;
+    let Err(Error::Spec(SpecError::TooSmall { least, .. })) = runtime.launch(&spec) else { panic!("it is refused") };
+    spec.limits.open_files = least;
+    runtime.launch(&spec).expect("launched");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(0));
+    let spec = ContainerSpec { args: place.spec("few", &["/bin/payload", "spin"]).args, ..spec };
+    let spec = ContainerSpec { id: ContainerId::new("few-that-stay").expect("an id"), ..spec };
+    runtime.launch(&spec).expect("launched");
+    runtime.signal(&spec.id, 15).expect("told");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Signal(15));
     runtime.shutdown().expect("shut down");
     place.assert_clean();
 }

@@ -210,6 +210,9 @@ pub fn end_strangers(group: &Group) -> Result<(), Error> {
     if let Err(error) = group.unbind_cpu() {
         tracing::warn!(error = &error as &dyn std::error::Error, "cannot give a process the CPU to end");
     }
+    if let Err(error) = group.thaw_if_frozen() {
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot let a process go on to its end");
+    }
     if let Err(error) = group.kill() {
         tracing::warn!(error = &error as &dyn std::error::Error, "cannot end all of a cgroup at once");
     }

@@ -7,6 +7,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +19,7 @@ use super::folders::{Folder, Folders, Place};
 use super::here::Here;
 use super::record::{self, Record};
 use super::remains::Trees;
+use super::reserve::Reserve;
 use super::slots::Slot;
 use super::types::{Ended, Exit, LogFiles};
 use super::{Error, Shared, machine};
@@ -41,6 +43,8 @@ pub struct Life {
     record: File,
     place: Place,
     tenant: String,
+    /// It is to end.
+    killed: AtomicBool,
     /// Taken at reaping.
     slot: Mutex<Option<Slot>>,
 }
@@ -257,7 +261,7 @@ pub fn conclude(file: &File, oom_kills: Option<u64>) -> io::Result<Ended> {
 impl Life {
     pub fn new(pidfd: OwnedFd, mut slot: Slot, record: File, place: Place, tenant: String) -> Self {
         slot.trees = Trees::of(pidfd.as_fd());
-        Self { pidfd, record, place, tenant, slot: Mutex::new(Some(slot)) }
+        Self { pidfd, record, place, tenant, killed: AtomicBool::new(false), slot: Mutex::new(Some(slot)) }
     }
 
     /// Waits until it has ended, which is told from the CPU that it was started on.
@@ -294,13 +298,13 @@ impl Life {
         self.send(signal).map_err(wrong)
     }
 
-    /// Lets it have the CPU that its end needs. Without, it still ends, later.
+    /// Lets it have the CPU that its end, or standing still, needs. Without, that still comes, later.
     fn help(&self, id: &ContainerId, how: impl FnOnce(&Group) -> Result<(), CgroupError>) {
         let helped = self.with_slot(id, |slot| Ok(how(&slot.group)?));
         if let Err(error) = helped
             && !matches!(error, Error::HasEnded(_))
         {
-            tracing::warn!(%id, error = &error as &dyn std::error::Error, "cannot give a container the CPU to end");
+            tracing::warn!(%id, error = &error as &dyn std::error::Error, "a container may lack the CPU for what is asked of it");
         }
     }
 
@@ -319,11 +323,16 @@ impl Life {
         }
     }
 
-    pub fn kill(&self, id: &ContainerId) -> Result<(), Error> {
+    /// With descriptors in `reserve`.
+    pub fn kill(&self, id: &ContainerId, reserve: &Reserve) -> Result<(), Error> {
         let wrong = |signal| move |source| Error::Signal { id: id.clone(), signal, source };
         self.help(id, Group::unbind_cpu);
+        self.killed.store(true, Ordering::Release);
         self.send(KILL_ALL).map_err(wrong(KILL_ALL))?;
-        self.thaw(id)?;
+        // Without, what is frozen ends by its init's end, where the kernel ends what is frozen.
+        if let Err(error) = self.thaw(id).or_else(|_| reserve.lend(|| self.thaw(id))) {
+            tracing::warn!(%id, error = &error as &dyn std::error::Error, "cannot let a container go on to its end");
+        }
         let unheard = |source| Error::Machine("the end of a container", source);
         if !self.wait(Some(KILL_PATIENCE_MS)).map_err(unheard)? {
             tracing::warn!(%id, "its init does not end it: ending the init");
@@ -334,7 +343,13 @@ impl Life {
 
     pub fn freeze(&self, id: &ContainerId) -> Result<(), Error> {
         self.await_init().map_err(|source| broken(&self.place, source))?;
-        self.with_slot(id, |slot| Ok(slot.group.freeze(true)?))
+        // Who owes CPU time stands still only when that is paid.
+        self.help(id, Group::forgive_cpu);
+        let ended = || self.wait(Some(0)).map_err(|source| Error::Machine("the end of a container", source));
+        self.with_slot(id, |slot| match self.killed.load(Ordering::Acquire) || ended()? {
+            true => Err(Error::HasEnded(id.clone())),
+            false => Ok(slot.group.freeze(true)?),
+        })
     }
 
     pub fn thaw(&self, id: &ContainerId) -> Result<(), Error> {

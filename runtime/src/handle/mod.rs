@@ -245,7 +245,7 @@ impl Runtime {
 
     /// Ends every process of the container at once; the init drains the output and writes the record first, unless it does not answer.
     pub fn kill(&self, id: &ContainerId) -> Result<(), Error> {
-        self.containers.alive(id)?.kill(id)
+        self.containers.alive(id)?.kill(id, &self.reserve)
     }
 
     /// Waits until it has ended: until its first process is gone, the last of all.

@@ -53,7 +53,10 @@ pub fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> io::Result<T> {
         return Err(io::Error::last_os_error());
     }
     let result = work();
-    if become_user(0) != 0 {
+    // A change of ids leaves whether others may look at this process to the machine's administrator (fs.suid_dumpable): they may not.
+    // SAFETY: a plain call.
+    let closed = || unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    if become_user(0) != 0 || closed() != 0 {
         std::process::abort();
     }
     Ok(result)

@@ -283,7 +283,13 @@ fn become_root() -> isize {
     let user = call(libc::SYS_setresuid, [0, 0, 0, 0, 0, 0]);
     call(libc::SYS_umask, [0o022, 0, 0, 0, 0, 0]);
     let outlive = call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, 0, 0, 0, 0, 0]);
-    group.min(groups).min(user).min(outlive)
+    group.min(groups).min(user).min(outlive).min(closed_to_others())
+}
+
+/// The launcher's memory, which this is, is nobody's to read or write: a change of ids has just left that to what the machine's administrator chose
+/// (fs.suid_dumpable).
+fn closed_to_others() -> isize {
+    call(libc::SYS_prctl, [libc::PR_SET_DUMPABLE as usize, 0, 0, 0, 0, 0])
 }
 
 /// Standard input is the container's own `/dev/null`, output and error the pipes; everything above closes on exec.
@@ -381,7 +387,10 @@ pub fn perform_program(shared: &Shared<'_>, step: &ProgramStep) -> isize {
         ProgramStep::Leak(fd) => call(libc::SYS_dup3, [*fd as usize, LEAKED_FD, 0, 0, 0, 0]).min(0),
         ProgramStep::Groups(groups) => call(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0]),
         ProgramStep::Group(id) => call(libc::SYS_setresgid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]),
-        ProgramStep::User(id) => call(libc::SYS_setresuid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]),
+        ProgramStep::User(id) => {
+            let user = call(libc::SYS_setresuid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]);
+            user.min(closed_to_others())
+        }
         ProgramStep::WorkingDir(dirs) => working_dir(dirs),
         ProgramStep::AnyCpu => any_cpu(shared),
         ProgramStep::Signals => signals(),

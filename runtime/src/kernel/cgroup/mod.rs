@@ -19,7 +19,9 @@ pub use v1::find as hierarchy_of;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::handle::Capacity;
 use crate::spec::{IoLimits, Limits};
@@ -86,6 +88,14 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+    /// Whoever traces it, or waits for a disk, is not stopped by the kernel.
+    #[error("something in it is held up in the kernel: {path} did not become {wanted} within {} s", STOP_PATIENCE.as_secs())]
+    Unmoved {
+        /// The file that tells.
+        path: PathBuf,
+        /// What it was to say.
+        wanted: &'static str,
+    },
     /// A file could not be read.
     #[error("cannot read {path}")]
     Read {
@@ -108,6 +118,25 @@ pub enum CgroupError {
     },
 }
 
+/// Mostly everything stands still after some microseconds.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Returns when a group stands still, or goes on, as is `wanted` of the file at `path`.
+fn await_stop(
+    path: PathBuf,
+    wanted: &'static str,
+    mut is: impl FnMut() -> Result<bool, CgroupError>,
+) -> Result<(), CgroupError> {
+    let until = Instant::now() + STOP_PATIENCE;
+    while !is()? {
+        if Instant::now() > until {
+            return Err(CgroupError::Unmoved { path, wanted });
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
 /// With one CPU the set-up of a container is never held up.
 const START_CPU_MILLI: u64 = 1000;
 
@@ -128,6 +157,8 @@ pub struct Group {
     standing: Mutex<Standing>,
     /// The same of block I/O; unknown of a group that somebody else made.
     io: Mutex<Option<IoLimits>>,
+    /// Whoever comes next would be stopped; unknown, and so held for true, of a group that somebody else made.
+    may_be_frozen: AtomicBool,
 }
 
 /// The limits of a group. Writing one costs an open file and, for the CPU, a look at every group of the machine.
@@ -224,7 +255,8 @@ impl Cgroups {
         let is_fresh = each!(&kind, group => group.is_fresh);
         let io = each!(&kind, group => group.is_unbound_io()).then(IoLimits::default);
         let standing = if is_fresh { Standing::Fresh } else { Standing::Unknown };
-        Ok(Group { kind, standing: Mutex::new(standing), io: Mutex::new(io) })
+        let may_be_frozen = AtomicBool::new(!is_fresh);
+        Ok(Group { kind, standing: Mutex::new(standing), io: Mutex::new(io), may_be_frozen })
     }
 
     /// Names of the groups that exist.
@@ -293,8 +325,12 @@ impl Group {
     }
 
     /// As [`Self::limit`], but with enough CPU to be set up: what a container's start costs is the node's work, and at 10m the kernel would let it go on
-    /// for one millisecond in every hundred. [`Self::limit`] follows when its program runs.
+    /// for one millisecond in every hundred. [`Self::limit`] follows when its program runs. A group that was frozen when its last container ended is so no
+    /// longer.
     pub fn limit_for_start(&self, limits: &Limits) -> Result<(), CgroupError> {
+        if self.may_be_frozen.load(Ordering::Acquire) {
+            self.freeze(false)?;
+        }
         let mut standing = self.standing();
         let Some(others) = standing.unbound() else {
             drop(standing);
@@ -416,9 +452,16 @@ impl Group {
         each!(&self.kind, group => group.pids())
     }
 
-    /// Stops (true) or continues (false) everything in it; returns when it has happened.
+    /// Stops (true) or continues (false) everything in it; returns when it has happened. What cannot be stopped goes on, all of it.
     pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
-        each!(&self.kind, group => group.freeze(frozen))
+        if frozen {
+            self.may_be_frozen.store(true, Ordering::Release);
+            let stopped = each!(&self.kind, group => group.freeze(true));
+            return stopped.or_else(|error| self.freeze(false).and(Err(error)));
+        }
+        each!(&self.kind, group => group.freeze(false))?;
+        self.may_be_frozen.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Whether it is stopped, or about to be.

@@ -49,7 +49,7 @@ fn v2() -> Fake {
     fake.put("bellows/n1/s3/memory.peak", "9000\n");
     fake.put("bellows/n1/s3/pids.current", "5\n");
     fake.put("bellows/n1/s3/cpu.stat", "usage_usec 123\nuser_usec 100\n");
-    fake.put("bellows/n1/s3/cgroup.events", "populated 1\nfrozen 1\n");
+    fake.put("bellows/n1/s3/cgroup.events", "populated 1\nfrozen 0\n");
     fake.put("bellows/n1/s3/cgroup.procs", "10\n0\n11\n");
     fake
 }
@@ -94,6 +94,7 @@ fn v2_writes_and_reads_its_files() {
     let read = (group.cpu_us(), group.memory_bytes(), group.processes(), group.oom_kills());
     assert!(matches!(read, (Ok(123), Ok(4096), Ok(5), Ok(2))), "{read:?}");
     assert_eq!(group.pids().expect("pids"), [10, 11]);
+    fake.put("bellows/n1/s3/cgroup.events", "populated 1\nfrozen 1\n");
     group.freeze(true).expect("frozen");
     assert_eq!(fake.says("bellows/n1/s3/cgroup.freeze"), "1");
     assert!(group.is_frozen().expect("readable"));
@@ -104,6 +105,25 @@ fn v2_writes_and_reads_its_files() {
     assert!(fake.says("bellows/n1/s3/memory.peak").starts_with('0'));
     group.close_spare();
     assert!(matches!(group.joining(), Ok(Joining::Into(_))), "opened again");
+}
+
+#[test]
+fn what_cannot_be_stopped_goes_on_and_whoever_comes_next_is_not_stopped() {
+    let fake = v2();
+    let cgroups = Cgroups::prepare(fake.root(), "bellows/n1", None, None).expect("prepared");
+    let group = cgroups.group("s3").expect("a group");
+    let error = group.freeze(true).expect_err("somebody inside is held up");
+    assert!(matches!(&error, CgroupError::Unmoved { path, .. } if path.ends_with("cgroup.events")), "{error}");
+    assert_eq!(fake.says("bellows/n1/s3/cgroup.freeze"), "0");
+
+    fake.put("bellows/n1/s3/cgroup.events", "populated 1\nfrozen 1\n");
+    group.freeze(true).expect("frozen");
+    fake.put("bellows/n1/s3/cgroup.events", "populated 0\nfrozen 0\n");
+    group.limit_for_start(&Limits::default()).expect("limits");
+    assert_eq!(fake.says("bellows/n1/s3/cgroup.freeze"), "0");
+    fake.put("bellows/n1/s3/cgroup.freeze", "");
+    group.limit_for_start(&Limits::default()).expect("limits");
+    assert_eq!(fake.says("bellows/n1/s3/cgroup.freeze"), "", "it is known to go on");
 }
 
 #[test]

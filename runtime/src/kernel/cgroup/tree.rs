@@ -93,6 +93,10 @@ impl Rare {
         Self(path)
     }
 
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub fn set(&self, value: &str) -> Result<(), CgroupError> {
         write(&self.0, value)
     }

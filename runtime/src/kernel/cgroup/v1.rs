@@ -337,10 +337,7 @@ impl Group {
         let wanted = if frozen { "FROZEN" } else { "THAWED" };
         let state = self.freezer.both()?;
         state.set(wanted)?;
-        while state.text()?.trim() != wanted {
-            std::thread::yield_now();
-        }
-        Ok(())
+        super::await_stop(self.freezer.path().to_owned(), wanted, || Ok(state.text()?.trim() == wanted))
     }
 
     pub fn is_frozen(&self) -> Result<bool, CgroupError> {

@@ -220,13 +220,10 @@ impl Group {
 
     /// Read in a loop: notifications of this file are held back for 10 ms by the kernel, the state itself is there within 25 us.
     pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
-        let wanted = u64::from(frozen);
-        self.freezer.set(&wanted.to_string())?;
+        let (wanted, said) = (u64::from(frozen), if frozen { "frozen 1" } else { "frozen 0" });
         let events = self.events.reading()?;
-        while events.keyed("frozen")? != wanted {
-            std::thread::yield_now();
-        }
-        Ok(())
+        self.freezer.set(&wanted.to_string())?;
+        super::await_stop(self.events.path().to_owned(), said, || Ok(events.keyed("frozen")? == wanted))
     }
 
     pub fn is_frozen(&self) -> Result<bool, CgroupError> {
