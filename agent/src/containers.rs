@@ -38,7 +38,7 @@ pub trait Containers: Send + Sync + 'static {
     /// What one container uses, in full.
     fn stats(&self, id: &ContainerId) -> Result<Stats, Error>;
     /// Stops all its processes in their tracks, and has the kernel take what memory it can; gives the memory before and after.
-    fn freeze(&self, id: &ContainerId) -> Result<(u64, u64), Error>;
+    fn freeze(&self, id: &ContainerId, wanted: &dyn Fn() -> bool) -> Result<(u64, u64), Error>;
     /// Lets them go on; nothing where they do.
     fn thaw(&self, id: &ContainerId) -> Result<(), Error>;
     /// Executes a program beside a container's app.
@@ -109,8 +109,8 @@ impl Containers for OpenRuntime {
     fn stats(&self, id: &ContainerId) -> Result<Stats, Error> {
         self.with(|runtime| runtime.stats(id))
     }
-    fn freeze(&self, id: &ContainerId) -> Result<(u64, u64), Error> {
-        self.with(|runtime| runtime.freeze(id).and_then(|()| runtime.reclaim(id)))
+    fn freeze(&self, id: &ContainerId, wanted: &dyn Fn() -> bool) -> Result<(u64, u64), Error> {
+        self.with(|runtime| runtime.freeze_if(id, wanted).and_then(|()| runtime.reclaim(id)))
     }
     fn thaw(&self, id: &ContainerId) -> Result<(), Error> {
         self.with(|runtime| runtime.thaw(id))

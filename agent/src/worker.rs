@@ -100,17 +100,20 @@ impl Queue {
         state.jobs = kept;
         drop(state);
         for job in dropped {
-            if let Job::Freeze { answer: Some(answer), .. } = job {
-                drop(answer.send(Err(OVERTAKEN.to_owned())));
+            if let Job::Freeze { replica, attempt, answer: Some(answer), .. } = job {
+                drop(answer.send(Err(chain(&Error::Overtaken(container(replica, attempt))))));
             }
         }
     }
 
-    /// Whether a freeze that is over was overtaken.
-    fn is_overtaken(&self, ticket: u64) -> bool {
-        let mut state = self.lock();
-        let at = state.freezing.iter().position(|one| one.ticket == ticket);
-        at.is_some_and(|at| state.freezing.swap_remove(at).overtaken)
+    /// Whether a freeze that is under way was not overtaken.
+    fn stands(&self, ticket: u64) -> bool {
+        self.lock().freezing.iter().any(|one| one.ticket == ticket && !one.overtaken)
+    }
+
+    /// A freeze is over.
+    fn frozen(&self, ticket: u64) {
+        self.lock().freezing.retain(|one| one.ticket != ticket);
     }
 
     /// Whoever waits goes home; what is queued is left undone.
@@ -146,9 +149,6 @@ pub(crate) struct Worker {
     /// Ended attempts whose logs are kept a little longer than the leader asks.
     pub(crate) kept: Mutex<VecDeque<ContainerId>>,
 }
-
-/// Why a freeze does not stand.
-const OVERTAKEN: &str = "it was told to go on, or to end, before it was frozen";
 
 /// Logs of this many acknowledged attempts stay readable.
 const KEPT_LOGS: usize = 64;
@@ -239,18 +239,14 @@ impl Worker {
     /// Whoever waited may have gone.
     fn freeze(&self, replica: ReplicaId, attempt: u32, ticket: u64, answer: Option<FreezeAnswer>) {
         let id = container(replica, attempt);
-        let done = self.containers.freeze(&id).map_err(|error| chain(&error));
-        let done = if self.queue.is_overtaken(ticket) {
-            log_failure("thaw", &id, self.containers.thaw(&id));
-            Err(OVERTAKEN.to_owned())
-        } else {
-            if done.is_err() {
-                // Or it would count as frozen, and not be asked how it is.
-                self.tell(Input::Freeze { replica, frozen: false, force: false, ticket: 0 });
-            }
-            done
-        };
-        drop(answer.map(|answer| answer.send(done)));
+        let done = self.containers.freeze(&id, &|| self.queue.stands(ticket));
+        let overtaken = !self.queue.stands(ticket);
+        self.queue.frozen(ticket);
+        if done.is_err() && !overtaken {
+            // Or it would count as frozen, and not be asked how it is.
+            self.tell(Input::Freeze { replica, frozen: false, force: false, ticket: 0 });
+        }
+        drop(answer.map(|answer| answer.send(done.map_err(|error| chain(&error)))));
     }
 
     fn reap(&self, replica: ReplicaId, attempt: u32) {
@@ -393,7 +389,8 @@ mod tests {
         queue.overtake_freeze(OTHER);
         assert!(told.try_recv().is_err(), "another one was told to go on");
         queue.overtake_freeze(ONE);
-        assert_eq!(told.try_recv(), Ok(Err(OVERTAKEN.to_owned())));
+        let answer = told.try_recv().expect("told");
+        assert!(answer.expect_err("not done").contains("was told to go on"));
         assert!(matches!(queue.pop(), Some(Job::Stop { .. })), "that one is left");
 
         let _under_way = freeze(&queue, 2);
@@ -401,8 +398,9 @@ mod tests {
         queue.overtake_freeze(ONE);
         let _later = freeze(&queue, 3);
         assert!(matches!(queue.pop(), Some(Job::Freeze { ticket: 3, .. })));
-        assert!(!queue.is_overtaken(3), "wished afterwards");
-        assert!(queue.is_overtaken(2));
-        assert!(!queue.is_overtaken(2), "over and forgotten");
+        assert!(queue.stands(3), "wished afterwards");
+        assert!(!queue.stands(2));
+        queue.frozen(3);
+        assert!(!queue.stands(3), "over and forgotten");
     }
 }

@@ -33,10 +33,10 @@ const PREFIX: usize = 40;
 const HEADER: usize = 43;
 const DIGITS: usize = 20;
 /// So much is read of one stream, and so many signals are, before the other things are looked at again: whoever writes without end holds nothing up.
-const READS: u32 = 8;
+const READS: u32 = 1;
 const SIGNALS: u32 = 64;
-/// More than any pipe holds, in reads. Whoever writes beyond that after the program's end is somebody else.
-const LAST_READS: u32 = 1024;
+/// More than a pipe holds (1 MiB, mostly 64 KiB), in reads. Whoever writes beyond that after the program's end is somebody else.
+const LAST_READS: u32 = 300;
 /// A line without an end is written after this time in parts.
 const PATIENCE_NS: usize = 200_000_000;
 

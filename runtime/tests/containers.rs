@@ -344,6 +344,8 @@ fn who_has_ended_or_is_to_end_cannot_be_frozen() {
     }
     let spec = place.spec("killed", &["/bin/payload", "spin"]);
     runtime.launch(&spec).expect("launched");
+    assert!(matches!(runtime.freeze_if(&spec.id, || false), Err(Error::Overtaken(_))));
+    assert!(!runtime.stats(&spec.id).expect("stats").frozen);
     runtime.kill(&spec.id).expect("killed");
     assert!(matches!(runtime.freeze(&spec.id), Err(Error::HasEnded(_))));
     assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Signal(9));
@@ -545,6 +547,10 @@ fn a_user_is_a_user() {
     assert_eq!(said[0], "uid=33 gid=44 groups=55");
     assert_eq!(said[1], "CapEff:\t0000000000000000");
     assert!(said.contains(&"refused".to_owned()), "{said:?}");
+    let mut spec = ContainerSpec { user: spec.user, ..place.spec("strict", &["/bin/payload", "exit", "4"]) };
+    spec.deny_calls = vec![libc::SYS_prctl as u32];
+    runtime.launch(&spec).expect("launched, though whoever becomes the user would make that call");
+    assert_eq!(runtime.reap(&spec.id).expect("reaped").exit, Exit::Code(4));
     runtime.shutdown().expect("shut down");
     place.assert_clean();
 }

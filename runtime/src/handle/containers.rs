@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
@@ -28,8 +29,11 @@ use crate::spec::ContainerId;
 
 /// The init's signal for "end everything at once"; the other side is `init/init.rs`.
 const KILL_ALL: i32 = 40;
-/// How long an init may take to end everything before it is ended itself. Mostly it takes a millisecond.
-const KILL_PATIENCE_MS: u64 = 300;
+/// How long an init may take to end everything before it is ended itself. Mostly it takes a millisecond; with a pipe full of short lines to write down, some
+/// hundreds.
+const KILL_PATIENCE_MS: u64 = 2_000;
+/// How long a container's start may take beyond its program's.
+const INIT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where an init holds the reading end of its container's busy mark; the other side is `init/init.rs`.
 const MARK: i32 = 9;
@@ -329,8 +333,14 @@ impl Life {
         self.help(id, Group::unbind_cpu);
         self.killed.store(true, Ordering::Release);
         self.send(KILL_ALL).map_err(wrong(KILL_ALL))?;
-        // Without, what is frozen ends by its init's end, where the kernel ends what is frozen.
-        if let Err(error) = self.thaw(id).or_else(|_| reserve.lend(|| self.thaw(id))) {
+        let thawed = match self.thaw(id) {
+            Err(Error::Cgroup(CgroupError::Read { .. } | CgroupError::Write { .. })) => reserve.lend(|| self.thaw(id)),
+            other => other,
+        };
+        // Without, what is frozen ends with its init, where the kernel ends what is frozen.
+        if let Err(error) = thawed
+            && !matches!(error, Error::HasEnded(_))
+        {
             tracing::warn!(%id, error = &error as &dyn std::error::Error, "cannot let a container go on to its end");
         }
         let unheard = |source| Error::Machine("the end of a container", source);
@@ -341,14 +351,16 @@ impl Life {
         Ok(())
     }
 
-    pub fn freeze(&self, id: &ContainerId) -> Result<(), Error> {
+    /// Only if it is still `wanted` when nobody can come between.
+    pub fn freeze(&self, id: &ContainerId, wanted: impl FnOnce() -> bool) -> Result<(), Error> {
         self.await_init().map_err(|source| broken(&self.place, source))?;
         // Who owes CPU time stands still only when that is paid.
         self.help(id, Group::forgive_cpu);
         let ended = || self.wait(Some(0)).map_err(|source| Error::Machine("the end of a container", source));
         self.with_slot(id, |slot| match self.killed.load(Ordering::Acquire) || ended()? {
             true => Err(Error::HasEnded(id.clone())),
-            false => Ok(slot.group.freeze(true)?),
+            false if wanted() => Ok(slot.group.freeze(true)?),
+            false => Err(Error::Overtaken(id.clone())),
         })
     }
 
@@ -360,8 +372,11 @@ impl Life {
     /// then, and the launcher waits until it is not.
     fn await_init(&self) -> io::Result<()> {
         let process = Record::read(&self.record)?.ok_or(io::ErrorKind::InvalidData)?.process;
-        while !process.is_init()? && !self.wait(Some(0))? {
-            std::thread::yield_now();
+        let until = Instant::now() + INIT_PATIENCE;
+        while !process.is_init()? && !self.wait(Some(1))? {
+            if Instant::now() > until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
         Ok(())
     }

@@ -47,6 +47,9 @@ pub enum Error {
     /// All its processes are stopped in their tracks, and so would be whoever enters.
     #[error("container {0} is frozen: thaw it first")]
     Frozen(ContainerId),
+    /// Who wanted it frozen does so no longer.
+    #[error("container {0} was told to go on, or to end, before it was frozen")]
+    Overtaken(ContainerId),
     /// The image's tree cannot be used.
     #[error("container {id} was not started: cannot use the image tree {root}")]
     Image {

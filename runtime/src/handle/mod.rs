@@ -319,7 +319,12 @@ impl Runtime {
 
     /// Stops all its processes in their tracks.
     pub fn freeze(&self, id: &ContainerId) -> Result<(), Error> {
-        self.containers.alive(id)?.freeze(id)
+        self.freeze_if(id, || true)
+    }
+
+    /// As [`Self::freeze`], if that is still `wanted` then: whoever makes that untrue, and thaws, signals or kills afterwards, has the last word.
+    pub fn freeze_if(&self, id: &ContainerId, wanted: impl FnOnce() -> bool) -> Result<(), Error> {
+        self.containers.alive(id)?.freeze(id, wanted)
     }
 
     /// Lets them go on.

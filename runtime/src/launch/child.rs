@@ -389,7 +389,9 @@ pub fn perform_program(shared: &Shared<'_>, step: &ProgramStep) -> isize {
         ProgramStep::Group(id) => call(libc::SYS_setresgid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]),
         ProgramStep::User(id) => {
             let user = call(libc::SYS_setresuid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]);
-            user.min(closed_to_others())
+            // Refused where the app is to do without this call; a launch is not.
+            closed_to_others();
+            user
         }
         ProgramStep::WorkingDir(dirs) => working_dir(dirs),
         ProgramStep::AnyCpu => any_cpu(shared),

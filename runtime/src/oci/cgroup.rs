@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::resources::{self, Write};
 use super::{OciError, filesystem};
 use crate::kernel::cgroup::devices::{Program, Rule};
-use crate::kernel::cgroup::{CgroupError, tree};
+use crate::kernel::cgroup::{CgroupError, await_stop, tree};
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// With a tree per controller, a container is in these whatever it asks for; in others when it asks for something there.
@@ -158,10 +158,9 @@ impl Groups {
         };
         tree::write(&dir.join(file), value)?;
         let state = dir.join(state);
-        while !read(&state)?.lines().any(|line| line == want) {
-            std::thread::yield_now();
-        }
-        Ok(())
+        let stopped = await_stop(&state, want, || Ok(read(&state)?.lines().any(|line| line == want)));
+        // What cannot be stopped goes on, all of it.
+        if frozen { stopped.or_else(|error| self.freeze(false).and(Err(error))) } else { stopped }
     }
 
     /// Whether everything in them is stopped.

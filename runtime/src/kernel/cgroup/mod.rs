@@ -119,18 +119,18 @@ pub enum CgroupError {
 }
 
 /// Mostly everything stands still after some microseconds.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Returns when a group stands still, or goes on, as is `wanted` of the file at `path`.
-fn await_stop(
-    path: PathBuf,
+pub fn await_stop<E: From<CgroupError>>(
+    path: &Path,
     wanted: &'static str,
-    mut is: impl FnMut() -> Result<bool, CgroupError>,
-) -> Result<(), CgroupError> {
+    mut is: impl FnMut() -> Result<bool, E>,
+) -> Result<(), E> {
     let until = Instant::now() + STOP_PATIENCE;
     while !is()? {
         if Instant::now() > until {
-            return Err(CgroupError::Unmoved { path, wanted });
+            return Err(CgroupError::Unmoved { path: path.to_owned(), wanted }.into());
         }
         std::thread::yield_now();
     }

@@ -337,7 +337,7 @@ impl Group {
         let wanted = if frozen { "FROZEN" } else { "THAWED" };
         let state = self.freezer.both()?;
         state.set(wanted)?;
-        super::await_stop(self.freezer.path().to_owned(), wanted, || Ok(state.text()?.trim() == wanted))
+        super::await_stop(self.freezer.path(), wanted, || Ok(state.text()?.trim() == wanted))
     }
 
     pub fn is_frozen(&self) -> Result<bool, CgroupError> {

@@ -223,7 +223,7 @@ impl Group {
         let (wanted, said) = (u64::from(frozen), if frozen { "frozen 1" } else { "frozen 0" });
         let events = self.events.reading()?;
         self.freezer.set(&wanted.to_string())?;
-        super::await_stop(self.events.path().to_owned(), said, || Ok(events.keyed("frozen")? == wanted))
+        super::await_stop(self.events.path(), said, || Ok(events.keyed("frozen")? == wanted))
     }
 
     pub fn is_frozen(&self) -> Result<bool, CgroupError> {
