@@ -389,9 +389,11 @@ pub fn perform_program(shared: &Shared<'_>, step: &ProgramStep) -> isize {
         ProgramStep::Group(id) => call(libc::SYS_setresgid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]),
         ProgramStep::User(id) => {
             let user = call(libc::SYS_setresuid, [*id as usize, *id as usize, *id as usize, 0, 0, 0]);
-            // Refused where the app is to do without this call; a launch is not.
-            closed_to_others();
-            user
+            match closed_to_others() {
+                // The app is to do without this call: its launch does, too.
+                refused if refused == -(libc::EPERM as isize) => user,
+                closed => user.min(closed),
+            }
         }
         ProgramStep::WorkingDir(dirs) => working_dir(dirs),
         ProgramStep::AnyCpu => any_cpu(shared),
@@ -491,8 +493,8 @@ fn program_status() -> Option<i32> {
     (ended == PROGRAM).then_some(status)
 }
 
-/// With the init's descriptors in place: does what it would, and ends; returns where the program has left processes or has written something, which is the init's work. Whoever entered the
-/// container from outside ends with it, as with an init.
+/// With the init's descriptors in place: does what it would, and ends; returns where the program has left processes or has written something, which is the
+/// init's work. Whoever entered the container from outside ends with it, as with an init.
 fn end_with_program(status: i32) {
     const OUT: i32 = INIT_FIRST_FD as i32;
     const ERR: i32 = OUT + 1;
